@@ -1,0 +1,1 @@
+"""The `snowdrop` command; the only code that may import both sides."""

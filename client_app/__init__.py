@@ -1,0 +1,1 @@
+"""Runs beside a SuperNode; the only code that touches interactions."""

@@ -1,0 +1,205 @@
+"""The ClientApp: train, evaluate and recommend on this node's private interactions."""
+
+import logging
+import resource
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from client_app.evaluation import ContentProfileScorer, HeadScorer, RandomScorer, Scorer, evaluate
+from client_app.interactions import NodeInteractions, load_interactions
+from client_app.local_training import train_round
+from client_app.negatives import user_keys
+from client_app.recommend import recommend
+from client_app.scoring import HEADS, State
+from client_app.store import StateStore
+from common import messages
+from common.catalogue import COLD_SPLITS, ItemIndex
+from common.errors import SnowdropError
+from common.settings import NodeSettings, RunSettings, TrainingSettings
+
+log = logging.getLogger("snowdrop.node")
+app = ClientApp()
+
+
+class NeedsCatalogue(Exception):
+    """This node has not got the catalogue that a message speaks of."""
+
+
+class Node:
+    """One node's files, as a message finds them."""
+
+    def __init__(self, context: Context) -> None:
+        run = RunSettings.parse(context.run_config)
+        self._data = run.data
+        self._seed = run.seed
+        self.settings = NodeSettings.parse(context.node_config, run)
+        self.store = StateStore(self.settings.state_dir)
+
+    def interactions(self, version: str) -> tuple[ItemIndex, NodeInteractions]:
+        """The catalogue of that version and the interactions with its items."""
+        index = _index(self.settings.state_dir, version) or self.store.load_index(version)
+        if index is None:
+            raise NeedsCatalogue
+        _index_cache[self.settings.state_dir, version] = index
+        return index, load_interactions(self.settings, self._data, self._seed, index)
+
+    def keys(self, data: NodeInteractions) -> np.ndarray:
+        """Keys of the users' randomness, uint64 (users,)."""
+        return _keys(self.store.secret(self.settings.secret_seed), data)
+
+    def state(
+        self, request: messages.TrainRequest | messages.EvaluateRequest | messages.RecommendRequest,
+        data: NodeInteractions, at_most: int,
+    ) -> tuple[int, State]:
+        """The newest state of the request's training up to a round, or fresh heads."""
+        settings = request.training_settings()
+        fresh = HEADS[settings.head].fresh(self.keys(data), settings)
+        return self.store.load(request.training, at_most, data, fresh)
+
+
+_index_cache: dict[tuple[Path, str], ItemIndex] = {}
+
+
+def _index(folder: Path, version: str) -> ItemIndex | None:
+    return _index_cache.get((folder, version))
+
+
+@lru_cache(maxsize=16)
+def _keys(secret: bytes, data: NodeInteractions) -> np.ndarray:
+    return user_keys(secret, data.users)
+
+
+def _guarded(handle: Callable[[Node, RecordDict], RecordDict]) -> Callable[..., Message]:
+    """Turn every failure into a fixed sentence: an exception's text could carry an id."""
+
+    def handler(message: Message, context: Context) -> Message:
+        try:
+            return Message(handle(Node(context), message.content), reply_to=message)
+        except NeedsCatalogue:
+            return Message(messages.status_record(messages.NEEDS_CATALOGUE), reply_to=message)
+        except Exception as error:
+            log.exception("%s failed on this node", message.metadata.message_type)
+            if isinstance(error, SnowdropError):
+                print(f"snowdrop node: {error}", file=sys.stderr)
+            kind = "a refusal" if isinstance(error, SnowdropError) else "an error"
+            reason = f"{message.metadata.message_type} ended in {kind}; the node's log says why"
+            return Message(Error(code=messages.REFUSED, reason=reason), reply_to=message)
+
+    return handler
+
+
+@app.query("catalogue")
+@_guarded
+def keep_catalogue(node: Node, record: RecordDict) -> RecordDict:
+    """Keep the announced item ids and splits."""
+    node.store.save_index(messages.CatalogueNotice.from_record(record).index())
+    return messages.status_record("kept")
+
+
+@app.query("describe")
+@_guarded
+def describe(node: Node, record: RecordDict) -> RecordDict:
+    """Counts of this node's data."""
+    _, data = node.interactions(messages.DescribeRequest.from_record(record).catalogue)
+    return messages.DescribeAnswer(
+        users=len(data.users),
+        users_without_warm=data.users_without_warm,
+        unknown=data.unknown,
+        peak_rss_mb=peak_rss_mb(),
+        **{split: len(data.by_split[split].items) for split in ("warm", *COLD_SPLITS)},
+    ).to_record()
+
+
+@app.train()
+@_guarded
+def train(node: Node, record: RecordDict) -> RecordDict:
+    """Train every user of this node for one round."""
+    request = messages.TrainRequest.from_record(record)
+    settings = request.training_settings()
+    index, data = node.interactions(request.catalogue)
+    table = _checked(request.table, len(index.rows("warm")), settings.dim)
+    kept = node.store.rounds(request.training)
+    if kept and request.round <= kept[0] and kept[0] != 1 and request.round != 1:
+        raise SnowdropError(
+            f"round {request.round} is older than all that is kept here (from round {kept[0]} on)"
+        )
+    _, state = node.state(request, data, request.round - 1)
+    node.store.drop_from(request.training, request.round)
+    state, result = train_round(
+        table, state, data.warm, node.keys(data), request.round, settings
+    )
+    node.store.save(request.training, request.round, data, state)
+    node.store.prune(request.training, settings.keep_rounds, request.best_round)
+    return messages.TrainAnswer(
+        users=result.users,
+        loss_sum=result.loss_sum,
+        change=result.change.numpy(),
+        touches=result.touches.numpy() if settings.average == "touches" else None,
+    ).to_record()
+
+
+@app.evaluate()
+@_guarded
+def evaluate_split(node: Node, record: RecordDict) -> RecordDict:
+    """Rank a split's cold items for every user that has some; sums go back."""
+    request = messages.EvaluateRequest.from_record(record)
+    index, data = node.interactions(request.catalogue)
+    items = len(index.rows(request.split))
+    tie_order = torch.from_numpy(np.argsort(np.argsort(np.asarray(index.ids_of(request.split)))))
+    scorer = _scorer(node, request, index, data, items)
+    users, sums = evaluate(data, request.split, tie_order, scorer)
+    return messages.EvaluateAnswer(users, list(sums), list(sums.values())).to_record()
+
+
+@app.query("recommend")
+@_guarded
+def recommend_new(node: Node, record: RecordDict) -> RecordDict:
+    """Rank new items for every user; the lists stay here."""
+    request = messages.RecommendRequest.from_record(record)
+    index, data = node.interactions(request.catalogue)
+    settings = request.training_settings()
+    _, state = node.state(request, data, request.round)
+    cold = _checked(request.cold, len(request.rows), settings.dim)
+    ids = [index.ids[row] for row in request.rows]
+    served = recommend(data, state, cold, ids, request.top, settings, node.settings.state_dir)
+    return messages.RecommendAnswer(served).to_record()
+
+
+def _scorer(
+    node: Node,
+    request: messages.EvaluateRequest,
+    index: ItemIndex,
+    data: NodeInteractions,
+    items: int,
+) -> Scorer:
+    if request.scorer == "random":
+        return RandomScorer(node.keys(data), items)
+    if request.cold is None:
+        raise SnowdropError(f"evaluate with scorer {request.scorer} carries no cold table")
+    if request.scorer == "content-profile":
+        if request.warm is None:
+            raise SnowdropError("evaluate with the content profile carries no warm features")
+        warm = _checked(request.warm, len(index.rows("warm")), request.cold.shape[1])
+        return ContentProfileScorer(data.warm, warm, _checked(request.cold, items, warm.shape[1]))
+    settings: TrainingSettings = request.training_settings()
+    _, state = node.state(request, data, request.round)
+    return HeadScorer(state, _checked(request.cold, items, settings.dim), settings)
+
+
+def _checked(array: np.ndarray, rows: int, columns: int) -> torch.Tensor:
+    """A float32 tensor of the announced shape."""
+    if array.shape != (rows, columns):
+        raise SnowdropError(f"a table of shape {array.shape} came, expected {(rows, columns)}")
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def peak_rss_mb() -> float:
+    """Most memory that this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

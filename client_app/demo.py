@@ -1,0 +1,47 @@
+"""The users of the generated demo data: a few latent tastes each, expressed as interactions."""
+
+import numpy as np
+import polars as pl
+
+from common import demo
+
+TASTES = 3
+"""Themes that a user likes."""
+
+WANDERING = 0.1
+"""Share of interactions with items of any theme."""
+
+
+def demo_interactions(users: int, items: int, per_user: int, seed: int) -> pl.DataFrame:
+    """``user_id`` and ``item_id`` of generated interactions, each pair once.
+
+    Each user likes `TASTES` themes, to unequal degrees, and interacts with items of these themes,
+    popular ones more often; about one interaction in ten is with any item.
+    """
+    rng = np.random.default_rng([seed, 3])
+    themes = demo.item_themes(items, seed)
+    by_theme = np.argsort(themes, kind="stable")
+    counts = np.bincount(themes, minlength=len(demo.THEMES))
+    starts = np.cumsum(counts) - counts
+
+    tastes = rng.random((users, len(demo.THEMES)), dtype=np.float32).argpartition(TASTES, axis=1)
+    per = np.clip(rng.poisson(per_user, users), 5, None)
+    user = np.repeat(np.arange(users), per)
+    rank = np.minimum(rng.geometric(0.5, len(user)) - 1, TASTES - 1)
+    theme = tastes[user, rank]
+    popular = rng.random(len(user)) ** 1.5
+    liked = by_theme[
+        np.minimum(starts[theme] + (popular * counts[theme]).astype(np.int64), items - 1)
+    ]
+    item = np.where(rng.random(len(user)) < WANDERING, rng.integers(0, items, len(user)), liked)
+
+    ids = pl.Series(demo.item_ids(items))
+    width = max(4, len(str(users)))
+    return (
+        pl.DataFrame({"user": user, "item": item})
+        .unique(maintain_order=True)
+        .select(
+            pl.format("user-{}", pl.col("user").cast(pl.String).str.zfill(width)).alias("user_id"),
+            pl.col("item").replace_strict(range(items), ids).alias("item_id"),
+        )
+    )

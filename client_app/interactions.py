@@ -1,0 +1,172 @@
+"""This node's interactions, checked and laid out user by user."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from client_app.demo import demo_interactions
+from common import demo
+from common.catalogue import COLD_SPLITS, ItemIndex, find_table, read_table, require_columns
+from common.errors import SnowdropError
+from common.settings import DEMO, NodeSettings
+
+log = logging.getLogger("snowdrop.node")
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """A list of items for each user: user u has ``items[offsets[u]:offsets[u + 1]]``, ascending."""
+
+    offsets: np.ndarray  # int64 (users + 1,)
+    items: np.ndarray  # int64 (interactions,)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Items of each user, int64 (users,)."""
+        return np.diff(self.offsets)
+
+    def of(self, user: int) -> np.ndarray:
+        """Items of one user."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def take(self, users: np.ndarray) -> "Ragged":
+        """The lists of some users, in the given order."""
+        counts = self.counts[users]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], counts)
+        return Ragged(offsets, self.items[places])
+
+
+@dataclass(frozen=True, eq=False)
+class NodeInteractions:
+    """The users that take part, in the order of their ids, and their items by split.
+
+    Items of the warm split are rows of the item table, those of a cold split rows of its cold
+    table. Users without a warm interaction take no part and are only counted.
+    """
+
+    users: tuple[str, ...]
+    by_split: dict[str, Ragged]
+    users_without_warm: int
+    unknown: int
+
+    @property
+    def warm(self) -> Ragged:
+        return self.by_split["warm"]
+
+    @cached_property
+    def users_digest(self) -> str:
+        """Names this set of users in the state store."""
+        return hashlib.sha256("\n".join(self.users).encode()).hexdigest()[:16]
+
+
+def shard_of(users: Sequence[str], shards: int) -> np.ndarray:
+    """Node of each user in a simulation: a stable hash of its id modulo ``shards``, int64."""
+    raw = b"".join(hashlib.blake2b(user.encode(), digest_size=8).digest() for user in users)
+    return (np.frombuffer(raw, "<u8") % np.uint64(shards)).astype(np.int64)
+
+
+def read_interactions(paths: Sequence[Path]) -> pl.DataFrame:
+    """Columns ``user_id`` and ``item_id`` of interactions files, as strings.
+
+    Raises
+    ------
+    SnowdropError
+        On a missing file or column, or a row without a user or an item.
+    """
+    frames = []
+    for path in paths:
+        frame = read_table(path)
+        require_columns(frame, path, "user_id", "item_id")
+        frame = frame.select(pl.col("user_id", "item_id").str.strip_chars())
+        blank = frame.select(
+            pl.any_horizontal(pl.all().is_null() | (pl.all() == "")).alias("blank")
+        )["blank"]
+        if blank.any():
+            line = blank.arg_max() or 0
+            raise SnowdropError(f"{path}, row {line + 2}: user_id or item_id is empty")
+        frames.append(frame)
+    return pl.concat(frames)
+
+
+def interaction_files(folder: Path) -> list[Path]:
+    """``interactions`` of a data folder, or its ``train``, ``validation`` and ``test``."""
+    train = find_table(folder, "train")
+    if train.exists():
+        return [train, *(find_table(folder, name) for name in COLD_SPLITS)]
+    return [find_table(folder, "interactions")]
+
+
+def arrange(frame: pl.DataFrame, index: ItemIndex) -> NodeInteractions:
+    """Interactions laid out user by user; repeated ones count once, unknown items not at all."""
+    known = frame.unique().join(index.frame(), on="item_id", how="inner")
+    unknown = frame.select(
+        (~pl.col("item_id").is_in(pl.Series(index.ids, dtype=pl.String).implode())).sum()
+    ).item()
+    everyone = frame["user_id"].n_unique()
+    warm_users = known.filter(pl.col("split") == "warm")["user_id"].unique().sort()
+    numbers = pl.DataFrame({"user_id": warm_users}).with_row_index("user")
+    numbered = known.join(numbers, on="user_id", how="inner").sort("user", "row")
+    by_split = {}
+    for split in ("warm", *COLD_SPLITS):
+        part = numbered.filter(pl.col("split") == split)
+        counts = np.bincount(part["user"].to_numpy().astype(np.int64), minlength=len(warm_users))
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        by_split[split] = Ragged(offsets, part["row"].to_numpy().astype(np.int64))
+    return NodeInteractions(
+        users=tuple(warm_users.to_list()),
+        by_split=by_split,
+        users_without_warm=everyone - len(warm_users),
+        unknown=int(unknown or 0),
+    )
+
+
+def _stamp(paths: Sequence[Path]) -> tuple[tuple[int, int], ...]:
+    return tuple((s.st_mtime_ns, s.st_size) for s in (p.stat() for p in paths if p.exists()))
+
+
+@lru_cache(maxsize=64)
+def _load(
+    source: str | Path, stamp: object, partition: int, partitions: int, seed: int, index: ItemIndex
+) -> NodeInteractions:
+    if source == DEMO:
+        frame = demo_interactions(demo.USERS, demo.ITEMS, demo.INTERACTIONS_PER_USER, seed)
+    else:
+        path = Path(source)
+        frame = read_interactions(interaction_files(path) if path.is_dir() else [path])
+    if partitions > 1:
+        users = frame["user_id"].unique()
+        mine = users.filter(pl.Series(shard_of(users.to_list(), partitions) == partition))
+        frame = frame.join(pl.DataFrame({"user_id": mine}), on="user_id", how="semi")
+    return arrange(frame, index)
+
+
+def load_interactions(
+    node: NodeSettings, data: str, seed: int, index: ItemIndex
+) -> NodeInteractions:
+    """This node's share of the data, read again only when a file has changed.
+
+    Parameters
+    ----------
+    node : NodeSettings
+        With an interactions file, or a partition of ``data``.
+    data : str
+        The simulation's data folder, or 'demo'.
+    seed : int
+        Of the demo data.
+    index : ItemIndex
+        The announced catalogue; the same object gives a cached answer.
+    """
+    source = node.interactions or (DEMO if data == DEMO else Path(data))
+    if isinstance(source, Path):
+        files = interaction_files(source) if source.is_dir() else [source]
+        stamp = _stamp(files)
+    else:
+        stamp = ()
+    return _load(source, stamp, node.partition, node.partitions, seed, index)

@@ -1,0 +1,40 @@
+"""Local differential privacy: what happens to a user's change before anything leaves the node.
+
+MDiffFR, section 6.7: zero-mean Laplace noise of scale δ on every entry of a user's item
+embeddings. Each change is first clipped to an L1 norm C, so that δ = 2 C / ε gives ε-LDP a round.
+"""
+
+import secrets
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def clip(change: Tensor, norm: float) -> Tensor:
+    """Changes scaled down to an L1 norm of at most ``norm`` for each user.
+
+    Parameters
+    ----------
+    change : Tensor, float32 (users, rows, d)
+    norm : float
+        0 leaves everything as it is.
+    """
+    if not norm:
+        return change
+    lengths = change.abs().sum(dim=(1, 2), keepdim=True)
+    return change * (norm / lengths.clamp(min=norm))
+
+
+def laplace_sum(users: int, shape: tuple[int, ...], scale: float) -> Tensor:
+    """The sum of ``users`` independent Laplace(0, ``scale``) noises on every entry, float32.
+
+    Drawn as the difference of two Gamma(users, scale) variables, which has exactly that
+    distribution. The randomness comes from the operating system.
+    """
+    if not scale or not users:
+        return torch.zeros(shape)
+    rng = np.random.default_rng(secrets.randbits(256))
+    noise = rng.gamma(users, scale, shape)
+    noise -= rng.gamma(users, scale, shape)
+    return torch.from_numpy(noise).float()

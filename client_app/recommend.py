@@ -1,0 +1,94 @@
+"""The best new items of every user, made and kept on the node."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from client_app.evaluation import HeadScorer, user_chunks
+from client_app.interactions import NodeInteractions
+from client_app.scoring import State
+from common.durable import write_atomic
+from common.errors import SnowdropError
+from common.metrics import rank
+from common.settings import TrainingSettings
+
+FILE = "recommendations.parquet"
+
+
+def recommend(
+    data: NodeInteractions,
+    state: State,
+    cold: Tensor,
+    ids: list[str],
+    top: int,
+    settings: TrainingSettings,
+    folder: Path,
+) -> int:
+    """Rank the cold items for every user and keep the best on disk.
+
+    Parameters
+    ----------
+    data : NodeInteractions
+    state : State
+        Heads, float32 (users, …).
+    cold : Tensor, float32 (cold, d)
+    ids : list[str]
+        Ids of the cold items, in the order of ``cold``.
+    top : int
+        Items kept for each user.
+    settings : TrainingSettings
+    folder : Path
+        The node's state folder.
+
+    Returns
+    -------
+    int
+        Number of users served.
+    """
+    scorer = HeadScorer(state, cold, settings)
+    tie_order = torch.from_numpy(np.argsort(np.argsort(np.asarray(ids))))
+    frames = []
+    for users in user_chunks(np.arange(len(data.users)), len(ids)):
+        scores = torch.sigmoid(scorer(users))
+        best = rank(scorer(users), tie_order, top)
+        shown = best.shape[1]
+        frames.append(
+            pl.DataFrame(
+                {
+                    "user_id": np.repeat(np.asarray(data.users, dtype=object)[users], shown),
+                    "rank": np.tile(np.arange(1, shown + 1), len(users)),
+                    "item_id": np.asarray(ids, dtype=object)[best.flatten().numpy()],
+                    "score": scores.gather(1, best).flatten().numpy(),
+                },
+                schema={
+                    "user_id": pl.String,
+                    "rank": pl.Int32,
+                    "item_id": pl.String,
+                    "score": pl.Float32,
+                },
+            )
+        )
+    if frames:
+        buffer = io.BytesIO()
+        pl.concat(frames).write_parquet(buffer)
+        write_atomic(folder / FILE, buffer.getvalue())
+    return len(data.users)
+
+
+def read_recommendations(folder: Path, user: str) -> pl.DataFrame | None:
+    """A user's kept list, best first, or None where this node does not have that user.
+
+    Raises
+    ------
+    SnowdropError
+        If the node has not kept any recommendations yet.
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise SnowdropError(f"{path} is missing: no recommendations were made here yet")
+    frame = pl.scan_parquet(path).filter(pl.col("user_id") == user).sort("rank").collect()
+    return frame if frame.height else None

@@ -1,0 +1,146 @@
+"""The users' private state on the node's disk, by training and round.
+
+``<state_dir>/trainings/<training>/round-000012.state`` holds the heads of all users after a
+round; ``users-<digest>.json`` beside it the users' ids, written only when they change.
+"""
+
+import json
+import logging
+import re
+import secrets
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from client_app.interactions import NodeInteractions
+from client_app.scoring import State
+from common.catalogue import ItemIndex
+from common.durable import read_checked, write_checked
+from common.errors import SnowdropError
+
+log = logging.getLogger("snowdrop.node")
+
+
+class StateStore:
+    """What one node remembers between messages; everything is checksummed and atomic."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def secret(self, simulation_seed: int | None) -> bytes:
+        """The key of all users' randomness: the simulation's, or this node's own.
+
+        A deployed node draws it once from the operating system; it never leaves the node.
+        """
+        if simulation_seed is not None:
+            return f"snowdrop simulation {simulation_seed}".encode()
+        path = self.folder / "secret"
+        if not path.exists():
+            write_checked(path, secrets.token_bytes(32))
+            path.chmod(0o600)
+        return read_checked(path)
+
+    def save_index(self, index: ItemIndex) -> None:
+        """Keep the announced catalogue."""
+        content = json.dumps({"ids": index.ids, "splits": index.splits})
+        write_checked(self.folder / f"catalogue-{index.version}.json", content.encode())
+        for path in self.folder.glob("catalogue-*.json"):
+            if path.name != f"catalogue-{index.version}.json":
+                path.unlink()
+
+    def load_index(self, version: str) -> ItemIndex | None:
+        """The catalogue of that version, or None where this node has not got it."""
+        path = self.folder / f"catalogue-{version}.json"
+        if not path.exists():
+            return None
+        try:
+            content = json.loads(read_checked(path))
+        except SnowdropError as error:
+            log.warning("%s; asking for it again", error)
+            return None
+        index = ItemIndex(tuple(content["ids"]), tuple(content["splits"]))
+        return index if index.version == version else None
+
+    def rounds(self, training: str) -> list[int]:
+        """Rounds of which this node keeps the state, ascending."""
+        names = (path.name for path in self._training(training).glob("round-*.state"))
+        return sorted(int(match[1]) for n in names if (match := re.match(r"round-(\d+)\.state", n)))
+
+    def load(
+        self, training: str, at_most: int, data: NodeInteractions, fresh: State
+    ) -> tuple[int, State]:
+        """The newest whole state of round ``at_most`` or before.
+
+        Parameters
+        ----------
+        training : str
+        at_most : int
+        data : NodeInteractions
+            Today's users; those that the state does not know start from ``fresh``.
+        fresh : State
+            Tensors float32 (users, …).
+
+        Returns
+        -------
+        round : int
+            0 where there is no state.
+        state : State
+        """
+        for number in reversed([r for r in self.rounds(training) if r <= at_most]):
+            try:
+                return number, self._read(training, number, data, fresh)
+            except SnowdropError as error:
+                log.warning("%s; going back to the state before it", error)
+        return 0, fresh
+
+    def _read(self, training: str, number: int, data: NodeInteractions, fresh: State) -> State:
+        folder = self._training(training)
+        content = read_checked(self._path(training, number))
+        digest, tensors = content[:16].decode(), load_tensors(content[16:])
+        if {k: v.shape[1:] for k, v in tensors.items()} != {k: v.shape[1:] for k, v in fresh.items()}:
+            raise SnowdropError(f"{self._path(training, number)} holds heads of another shape")
+        if digest == data.users_digest:
+            return tensors
+        known = json.loads(read_checked(folder / f"users-{digest}.json"))
+        row = {user: k for k, user in enumerate(known)}
+        places = np.array([row.get(user, -1) for user in data.users], dtype=np.int64)
+        here = torch.from_numpy(np.flatnonzero(places >= 0))
+        state = {name: tensor.clone() for name, tensor in fresh.items()}
+        for name, tensor in tensors.items():
+            state[name][here] = tensor[torch.from_numpy(places[places >= 0])]
+        return state
+
+    def drop_from(self, training: str, number: int) -> None:
+        """Forget this training's states of round ``number`` and after."""
+        for kept in self.rounds(training):
+            if kept >= number:
+                self._path(training, kept).unlink()
+
+    def save(self, training: str, number: int, data: NodeInteractions, state: State) -> None:
+        """Keep the state after a round."""
+        users = self._training(training) / f"users-{data.users_digest}.json"
+        if not users.exists():
+            write_checked(users, json.dumps(data.users).encode())
+        content = save_tensors({name: tensor.contiguous() for name, tensor in state.items()})
+        write_checked(self._path(training, number), data.users_digest.encode() + content)
+
+    def prune(self, training: str, keep: int, best: int) -> None:
+        """Forget all but the last ``keep`` rounds and the best one, and any other training."""
+        for number in self.rounds(training)[:-keep]:
+            if number != best:
+                self._path(training, number).unlink()
+        for other in (self.folder / "trainings").iterdir():
+            if other.name != training:
+                shutil.rmtree(other, ignore_errors=True)
+
+    def _training(self, training: str) -> Path:
+        if not re.fullmatch(r"[0-9a-f]{16,64}", training):
+            raise SnowdropError("the training's id is malformed")
+        return self.folder / "trainings" / training
+
+    def _path(self, training: str, number: int) -> Path:
+        return self._training(training) / f"round-{number:06d}.state"

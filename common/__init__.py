@@ -1,0 +1,1 @@
+"""What the server and the nodes must agree on."""

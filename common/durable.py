@@ -1,0 +1,56 @@
+"""Files that are either whole or absent: written aside, checksummed, and moved into place."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from common.errors import SnowdropError
+
+_DIGEST_BYTES = 32
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` in one step; a crash leaves the old file or the new one.
+
+    Raises
+    ------
+    SnowdropError
+        If the folder cannot be written to; the file at ``path`` is then what it was.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise SnowdropError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_checked(path: Path, content: bytes) -> None:
+    """`write_atomic`, with a SHA-256 digest at the end that `read_checked` verifies."""
+    write_atomic(path, content + hashlib.sha256(content).digest())
+
+
+def read_checked(path: Path) -> bytes:
+    """The content that `write_checked` wrote.
+
+    Raises
+    ------
+    SnowdropError
+        If the file cannot be read, or is truncated or damaged.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SnowdropError(f"cannot read {path}: {error.strerror or error}") from error
+    content, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise SnowdropError(f"{path} is damaged: its checksum does not match its content")
+    return content

@@ -1,0 +1,186 @@
+"""What each message carries; the only place that knows record keys.
+
+Every message is a frozen dataclass with ``to_record`` and ``from_record``; DESIGN's table of
+messages is this file.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from common.catalogue import ItemIndex
+from common.errors import SnowdropError
+from common.settings import TrainingSettings
+
+QUERY_CATALOGUE = "query.catalogue"
+QUERY_DESCRIBE = "query.describe"
+QUERY_RECOMMEND = "query.recommend"
+TRAIN = "train"
+EVALUATE = "evaluate"
+
+NEEDS_CATALOGUE = "needs-catalogue"
+REFUSED = 200
+"""Code of the error reply of a node that cannot do what it was asked, with a fixed sentence."""
+
+
+@dataclass(frozen=True)
+class _Body:
+    """Fields that are NumPy arrays travel as arrays, all others as configuration values."""
+
+    def to_record(self) -> RecordDict:
+        values: dict[str, Any] = {}
+        arrays: dict[str, Array] = {}
+        for name, value in self.__dict__.items():
+            if isinstance(value, np.ndarray):
+                arrays[name] = Array(value)
+            elif value is not None:
+                values[name] = value
+        return RecordDict({"values": ConfigRecord(values), "arrays": ArrayRecord(arrays)})
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """The message in ``record``.
+
+        Raises
+        ------
+        SnowdropError
+            If a field is missing, unknown, or an array cannot be read.
+        """
+        try:
+            values = dict(record.config_records["values"])
+            arrays = {k: v.numpy() for k, v in record.array_records["arrays"].items()}
+            return cls(**values, **arrays)
+        except Exception as error:
+            raise SnowdropError(f"malformed {cls.__name__}") from error
+
+
+@dataclass(frozen=True)
+class CatalogueNotice(_Body):
+    """Every item id with its split, in row order; once for each version."""
+
+    ids: list[str]
+    splits: list[str]
+
+    @classmethod
+    def of(cls, index: ItemIndex) -> Self:
+        return cls(list(index.ids), list(index.splits))
+
+    def index(self) -> ItemIndex:
+        return ItemIndex(tuple(self.ids), tuple(self.splits))
+
+
+@dataclass(frozen=True)
+class DescribeRequest(_Body):
+    """Asks for counts."""
+
+    catalogue: str
+
+
+@dataclass(frozen=True)
+class DescribeAnswer(_Body):
+    """Counts of a node's data, and its memory."""
+
+    users: int
+    users_without_warm: int
+    warm: int
+    validation: int
+    test: int
+    unknown: int
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True)
+class TrainRequest(_Body):
+    """The item table, to be trained on by every user of the node."""
+
+    catalogue: str
+    training: str
+    round: int
+    best_round: int
+    settings: str
+    table: np.ndarray  # float32 (warm, d)
+
+    def training_settings(self) -> TrainingSettings:
+        return TrainingSettings(**json.loads(self.settings))
+
+
+@dataclass(frozen=True)
+class TrainAnswer(_Body):
+    """Sums over the node's users of the round."""
+
+    users: int
+    loss_sum: float
+    change: np.ndarray  # float32 (warm, d): Σ_u (E_u − E)
+    touches: np.ndarray | None = None  # int64 (warm,): users that touched each row
+
+
+@dataclass(frozen=True)
+class EvaluateRequest(_Body):
+    """A split to be ranked, by a scorer."""
+
+    catalogue: str
+    training: str
+    round: int
+    settings: str
+    split: str
+    scorer: str  # head, content-profile or random
+    cold: np.ndarray | None = None  # float32 (cold, d) or, for the content profile, (cold, c)
+    warm: np.ndarray | None = None  # float32 (warm, c), content profile only
+
+    SCORERS: ClassVar[tuple[str, ...]] = ("head", "content-profile", "random")
+
+    def training_settings(self) -> TrainingSettings:
+        return TrainingSettings(**json.loads(self.settings))
+
+
+@dataclass(frozen=True)
+class EvaluateAnswer(_Body):
+    """Sums over the users that have cold items of the split."""
+
+    users: int
+    names: list[str] = field(default_factory=list)
+    sums: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RecommendRequest(_Body):
+    """New items to be ranked for every user; the lists stay on the node."""
+
+    catalogue: str
+    training: str
+    round: int
+    settings: str
+    top: int
+    rows: np.ndarray  # int64 (cold,): places of the cold items in the catalogue
+    cold: np.ndarray  # float32 (cold, d)
+
+    def training_settings(self) -> TrainingSettings:
+        return TrainingSettings(**json.loads(self.settings))
+
+
+@dataclass(frozen=True)
+class RecommendAnswer(_Body):
+    """How many users were served."""
+
+    users: int
+
+
+def status_record(status: str) -> RecordDict:
+    """An answer that is a status word alone."""
+    return RecordDict({"status": ConfigRecord({"status": status})})
+
+
+def status_of(record: RecordDict) -> str | None:
+    """The status word of an answer, or None where it is a full answer."""
+    status = record.config_records.get("status")
+    return None if status is None else str(status["status"])
+
+
+def pack_settings(settings: TrainingSettings) -> str:
+    """Training settings as they travel."""
+    return settings.model_dump_json()
+
+

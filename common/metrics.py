@@ -1,0 +1,59 @@
+"""Recall, Precision and NDCG of top-K lists, as sums over users."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def metric_names(ks: Sequence[int]) -> list[str]:
+    """Names in reporting order: ``recall@20`` … ``ndcg@100``."""
+    return [f"{metric}@{k}" for metric in ("recall", "precision", "ndcg") for k in ks]
+
+
+def rank(scores: Tensor, tie_order: Tensor, k: int) -> Tensor:
+    """Best ``k`` columns of each row, ties broken by ``tie_order`` ascending.
+
+    Parameters
+    ----------
+    scores : Tensor, float32 (users, items)
+    tie_order : Tensor, int64 (items,)
+        A permutation: of equally scored items, the one with the smaller number comes first.
+    k : int
+        At most the number of items is returned.
+
+    Returns
+    -------
+    Tensor, int64 (users, min(k, items))
+    """
+    bits = (scores.float() + 0.0).contiguous().view(torch.int32)  # + 0.0 turns -0.0 into 0.0
+    monotone = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).long()
+    keys = monotone * 2**32 + (2**31 - tie_order)
+    return torch.topk(keys, min(k, scores.shape[1]), dim=1).indices
+
+
+def metric_sums(hits: Tensor, relevant: Tensor, ks: Sequence[int]) -> dict[str, float]:
+    """Sums over users of each metric.
+
+    Recall@k is hits over relevant items, Precision@k hits over k, and NDCG@k the discounted gain
+    with binary relevance over that of an ideal list of min(k, relevant) hits.
+
+    Parameters
+    ----------
+    hits : Tensor, bool (users, ranked items)
+        Whether the item at each rank is relevant, best rank first.
+    relevant : Tensor, int64 (users,)
+        Number of relevant items of each user, at least 1.
+    ks : Sequence[int]
+    """
+    gains = hits.double()
+    discounts = 1 / torch.log2(torch.arange(max(ks), dtype=torch.float64) + 2)
+    ideal = discounts.cumsum(0)
+    sums = {}
+    for k in ks:
+        found = gains[:, :k].sum(1)
+        dcg = gains[:, :k] @ discounts[: gains[:, :k].shape[1]]
+        sums[f"recall@{k}"] = float((found / relevant).sum())
+        sums[f"precision@{k}"] = float((found / k).sum())
+        sums[f"ndcg@{k}"] = float((dcg / ideal[relevant.clamp(max=k) - 1]).sum())
+    return {name: sums[name] for name in metric_names(ks)}

@@ -1,0 +1,1 @@
+"""Runs beside the SuperLink; sees texts and averages, never an interaction."""

@@ -1,0 +1,72 @@
+"""Node answers → the next item table; whatever is malformed is refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import SnowdropError
+from common.messages import TrainAnswer
+
+
+@dataclass(frozen=True, eq=False)
+class Averaged:
+    """What a round's usable answers come to."""
+
+    change: Tensor  # float32 (warm, d): to be added to the item table, before the server's step
+    users: int
+    loss: float
+
+
+def check(answer: TrainAnswer, shape: tuple[int, int], with_touches: bool) -> None:
+    """Refuse an answer that cannot be averaged.
+
+    Raises
+    ------
+    SnowdropError
+        On a wrong shape or type, NaN or Inf, or counts that cannot be.
+    """
+    if answer.change.shape != shape:
+        raise SnowdropError(f"its change has shape {answer.change.shape}, expected {shape}")
+    if answer.change.dtype.kind != "f" or not np.isfinite(answer.change).all():
+        raise SnowdropError("its change holds NaN, Inf or no floats")
+    if not isinstance(answer.users, int) or answer.users < 0:
+        raise SnowdropError(f"it claims {answer.users} users")
+    if not np.isfinite(answer.loss_sum):
+        raise SnowdropError("its loss is NaN or Inf")
+    if with_touches:
+        touches = answer.touches
+        if touches is None or touches.shape != shape[:1] or touches.dtype.kind != "i":
+            raise SnowdropError("its counts of touched rows are missing or misshapen")
+        if touches.min(initial=0) < 0 or touches.max(initial=0) > answer.users:
+            raise SnowdropError("its counts of touched rows exceed its users")
+
+
+def average(answers: Sequence[TrainAnswer], by: str) -> Averaged:
+    """Mean change of the item table over users (algorithm 1, line 7).
+
+    Σ_nodes Σ_u (E_u − E) / Σ_nodes users; with ``by = "touches"`` each row is divided by the
+    users that touched it instead.
+
+    Raises
+    ------
+    SnowdropError
+        If no user trained.
+    """
+    users = sum(answer.users for answer in answers)
+    if not users:
+        raise SnowdropError("no user trained in this round")
+    total = np.zeros(answers[0].change.shape, np.float64)
+    touched = np.zeros(len(total), np.int64)
+    for answer in answers:
+        total += answer.change
+        if by == "touches" and answer.touches is not None:
+            touched += answer.touches
+    divisor = np.maximum(touched, 1)[:, None] if by == "touches" else users
+    return Averaged(
+        change=torch.from_numpy((total / divisor).astype(np.float32)),
+        users=users,
+        loss=sum(answer.loss_sum for answer in answers) / users,
+    )

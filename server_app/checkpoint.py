@@ -1,0 +1,92 @@
+"""The server's state after a round: saved atomically, the last few and the best kept."""
+
+import fcntl
+import io
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.durable import read_checked, write_checked
+from common.errors import SnowdropError
+
+log = logging.getLogger("snowdrop")
+
+
+class Checkpoints:
+    """The checkpoints of one training, locked against a second run.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is missing.
+
+    Raises
+    ------
+    SnowdropError
+        If another run holds the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
+        except OSError as error:
+            raise SnowdropError(f"cannot write to {folder}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise SnowdropError(
+                f"another run is using {folder}; wait for it, or give another run_dir"
+            ) from error
+
+    def close(self) -> None:
+        """Release the folder."""
+        os.close(self._lock)
+
+    def rounds(self) -> list[int]:
+        """Rounds with a checkpoint, ascending."""
+        names = (path.name for path in self.folder.glob("round-*.ckpt"))
+        return sorted(int(match[1]) for n in names if (match := re.match(r"round-(\d+)\.ckpt", n)))
+
+    def save(self, number: int, state: dict[str, Any], keep: int, best: int) -> None:
+        """Write the state after round ``number``; keep the last ``keep`` rounds and the best."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_checked(self._path(number), buffer.getvalue())
+        for old in self.rounds()[:-keep]:
+            if old != best:
+                self._path(old).unlink()
+
+    def load(self, number: int) -> dict[str, Any]:
+        """The state after round ``number``, with all tensors on the CPU.
+
+        Raises
+        ------
+        SnowdropError
+            If it is missing or damaged.
+        """
+        content = io.BytesIO(read_checked(self._path(number)))
+        return torch.load(content, map_location="cpu", weights_only=True)
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint; a damaged one is passed over with a warning."""
+        for number in reversed(self.rounds()):
+            try:
+                return self.load(number)
+            except SnowdropError as error:
+                log.warning("%s; going back to the checkpoint before it", error)
+        return None
+
+    def clear(self) -> None:
+        """Forget every checkpoint: a new training begins."""
+        for number in self.rounds():
+            self._path(number).unlink()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"round-{number:06d}.ckpt"

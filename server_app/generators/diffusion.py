@@ -1,0 +1,197 @@
+"""MDiffFR: modality-guided diffusion of item embeddings (equations 3 to 17, algorithms 1 and 2).
+
+Fu, Zhang, Zou and Li, "MDiffFR: Modality-Guided Diffusion Generation for Cold-start Items in
+Federated Recommendation". The forward process (equations 3 to 5) and the reverse steps (equations
+9 to 11) are those of the schedulers of `diffusers`; the noise schedule, the denoiser, the loss
+(equations 12 to 14) and the training are here.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor, nn
+
+from common.settings import RunSettings
+from server_app.generators.base import Generator
+from server_app.generators.denoiser import DENOISERS
+
+_GENERATE_BATCH = 16_384
+
+
+def betas(settings: RunSettings) -> np.ndarray:
+    """Variances β_1 … β_T of the forward process, float64 (T,).
+
+    'linear-variance' sets 1 − ᾱ_t = s · [α_min + (t − 1)/(T − 1) · (α_max − α_min)] (equation 6);
+    'cosine' sets ᾱ_t = cos²((t/T + 0.008)/1.008 · π/2) (Nichol and Dhariwal, 2021), bounded.
+    """
+    steps = settings.diffusion_steps
+    t = np.arange(1, steps + 1)
+    if settings.diffusion_schedule == "linear-variance":
+        slope = (settings.noise_max - settings.noise_min) / (steps - 1)
+        kept = 1 - settings.noise_scale * (settings.noise_min + (t - 1) * slope)
+    else:
+        kept = np.clip(np.cos((t / steps + 0.008) / 1.008 * math.pi / 2) ** 2, 1e-4, 0.9999)
+    return 1 - kept / np.concatenate([[1.0], kept[:-1]])
+
+
+def snr_weights(alphas_cumprod: Tensor) -> Tensor:
+    """Weight of each step in equation 12 as the published code has it, float32 (T,).
+
+    SNR(t − 1) − SNR(t), without the factor ½, and 1 at the first step (equation 13).
+    """
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    return torch.cat([torch.ones(1), snr[:-1] - snr[1:]])
+
+
+class PosteriorMeanScheduler(DDPMScheduler):
+    """Ancestral sampling without its noise: each step takes the mean of equation 11."""
+
+    def _get_variance(self, *args: Any, **kwargs: Any) -> Tensor:
+        return torch.zeros(())
+
+
+SAMPLERS = {"mean": PosteriorMeanScheduler, "ancestral": DDPMScheduler, "ddim": DDIMScheduler}
+
+
+class DiffusionGenerator(Generator):
+    """Generates e_0 by reversing a diffusion of standardised item embeddings, guided by text."""
+
+    def __init__(
+        self, dim: int, condition_dim: int, settings: RunSettings, device: torch.device
+    ) -> None:
+        super().__init__(dim, condition_dim, settings, device)
+        common = {"trained_betas": betas(settings), "prediction_type": "sample", "clip_sample": False}
+        if settings.sampler == "ddim":
+            common["set_alpha_to_one"] = True
+        else:
+            common["variance_type"] = "fixed_small"
+        self._scheduler = SAMPLERS[settings.sampler](settings.diffusion_steps, **common)
+        weights = snr_weights(self._scheduler.alphas_cumprod.double()).float()
+        plain = settings.diffusion_loss == "plain"
+        self._weights = (torch.ones_like(weights) if plain else weights).to(device)
+        self._mean = torch.zeros(dim)
+        self._scale = torch.ones(dim)
+        self._start(seed=settings.seed)
+
+    def _start(self, seed: int) -> None:
+        """A fresh network with its optimiser."""
+        settings = self.settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = DENOISERS[settings.denoiser](self.dim, self.condition_dim, settings)
+        self._network: nn.Module = network.to(self.device).eval()
+        kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[settings.generator_optimizer]
+        self._optimizer = kind(
+            self._network.parameters(),
+            lr=settings.generator_lr,
+            weight_decay=settings.generator_weight_decay,
+        )
+
+    def fit(self, table: Tensor, conditions: Tensor, seed: int) -> float:
+        settings = self.settings
+        if settings.generator_refit:
+            self._start(seed)
+        self._standardise(table)
+        target = ((table - self._mean) / self._scale).to(self.device)
+        conditions = self._guide(conditions, seed).to(self.device)
+        batches = -(-len(target) // settings.generator_batch)
+        decay = None
+        if settings.generator_lr_decay == "cosine" and settings.generator_refit:
+            decay = torch.optim.lr_scheduler.CosineAnnealingLR(
+                self._optimizer, settings.generator_epochs * batches
+            )
+        loss_sum = torch.zeros((), device=self.device)
+        with torch.random.fork_rng(devices=self._cuda()), torch.enable_grad():
+            torch.manual_seed(seed)
+            self._network.train()
+            for _ in range(settings.generator_epochs):
+                loss_sum.zero_()
+                order = torch.randperm(len(target), device=self.device)
+                for at in order.split(settings.generator_batch):
+                    loss = self._loss(target[at], conditions[at])
+                    self._optimizer.zero_grad(set_to_none=True)
+                    loss.backward()
+                    self._optimizer.step()
+                    if decay:
+                        decay.step()
+                    loss_sum += loss.detach() * len(at)
+            self._network.eval()
+        return float(loss_sum) / len(target)
+
+    def _loss(self, target: Tensor, condition: Tensor) -> Tensor:
+        """Equation 14, or equation 12 with 'snr', as a mean over items and dimensions."""
+        settings = self.settings
+        t = torch.randint(settings.diffusion_steps, (len(target),), device=self.device)
+        noisy = self._scheduler.add_noise(target, torch.randn_like(target), t)
+        if settings.condition_noise:
+            condition = condition + settings.condition_noise * torch.randn_like(condition)
+        if settings.condition_dropout:
+            kept = torch.rand(len(target), 1, device=self.device) >= settings.condition_dropout
+            condition = condition * kept
+        error = (self._network(noisy, t + 1, condition) - target) ** 2
+        return (error.mean(1) * self._weights[t]).mean()
+
+    @torch.no_grad()
+    def generate(self, conditions: Tensor, own: Tensor | None, seed: int) -> Tensor:
+        """Algorithm 2, averaged over ``samples`` runs."""
+        made = torch.zeros(len(conditions), self.dim)
+        guides = self._guide(conditions, seed)
+        with torch.random.fork_rng(devices=self._cuda()):
+            torch.manual_seed(seed)
+            for _ in range(self.settings.samples):
+                parts = [self._sample(part) for part in guides.split(_GENERATE_BATCH)]
+                made += torch.cat(parts) if parts else 0
+        return made / self.settings.samples * self._scale + self._mean
+
+    def _sample(self, condition: Tensor) -> Tensor:
+        condition = condition.to(self.device)
+        sample = torch.randn(len(condition), self.dim).to(self.device)
+        scheduler = self._scheduler
+        steps = self.settings.sampling_steps if self.settings.sampler == "ddim" else 0
+        scheduler.set_timesteps(steps or self.settings.diffusion_steps)
+        for t in scheduler.timesteps:
+            step = torch.full((len(condition),), int(t) + 1, device=self.device)
+            predicted = self._network(sample, step, condition)
+            if self.settings.guidance_scale != 1:
+                free = self._network(sample, step, torch.zeros_like(condition))
+                predicted = free + self.settings.guidance_scale * (predicted - free)
+            sample = scheduler.step(predicted, int(t), sample).prev_sample
+        return sample.cpu()
+
+    def _standardise(self, table: Tensor) -> None:
+        if self.settings.standardise == "none":
+            return
+        self._mean = table.mean(0)
+        if self.settings.standardise == "global":
+            self._scale = (table - self._mean).std().expand(self.dim).clone()
+        else:
+            self._scale = table.std(0).clamp(min=1e-6)
+
+    def _guide(self, conditions: Tensor, seed: int) -> Tensor:
+        """The condition of the ablations of table 4: the modality, zeros, or noise."""
+        if self.settings.guidance == "zero":
+            return torch.zeros_like(conditions)
+        if self.settings.guidance == "random":
+            generator = torch.Generator().manual_seed(seed)
+            return torch.randn(conditions.shape, generator=generator)
+        return conditions
+
+    def _cuda(self) -> list[torch.device]:
+        return [self.device] if self.device.type == "cuda" else []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "mean": self._mean,
+            "scale": self._scale,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._mean, self._scale = state["mean"], state["scale"]

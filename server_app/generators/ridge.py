@@ -1,0 +1,33 @@
+"""Ridge regression from conditions to item embeddings, the simplest learnt map."""
+
+from typing import Any
+
+import torch
+from sklearn.linear_model import RidgeCV
+from torch import Tensor
+
+from server_app.generators.base import Generator
+
+PENALTIES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
+
+
+class RidgeGenerator(Generator):
+    """Linear map with an L2 penalty that leave-one-out errors on warm items choose."""
+
+    _weight: Tensor
+    _bias: Tensor
+
+    def fit(self, table: Tensor, conditions: Tensor, seed: int) -> float:
+        model = RidgeCV(alphas=PENALTIES).fit(conditions.double().numpy(), table.double().numpy())
+        self._weight = torch.from_numpy(model.coef_.T).float()
+        self._bias = torch.from_numpy(model.intercept_).float()
+        return float(((conditions @ self._weight + self._bias - table) ** 2).mean())
+
+    def generate(self, conditions: Tensor, own: Tensor | None, seed: int) -> Tensor:
+        return conditions @ self._weight + self._bias
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weight": self._weight, "bias": self._bias}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._weight, self._bias = state["weight"], state["bias"]

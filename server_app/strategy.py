@@ -1,0 +1,368 @@
+"""The Flower Strategy: whom to ask, what to send, what to do with the answers.
+
+A round (algorithm 1): train on nodes → average over users → train the generator → validate.
+"""
+
+import logging
+import statistics
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from common import messages
+from common.catalogue import COLD_SPLITS, ItemIndex
+from common.errors import SnowdropError
+from common.metrics import metric_names
+from common.settings import KS, RunSettings
+from server_app import aggregation
+from server_app.checkpoint import Checkpoints
+from server_app.nodes import Nodes
+from server_app.report import RunFolder
+from server_app.training import Training, make_generator
+
+log = logging.getLogger("snowdrop")
+
+Metrics = dict[str, float]
+
+
+class ColdStart(Strategy):
+    """Federated training of an item table, with a generator for items that have no row in it.
+
+    Parameters
+    ----------
+    settings : RunSettings
+    index : ItemIndex
+    training : Training
+        New, or restored from a checkpoint.
+    checkpoints : Checkpoints
+    folder : RunFolder
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        index: ItemIndex,
+        training: Training,
+        checkpoints: Checkpoints,
+        folder: RunFolder,
+        device: torch.device,
+    ) -> None:
+        self.settings, self.index, self.training = settings, index, training
+        self.checkpoints, self.folder, self.device = checkpoints, folder, device
+        self._packed = messages.pack_settings(settings.training())
+        self.nodes: Nodes
+
+    def summary(self) -> None:
+        """Log what is about to be trained."""
+        s, rows = self.settings, self.training.rows
+        log.info(
+            "training %d rounds on %d warm items, d = %d, head %s, generator %s; "
+            "%d validation and %d test items are cold",
+            s.rounds, len(rows["warm"]), s.dim, s.head, s.generator,
+            len(rows["validation"]), len(rows["test"]),
+        )  # fmt: skip
+
+    def start(  # type: ignore[override]
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int | None = None,
+        timeout: float | None = None,
+        **_: Any,
+    ) -> Result:
+        """Train until the last round, from wherever the training stands.
+
+        Flower's own loop counts from 1 and repeats nothing; this one resumes, repeats a round
+        that brought no usable answer, and keeps the best validated round.
+
+        Raises
+        ------
+        SnowdropError
+            If too few nodes come, or a round fails as often as ``round_retries`` allows.
+        """
+        settings, training = self.settings, self.training
+        last = num_rounds or settings.rounds
+        self.nodes = Nodes(grid, self.index, timeout or settings.round_timeout)
+        self.summary()
+        self.nodes.wait(settings.nodes, settings.nodes_timeout)
+        began, first = time.monotonic(), training.round
+        result = Result()
+        while training.round < last:
+            row = self._round(training.round + 1)
+            training.history.append(row)
+            left = (time.monotonic() - began) / (training.round - first) * (last - training.round)
+            log.info("%s", _round_line(row, last, left))
+            self._save()
+        result.arrays = ArrayRecord({"table": messages.Array(training.table.numpy())})
+        return result
+
+    def _round(self, number: int) -> dict[str, Any]:
+        """One round; what happened in it, as a row of ``rounds.csv``."""
+        training, settings = self.training, self.settings
+        started = time.perf_counter()
+        failed_before = self.nodes.failed
+        averaged = self._train_on_nodes(number)
+        training.table = training.table + settings.server_lr * averaged.change
+        if not torch.isfinite(training.table).all():
+            raise SnowdropError(
+                f"the item table overflowed in round {number}; lower item_lr or head_lr"
+            )
+        training.round = number
+        row: dict[str, Any] = {
+            "round": number,
+            "users": averaged.users,
+            "loss": averaged.loss,
+            "train_seconds": time.perf_counter() - started,
+        }
+        validating = number % settings.evaluate_every == 0 or number == settings.rounds
+        due = number % settings.generator_every == 0
+        if due or (validating and not training.fitted_round) or number == settings.rounds:
+            row["generator_loss"], row["generator_seconds"] = training.fit(training.generator)
+            training.fitted_round = number
+        if validating and len(training.rows["validation"]):
+            begin = time.perf_counter()
+            metrics, users = self.measure("validation")
+            row["evaluate_seconds"] = time.perf_counter() - begin
+            if users:
+                row |= {f"validation_{name}": value for name, value in metrics.items()}
+                if metrics["recall@20"] > training.best_recall:
+                    training.best_recall, training.best_round = metrics["recall@20"], number
+        if training.fitted_round and number in self._snapshot_rounds():
+            training.snapshot()
+        row["failed_nodes"] = self.nodes.failed - failed_before
+        row["seconds"] = time.perf_counter() - started
+        return row
+
+    def _snapshot_rounds(self) -> tuple[int, ...]:
+        """Validated rounds at the start, in the middle and at the end."""
+        s = self.settings
+        marks = [*range(s.evaluate_every, s.rounds, s.evaluate_every), s.rounds]
+        return (marks[0], marks[(len(marks) - 1) // 2], marks[-1])
+
+    def _train_on_nodes(self, number: int) -> aggregation.Averaged:
+        for attempt in range(self.settings.round_retries + 1):
+            answers = self._usable(self._ask_to_train(number))
+            try:
+                return aggregation.average(answers, self.settings.average)
+            except (SnowdropError, IndexError):
+                if attempt < self.settings.round_retries:
+                    log.warning("round %d brought no usable answer; trying again", number)
+                    time.sleep(min(5.0, self.settings.round_timeout))
+        raise SnowdropError(
+            f"round {number} brought no usable answer in {self.settings.round_retries + 1} tries; "
+            "the warnings above say why. The checkpoint of the round before is kept: mend the "
+            "nodes and go on with resume=true"
+        )
+
+    def _train_request(self, number: int) -> messages.TrainRequest:
+        return messages.TrainRequest(
+            catalogue=self.index.version,
+            training=self.training.id,
+            round=number,
+            best_round=self.training.best_round,
+            settings=self._packed,
+            table=self.training.table.numpy(),
+        )
+
+    def _ask_to_train(self, number: int) -> list[tuple[int, messages.TrainAnswer]]:
+        request = self._train_request(number).to_record()
+        return self.nodes.ask(messages.TRAIN, request, messages.TrainAnswer)
+
+    def _usable(
+        self, answers: list[tuple[int, messages.TrainAnswer]]
+    ) -> list[messages.TrainAnswer]:
+        usable = []
+        rows, columns = self.training.table.shape
+        for node, answer in answers:
+            try:
+                aggregation.check(answer, (rows, columns), self.settings.average == "touches")
+                usable.append(answer)
+            except SnowdropError as error:
+                self.nodes.refuse(node, messages.TRAIN, error)
+        return usable
+
+    def measure(
+        self, split: str, scorer: str = "head", cold: torch.Tensor | None = None
+    ) -> tuple[Metrics, int]:
+        """Mean of each metric over the users with cold items of ``split``, and their number.
+
+        Parameters
+        ----------
+        split : str
+            'validation' or 'test'.
+        scorer : str
+            'head', 'content-profile' or 'random'.
+        cold : Tensor, float32 (cold, d), optional
+            For 'head'; by default what the generator makes.
+        """
+        training = self.training
+        warm = None
+        if scorer == "content-profile":
+            warm = training.features[training.rows["warm"]]
+            cold = training.features[training.rows[split]]
+        elif scorer == "head" and cold is None:
+            cold = training.cold_table(split)
+        request = messages.EvaluateRequest(
+            catalogue=self.index.version,
+            training=training.id,
+            round=training.round,
+            settings=self._packed,
+            split=split,
+            scorer=scorer,
+            cold=None if cold is None else cold.numpy(),
+            warm=None if warm is None else warm.numpy(),
+        )
+        answers = self.nodes.ask(messages.EVALUATE, request.to_record(), messages.EvaluateAnswer)
+        totals = dict.fromkeys(metric_names(KS), 0.0)
+        users = 0
+        for node, answer in answers:
+            if answer.names != list(totals) or answer.users < 0:
+                self.nodes.refuse(node, messages.EVALUATE, "its metrics are not those asked for")
+                continue
+            users += answer.users
+            for name, value in zip(answer.names, answer.sums, strict=True):
+                totals[name] += value
+        return {name: total / max(users, 1) for name, total in totals.items()}, users
+
+    def finish(self) -> dict[str, Any]:
+        """Test the best validated round, or the last, beside the baselines; recommend.
+
+        Returns
+        -------
+        dict
+            The results part of ``summary.json``.
+        """
+        training, settings = self.training, self.settings
+        if training.best_round and training.best_round != training.round:
+            ended = training.history, training.snapshots
+            training.restore(self.checkpoints.load(training.best_round))
+            training.history, training.snapshots = ended
+        results: dict[str, Any] = {"best_round": training.best_round or None}
+        log.info("testing round %d", training.round)
+        splits = [split for split in COLD_SPLITS if len(training.rows[split])]
+        tested_users = 0
+        for split in splits:
+            results[split], tested_users = self.measure(split)
+        results["baselines"] = self._baselines(splits) if settings.baselines else {}
+        results["tested_users"] = tested_users
+        results["recommended_users"] = self._recommend()
+        return results
+
+    def _baselines(self, splits: list[str]) -> dict[str, dict[str, Metrics]]:
+        training, settings = self.training, self.settings
+        baselines: dict[str, dict[str, Metrics]] = {
+            scorer: {split: self.measure(split, scorer)[0] for split in splits}
+            for scorer in ("content-profile", "random")
+        }
+        controls = {"ridge": "ridge-map"}
+        if settings.table_start == "features":
+            controls["features"] = "own-features"
+        for name, label in controls.items():
+            if name != settings.generator:
+                generator = make_generator(name, training.transform, settings, self.device)
+                training.fit(generator)
+                baselines[label] = {
+                    split: self.measure(split, cold=training.cold_table(split, generator))[0]
+                    for split in splits
+                }
+        return baselines
+
+    def _recommend(self) -> int:
+        training = self.training
+        tables = [(training.rows[s], training.cold_table(s)) for s in COLD_SPLITS]
+        request = messages.RecommendRequest(
+            catalogue=self.index.version,
+            training=training.id,
+            round=training.round,
+            settings=self._packed,
+            top=self.settings.top,
+            rows=torch.cat([torch.from_numpy(rows) for rows, _ in tables]).numpy(),
+            cold=torch.cat([table for _, table in tables]).numpy(),
+        )
+        kind = messages.QUERY_RECOMMEND
+        answers = self.nodes.ask(kind, request.to_record(), messages.RecommendAnswer)
+        return sum(answer.users for _, answer in answers)
+
+    def describe(self) -> list[messages.DescribeAnswer]:
+        """Every node's counts."""
+        request = messages.DescribeRequest(self.index.version).to_record()
+        answers = self.nodes.ask(messages.QUERY_DESCRIBE, request, messages.DescribeAnswer)
+        return [answer for _, answer in answers]
+
+    def _save(self) -> None:
+        training = self.training
+        self.checkpoints.save(
+            training.round, training.state(), self.settings.keep_rounds, training.best_round
+        )
+        self.folder.write_rounds(training.history)
+
+    # The pieces of Flower's own loop, for whoever drives this strategy with it.
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """The messages of a training round."""
+        content = self._train_request(server_round).to_record()
+        return self.nodes.messages_to(messages.TRAIN, content, sorted(grid.get_node_ids()))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The next item table, where any answer was usable."""
+        answers = [
+            (reply.metadata.src_node_id, messages.TrainAnswer.from_record(reply.content))
+            for reply in replies
+            if not reply.has_error()
+        ]
+        try:
+            averaged = aggregation.average(self._usable(answers), self.settings.average)
+        except (SnowdropError, IndexError):
+            return None, None
+        table = self.training.table + self.settings.server_lr * averaged.change
+        return (
+            ArrayRecord({"table": messages.Array(table.numpy())}),
+            MetricRecord({"loss": averaged.loss, "users": averaged.users}),
+        )
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Validation is asked for by `measure`."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Validation is averaged by `measure`."""
+        return None
+
+
+def timings(history: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Medians over rounds, in seconds; None for what never happened."""
+    columns = {
+        "round_seconds_median": "train_seconds",
+        "generator_seconds_median": "generator_seconds",
+        "evaluate_seconds_median": "evaluate_seconds",
+    }
+    return {
+        name: statistics.median(values) if (values := [r[c] for r in history if c in r]) else None
+        for name, c in columns.items()
+    }
+
+
+def _round_line(row: dict[str, Any], last: int, left: float) -> str:
+    parts = [f"round {row['round']:>{len(str(last))}}/{last}", f"loss {row['loss']:.4f}"]
+    if "generator_loss" in row:
+        parts.append(f"generator loss {row['generator_loss']:.4f}")
+    if "validation_recall@20" in row:
+        parts.append(f"validation Recall@20 {row['validation_recall@20']:.4f}")
+    if row["failed_nodes"]:
+        parts.append(f"{row['failed_nodes']} failed answers")
+    parts += [f"{row['seconds']:.2f} s", f"{left:.0f} s left"]
+    return " · ".join(parts)

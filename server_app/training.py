@@ -1,0 +1,155 @@
+"""The server's side of one training: item table, generator, features, and what has happened."""
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.catalogue import ItemIndex
+from common.errors import SnowdropError
+from common.settings import RunSettings
+from server_app.features import FeatureTransform
+from server_app.generators import GENERATORS, Generator
+
+SNAPSHOT_ITEMS = 1_000
+"""Items of each kind whose embeddings are kept for the plots."""
+
+
+@dataclass(eq=False)
+class Training:
+    """One learning history, from its first round on, however often it is resumed."""
+
+    id: str
+    catalogue: str
+    settings: RunSettings
+    features: Tensor  # float32 (items, c), in catalogue order
+    transform: FeatureTransform
+    table: Tensor  # float32 (warm, d)
+    generator: Generator
+    rows: dict[str, np.ndarray]  # places of each split's items in the catalogue
+    round: int = 0
+    fitted_round: int = 0
+    best_round: int = 0
+    best_recall: float = -1.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def begin(
+        cls, settings: RunSettings, index: ItemIndex, features: np.ndarray, device: torch.device
+    ) -> Self:
+        """A new training with a random id.
+
+        Parameters
+        ----------
+        settings : RunSettings
+        index : ItemIndex
+        features : ndarray, float32 (items, c)
+            Modality features in catalogue order.
+        device : torch.device
+        """
+        rows = {split: index.rows(split) for split in ("warm", "validation", "test")}
+        transform = FeatureTransform.fit(features[rows["warm"]], settings)
+        everything = torch.from_numpy(features)
+        if settings.table_start == "features":
+            table = transform.embeddings(everything[rows["warm"]])
+        else:
+            draw = torch.Generator().manual_seed(settings.seed)
+            table = torch.randn(len(rows["warm"]), settings.dim, generator=draw)
+        return cls(
+            id=secrets.token_hex(16),
+            catalogue=index.version,
+            settings=settings,
+            features=everything,
+            transform=transform,
+            table=table,
+            generator=make_generator(settings.generator, transform, settings, device),
+            rows=rows,
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave, from a checkpoint of the same catalogue and shape.
+
+        Raises
+        ------
+        SnowdropError
+            If the checkpoint is of another catalogue, or its table of another shape.
+        """
+        if state["catalogue"] != self.catalogue:
+            raise SnowdropError(
+                "the checkpoint is of a catalogue with other items or another split; give the "
+                "same data, or another run_dir"
+            )
+        if state["table"].shape != self.table.shape:
+            raise SnowdropError(
+                f"the checkpoint's item table is {tuple(state['table'].shape)}, these settings "
+                f"make one of {tuple(self.table.shape)}; resume with the settings it began with"
+            )
+        self.transform = FeatureTransform(**state["transform"])
+        self.generator.load_state_dict(state["generator"])
+        for name in _PLAIN_FIELDS:
+            setattr(self, name, state[name])
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs."""
+        plain = {name: getattr(self, name) for name in _PLAIN_FIELDS}
+        return plain | {
+            "catalogue": self.catalogue,
+            "transform": self.transform.state(),
+            "generator": self.generator.state_dict(),
+        }
+
+    def fit(self, generator: Generator) -> tuple[float, float]:
+        """Train a generator on today's item table; its loss and the seconds it took."""
+        start = time.perf_counter()
+        loss = generator.fit(self.table, self.conditions("warm"), self._seed())
+        return loss, time.perf_counter() - start
+
+    def cold_table(self, split: str, generator: Generator | None = None) -> Tensor:
+        """Embeddings of the cold items of a split, float32 (cold, d)."""
+        features = self.features[self.rows[split]]
+        own = self.transform.embeddings(features) if self.transform.has_embeddings else None
+        maker = generator or self.generator
+        return maker.generate(self.transform.conditions(features), own, self._seed())
+
+    def conditions(self, split: str) -> Tensor:
+        """Conditions of the items of a split, float32 (items, c)."""
+        return self.transform.conditions(self.features[self.rows[split]])
+
+    def snapshot(self) -> None:
+        """Keep some warm and generated embeddings of this round for the plots."""
+        self.snapshots[self.round] = {
+            "warm": _some(self.table),
+            "cold": _some(self.cold_table("test")),
+        }
+
+    def _seed(self) -> int:
+        return self.settings.seed * 1_000_003 + self.round
+
+
+_PLAIN_FIELDS = (
+    "id",
+    "table",
+    "round",
+    "fitted_round",
+    "best_round",
+    "best_recall",
+    "history",
+    "snapshots",
+)
+
+
+def make_generator(
+    name: str, transform: FeatureTransform, settings: RunSettings, device: torch.device
+) -> Generator:
+    """The generator of that name, for item embeddings and conditions of the transform's sizes."""
+    return GENERATORS[name](settings.dim, transform.condition_size, settings, device)
+
+
+def _some(rows: Tensor) -> Tensor:
+    step = max(1, len(rows) // SNAPSHOT_ITEMS)
+    return rows[::step].clone()
