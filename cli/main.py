@@ -1,0 +1,49 @@
+"""The `snowdrop` command."""
+
+import logging
+import os
+import sys
+
+import typer
+
+from cli.prepare import app as prepare_app
+from cli.recommend import recommend
+from cli.settings import settings
+from cli.simulate import simulate
+from common.errors import SnowdropError
+
+
+class _Commands(typer.core.TyperGroup):
+    """Turns an error that the user can mend into its one sentence and exit status 1."""
+
+    def main(self, *args: object, **kwargs: object) -> object:
+        try:
+            return super().main(*args, **kwargs)  # type: ignore[arg-type]
+        except SnowdropError as error:
+            sys.stdout.flush()
+            print(f"snowdrop: {error}", file=sys.stderr)
+            sys.exit(1)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Recommend brand-new items in a federation that never collects an interaction.",
+)
+app.add_typer(prepare_app, name="prepare")
+app.command()(simulate)
+app.command()(recommend)
+app.command()(settings)
+
+
+@app.callback()
+def _setup() -> None:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+
+if __name__ == "__main__":
+    app()

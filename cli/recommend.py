@@ -1,0 +1,69 @@
+"""`snowdrop recommend`: one user's new items, from what the node keeps."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from client_app.recommend import FILE, read_recommendations
+from common.catalogue import Catalogue, read_catalogue
+from common.errors import SnowdropError
+from common.settings import RunSettings
+from server_app.app import load_catalogue
+
+
+def recommend(
+    folder: Annotated[Path, typer.Argument(help="a run directory, or a node's state folder")],
+    user: Annotated[str, typer.Option(help="id of the user")],
+    top: Annotated[int, typer.Option(min=1, help="how many items")] = 20,
+    items: Annotated[
+        Path | None, typer.Option(help="data folder with the items' titles, for a state folder")
+    ] = None,
+) -> None:
+    """Print one user's new items with scores and titles, from what the node keeps."""
+    frame = find_recommendations(folder, user)
+    Console().print(recommendation_table(frame.head(top), titles(folder, items)))
+
+
+def find_recommendations(folder: Path, user: str) -> pl.DataFrame:
+    """A user's kept list, from a state folder or from whichever node of a run has the user.
+
+    Raises
+    ------
+    SnowdropError
+        If the folder keeps no recommendations, or none for the user.
+    """
+    if not folder.is_dir():
+        raise SnowdropError(f"{folder} is no folder; give a run directory or a node's state folder")
+    states = [folder] if (folder / FILE).exists() else sorted((folder / "nodes").glob("*"))
+    if not states:
+        raise SnowdropError(f"{folder} keeps no recommendations: no run has ended there yet")
+    for state in states:
+        if (frame := read_recommendations(state, user)) is not None:
+            return frame
+    raise SnowdropError(f"{folder} keeps no recommendations for user '{user}'")
+
+
+def titles(folder: Path, items: Path | None) -> dict[str, str]:
+    """Item texts by id, from a data folder or from the data of a run; empty where unknown."""
+    catalogue: Catalogue | None = None
+    settings = folder / "settings.json"
+    if items is not None:
+        catalogue = read_catalogue(items, seed=0)
+    elif settings.exists():
+        catalogue = load_catalogue(RunSettings(**json.loads(settings.read_text())))
+    return dict(zip(catalogue.ids, catalogue.texts, strict=True)) if catalogue else {}
+
+
+def recommendation_table(frame: pl.DataFrame, texts: dict[str, str]) -> Table:
+    """Rank, score, item and title of a list, as a table for the terminal."""
+    table = Table("rank", "score", "item", "title", box=None, pad_edge=False)
+    for row in frame.iter_rows(named=True):
+        title = texts.get(row["item_id"], "")
+        shown = title if len(title) <= 80 else title[:79] + "…"
+        table.add_row(str(row["rank"]), f"{row['score']:.3f}", row["item_id"], shown)
+    return table
