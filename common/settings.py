@@ -94,6 +94,9 @@ class RunSettings(TrainingSettings):
     table_start: Literal["features", "random"] = Field(
         "features", description="start of the item table: PCA of modality features, or N(0, 1)"
     )
+    whitening: float = Field(
+        0.0, ge=0, le=1, description="share of whitening of the features that start the table"
+    )
     server_lr: Positive = Field(1.0, description="step size η_s on the averaged change")
 
     generator: Literal["diffusion", "ridge", "features"] = Field(

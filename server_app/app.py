@@ -78,9 +78,7 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
         encode_seconds = time.perf_counter() - started
         training = Training.begin(settings, catalogue.index(), features, device)
         _resume_or_clear(training, checkpoints, settings)
-        strategy = ColdStart(
-            settings, catalogue.index(), training, checkpoints, folder, device
-        )
+        strategy = ColdStart(settings, catalogue.index(), training, checkpoints, folder, device)
         strategy.start(grid)
         results = strategy.finish()
         described = strategy.describe()
@@ -139,9 +137,7 @@ def load_catalogue(settings: RunSettings) -> Catalogue:
     return read_catalogue(folder, settings.seed)
 
 
-def _resume_or_clear(
-    training: Training, checkpoints: Checkpoints, settings: RunSettings
-) -> None:
+def _resume_or_clear(training: Training, checkpoints: Checkpoints, settings: RunSettings) -> None:
     if not settings.resume:
         checkpoints.clear()
         return

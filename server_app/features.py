@@ -20,8 +20,10 @@ class FeatureTransform:
     mean: Tensor  # float32 (c,)
     scale: Tensor  # float32 (), one standard deviation of all warm features
     components: Tensor  # float32 (c, k): principal axes, by falling variance
+    spread: Tensor  # float32 (k,): standard deviation along each of them
     dim: int
     condition_dim: int
+    whitening: float
 
     @classmethod
     def fit(cls, warm: np.ndarray, settings: RunSettings) -> Self:
@@ -46,16 +48,20 @@ class FeatureTransform:
             mean=torch.from_numpy(warm.mean(0).astype(np.float32)),
             scale=torch.tensor(float(warm.std()), dtype=torch.float32),
             components=torch.from_numpy(pca.components_.T.astype(np.float32)),
+            spread=torch.from_numpy(np.sqrt(pca.explained_variance_).astype(np.float32)),
             dim=settings.dim,
             condition_dim=settings.condition_dim,
+            whitening=settings.whitening,
         )
 
     def embeddings(self, features: Tensor) -> Tensor:
-        """Items' own features as item embeddings: d PCA dimensions, rows of unit length.
+        """Items' own features as item embeddings, float32 (items, c) → (items, d).
 
-        float32 (items, c) → float32 (items, d)
+        The first d principal components, each divided by its standard deviation to the power of
+        ``whitening``; rows of unit length.
         """
-        return normalize((features - self.mean) @ self.components[:, : self.dim])
+        scores = (features - self.mean) @ self.components[:, : self.dim]
+        return normalize(scores / self.spread[: self.dim].clamp(min=1e-6) ** self.whitening)
 
     def conditions(self, features: Tensor) -> Tensor:
         """Condition of the generator, float32 (items, c) → (items, condition_dim or c)."""
@@ -74,6 +80,6 @@ class FeatureTransform:
         """Whether the principal components reach for an item embedding."""
         return self.components.shape[1] >= self.dim
 
-    def state(self) -> dict[str, Tensor | int]:
+    def state(self) -> dict[str, Tensor | int | float]:
         """What a checkpoint keeps."""
         return dict(self.__dict__)

@@ -14,7 +14,7 @@ from common.errors import SnowdropError
 
 log = logging.getLogger("snowdrop")
 
-Answer = TypeVar("Answer", bound=messages._Body)
+Answer = TypeVar("Answer", bound=messages.Body)
 
 
 class Nodes:

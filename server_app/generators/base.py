@@ -57,5 +57,5 @@ class Generator(ABC):
         """Everything that `load_state_dict` needs to go on."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Go on from what `state_dict` gave, on this generator's device."""

@@ -5,6 +5,7 @@ sinusoidal encoding of t and of the modality m.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ class PaperDenoiser(nn.Module):
         half = max(1, dim // 2)
         sizes = [dim, half, dim, half, dim]
         layers: list[nn.Module] = []
-        for inner, outer in zip(sizes, sizes[1:], strict=False):
+        for inner, outer in pairwise(sizes):
             layers += [nn.Linear(inner, outer), nn.Tanh()]
         self.network = nn.Sequential(*layers[:-1])
 

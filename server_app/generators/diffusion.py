@@ -64,7 +64,11 @@ class DiffusionGenerator(Generator):
         self, dim: int, condition_dim: int, settings: RunSettings, device: torch.device
     ) -> None:
         super().__init__(dim, condition_dim, settings, device)
-        common = {"trained_betas": betas(settings), "prediction_type": "sample", "clip_sample": False}
+        common = {
+            "trained_betas": betas(settings),
+            "prediction_type": "sample",
+            "clip_sample": False,
+        }
         if settings.sampler == "ddim":
             common["set_alpha_to_one"] = True
         else:

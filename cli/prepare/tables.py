@@ -1,0 +1,48 @@
+"""Any CSV or Parquet files, with the names of their columns as options."""
+
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from cli.prepare.output import Force, Out, write_folder
+from common.catalogue import read_table, require_columns
+
+Interactions = Annotated[Path, typer.Argument(help="table of interactions, .csv or .parquet")]
+Items = Annotated[Path, typer.Argument(help="table of items, .csv or .parquet")]
+UserColumn = Annotated[str, typer.Option(help="column of the user's id")]
+ItemColumn = Annotated[str, typer.Option(help="column of the item's id, in both tables")]
+TextColumn = Annotated[
+    list[str] | None, typer.Option(help="text column, repeatable [default: all but the id]")
+]
+RatingColumn = Annotated[str, typer.Option(help="column of ratings; empty: every row counts")]
+MinRating = Annotated[float, typer.Option(help="least rating of an interaction")]
+
+
+def tables(
+    interactions: Interactions,
+    items: Items,
+    out: Out,
+    user_column: UserColumn = "user_id",
+    item_column: ItemColumn = "item_id",
+    text_column: TextColumn = None,
+    rating_column: RatingColumn = "",
+    min_rating: MinRating = 4.0,
+    force: Force = False,
+) -> None:
+    """Tables of interactions and items, whatever their columns are called."""
+    pairs, catalogue = read_table(interactions), read_table(items)
+    require_columns(pairs, interactions, user_column, item_column)
+    require_columns(catalogue, items, item_column, *(text_column or []))
+    if rating_column:
+        require_columns(pairs, interactions, rating_column)
+        pairs = pairs.filter(pl.col(rating_column).cast(pl.Float64) >= min_rating)
+    texts = text_column or [c for c in catalogue.columns if c not in (item_column, "split")]
+    splits = ["split"] if "split" in catalogue.columns else []
+    write_folder(
+        out,
+        catalogue.select(pl.col(item_column).alias("item_id"), *texts, *splits),
+        pairs.select(pl.col(user_column).alias("user_id"), pl.col(item_column).alias("item_id")),
+        force,
+    )
