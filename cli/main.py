@@ -12,7 +12,6 @@ from cli.settings import settings
 from cli.simulate import simulate
 from common.errors import SnowdropError
 
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

@@ -16,12 +16,13 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
+import psutil
 import typer
 from rich.console import Console
 
@@ -37,7 +38,10 @@ from server_app.app import load_catalogue
 CONNECTION = "snowdrop"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
-_FLOWER_NOISE = re.compile(r"^\s*$|\x1b\[9[0-9]m|^(INFO|DEBUG) :|^WARNING:\s")
+_FLOWER_NOISE = re.compile(
+    r"^\s*$|\x1b\[9[0-9]m|^(INFO|DEBUG|WARNING) *:|^Using SuperLink|^Successfully installed"
+)
+_FAILURE = re.compile(r"^snowdrop: ")
 
 
 def simulate(
@@ -62,7 +66,7 @@ def simulate(
     settings = RunSettings.parse(values)
     values["data"] = check_data(settings)
     settings = RunSettings.parse(values)
-    typer.echo(f"results go to {folder}")
+    typer.echo(f"starting a federation of {settings.nodes} nodes")
     run(settings, values, verbose)
     sample = sample_user(folder)
     if sample:
@@ -147,6 +151,7 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
             f"{app_folder} has no pyproject.toml for `flwr run`: install Snowdrop with "
             "`pip install -e` from a clone"
         )
+    signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="snowdrop-") as home, superlink(Path(home)) as flower:
         config = Path(home) / "run.toml"
         config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items()))
@@ -214,10 +219,13 @@ class Flower:
         )  # fmt: skip
         assert process.stdout is not None
         try:
+            explained = False
             for line in process.stdout:
-                if verbose or not _FLOWER_NOISE.search(line):
+                # What follows our own sentence on a failure is Flower's traceback of it.
+                if verbose or not (explained or _FLOWER_NOISE.search(line)):
                     sys.stdout.write(line)
                     sys.stdout.flush()
+                explained = explained or bool(_FAILURE.search(line))
             process.wait()
         finally:
             end(process)
@@ -300,13 +308,25 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 
 
 def end(process: subprocess.Popen[Any]) -> None:
-    """End a process and all that it started: first asked, then made to."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+    """End a process and all that descends from it, in whatever session: asked, then made to."""
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    everyone = [*family, process] if process.poll() is None else family
+    for member in everyone:
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            member.terminate()
+    _, alive = psutil.wait_procs(family, timeout=_STOP_SECONDS)
+    for member in alive:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

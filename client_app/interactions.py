@@ -12,7 +12,7 @@ import polars as pl
 
 from client_app.demo import demo_interactions
 from common import demo
-from common.catalogue import COLD_SPLITS, ItemIndex, find_table, read_table, require_columns
+from common.catalogue import COLD_SPLITS, ItemIndex, find_table, read_table
 from common.errors import SnowdropError
 from common.settings import DEMO, NodeSettings
 
@@ -82,9 +82,7 @@ def read_interactions(paths: Sequence[Path]) -> pl.DataFrame:
     """
     frames = []
     for path in paths:
-        frame = read_table(path)
-        require_columns(frame, path, "user_id", "item_id")
-        frame = frame.select(pl.col("user_id", "item_id").str.strip_chars())
+        frame = read_table(path, ("user_id", "item_id")).select(pl.all().str.strip_chars())
         blank = frame.select(
             pl.any_horizontal(pl.all().is_null() | (pl.all() == "")).alias("blank")
         )["blank"]

@@ -1,6 +1,7 @@
 """The server's items: ids, texts, and which split each item is in."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,8 +62,14 @@ class Catalogue(ItemIndex):
         return ItemIndex(self.ids, self.splits)
 
 
-def read_table(path: Path) -> pl.DataFrame:
+def read_table(path: Path, wanted: Sequence[str] | None = None) -> pl.DataFrame:
     """A CSV or Parquet file with every column as strings; empty fields are null.
+
+    Parameters
+    ----------
+    path : Path
+    wanted : Sequence[str], optional
+        The columns that are needed; by default all of them.
 
     Raises
     ------
@@ -73,8 +80,13 @@ def read_table(path: Path) -> pl.DataFrame:
         raise SnowdropError(f"{path} is missing")
     try:
         if path.suffix == ".parquet":
-            return pl.read_parquet(path).cast(pl.String)
-        return pl.read_csv(path, infer_schema=False)
+            table = pl.scan_parquet(path)
+        else:
+            table = pl.scan_csv(path, infer_schema=False)
+        if wanted is not None:
+            require_columns(table.collect_schema().names(), path, *wanted)
+            table = table.select(wanted)
+        return table.cast(pl.String).collect()
     except pl.exceptions.NoDataError as error:
         raise SnowdropError(f"{path} is empty: expected a header line and rows") from error
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -95,12 +107,11 @@ def find_table(folder: Path, name: str) -> Path:
     return parquet if parquet.exists() and not csv.exists() else csv
 
 
-def require_columns(frame: pl.DataFrame, path: Path, *columns: str) -> None:
-    """Raise a `SnowdropError` that names the first of ``columns`` that ``frame`` lacks."""
+def require_columns(names: Sequence[str], path: Path, *columns: str) -> None:
+    """Raise a `SnowdropError` that tells the first of ``columns`` that is not among ``names``."""
     for column in columns:
-        if column not in frame.columns:
-            found = ", ".join(frame.columns)
-            raise SnowdropError(f"{path} has no column '{column}' (it has: {found})")
+        if column not in names:
+            raise SnowdropError(f"{path} has no column '{column}' (it has: {', '.join(names)})")
 
 
 def read_catalogue(folder: Path, seed: int) -> Catalogue:
@@ -122,7 +133,7 @@ def read_catalogue(folder: Path, seed: int) -> Catalogue:
     """
     path = find_table(folder, "items")
     frame = read_table(path)
-    require_columns(frame, path, "item_id")
+    require_columns(frame.columns, path, "item_id")
     text_columns = [name for name in frame.columns if name not in ("item_id", "split")]
     if not text_columns:
         raise SnowdropError(f"{path} has no text column beside item_id")

@@ -102,6 +102,11 @@ class RunSettings(TrainingSettings):
     generator: Literal["diffusion", "ridge", "features"] = Field(
         "diffusion", description="what makes the embedding of a cold item"
     )
+    generator_target: Literal["embedding", "change"] = Field(
+        "embedding",
+        description="what it learns to make: item embeddings, or how they differ from the items' "
+        "own features",
+    )
     generator_every: Count = Field(10, description="rounds between two trainings of the generator")
     generator_refit: bool = Field(
         True, description="train from scratch each time, instead of going on (algorithm 1)"
@@ -163,6 +168,12 @@ class RunSettings(TrainingSettings):
             raise ValueError("guidance_scale other than 1 needs condition_dropout above 0")
         if self.sampling_steps > self.diffusion_steps:
             raise ValueError("sampling_steps must not exceed diffusion_steps")
+        if self.table_start == "random" and (
+            self.generator_target == "change" or self.generator == "features"
+        ):
+            raise ValueError(
+                "generator_target = change and generator = features need table_start = features"
+            )
         width = self.dim if self.denoiser == "paper" else self.denoiser_width
         if width % self.attention_heads:
             raise ValueError(

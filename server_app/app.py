@@ -29,13 +29,16 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run what the run configuration asks for; the process fails with one clear sentence."""
+    """Run what the run configuration asks for; a failure is one clear sentence in the log.
+
+    The error is raised on, for Flower to call the run failed.
+    """
     _log_to_stdout()
     try:
         run(grid, with_run_dir(context.run_config))
     except SnowdropError as error:
         log.error("snowdrop: %s", error)
-        raise SystemExit(1) from error
+        raise
 
 
 def with_run_dir(run_config: Mapping[str, Any]) -> RunSettings:

@@ -75,11 +75,6 @@ class FeatureTransform:
         """Dimensions of a condition."""
         return self.condition_dim or len(self.mean)
 
-    @property
-    def has_embeddings(self) -> bool:
-        """Whether the principal components reach for an item embedding."""
-        return self.components.shape[1] >= self.dim
-
     def state(self) -> dict[str, Tensor | int | float]:
         """What a checkpoint keeps."""
         return dict(self.__dict__)

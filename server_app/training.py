@@ -106,19 +106,24 @@ class Training:
     def fit(self, generator: Generator) -> tuple[float, float]:
         """Train a generator on today's item table; its loss and the seconds it took."""
         start = time.perf_counter()
-        loss = generator.fit(self.table, self.conditions("warm"), self._seed())
+        target = self.table
+        if generator.learns_change:
+            target = target - self._own_embeddings("warm")
+        loss = generator.fit(target, self.conditions("warm"), self._seed())
         return loss, time.perf_counter() - start
 
     def cold_table(self, split: str, generator: Generator | None = None) -> Tensor:
         """Embeddings of the cold items of a split, float32 (cold, d)."""
-        features = self.features[self.rows[split]]
-        own = self.transform.embeddings(features) if self.transform.has_embeddings else None
         maker = generator or self.generator
-        return maker.generate(self.transform.conditions(features), own, self._seed())
+        made = maker.generate(self.conditions(split), self._seed())
+        return made + self._own_embeddings(split) if maker.learns_change else made
 
     def conditions(self, split: str) -> Tensor:
         """Conditions of the items of a split, float32 (items, c)."""
         return self.transform.conditions(self.features[self.rows[split]])
+
+    def _own_embeddings(self, split: str) -> Tensor:
+        return self.transform.embeddings(self.features[self.rows[split]])
 
     def snapshot(self) -> None:
         """Keep some warm and generated embeddings of this round for the plots."""

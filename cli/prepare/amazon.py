@@ -77,7 +77,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         Progress(console=console) as progress,
         progress.open(path, "rb", description=path.name) as raw,
     ):
-        lines = gzip.open(raw) if path.suffix == ".gz" else raw
+        lines = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)

@@ -95,9 +95,8 @@ def write_folder(
         write_atomic(out / name, buffer.getvalue())
     if not summary:
         return
-    typer.echo(
-        f"{out}: {used.height} items, {kept['user_id'].n_unique()} users, {kept.height} interactions"
-    )
+    users = kept["user_id"].n_unique()
+    typer.echo(f"{out}: {used.height} items, {users} users, {kept.height} interactions")
     for count, what in (
         (items.height - with_text.height, "items without a text"),
         (with_text.height - used.height, "items that nobody interacted with"),

@@ -33,10 +33,10 @@ def tables(
 ) -> None:
     """Tables of interactions and items, whatever their columns are called."""
     pairs, catalogue = read_table(interactions), read_table(items)
-    require_columns(pairs, interactions, user_column, item_column)
-    require_columns(catalogue, items, item_column, *(text_column or []))
+    require_columns(pairs.columns, interactions, user_column, item_column)
+    require_columns(catalogue.columns, items, item_column, *(text_column or []))
     if rating_column:
-        require_columns(pairs, interactions, rating_column)
+        require_columns(pairs.columns, interactions, rating_column)
         pairs = pairs.filter(pl.col(rating_column).cast(pl.Float64) >= min_rating)
     texts = text_column or [c for c in catalogue.columns if c not in (item_column, "split")]
     splits = ["split"] if "split" in catalogue.columns else []

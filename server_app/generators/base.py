@@ -29,27 +29,31 @@ class Generator(ABC):
         self.dim, self.condition_dim = dim, condition_dim
         self.settings, self.device = settings, device
 
+    @property
+    def learns_change(self) -> bool:
+        """Whether its target is the change of an embedding from the item's own features."""
+        return self.settings.generator_target == "change"
+
     @abstractmethod
-    def fit(self, table: Tensor, conditions: Tensor, seed: int) -> float:
+    def fit(self, target: Tensor, conditions: Tensor, seed: int) -> float:
         """Train on the warm items; afterwards the mean loss of the last pass.
 
         Parameters
         ----------
-        table : Tensor, float32 (warm, d)
+        target : Tensor, float32 (warm, d)
+            Item embeddings, or their change from the items' own features.
         conditions : Tensor, float32 (warm, c)
         seed : int
             All randomness of this training comes from it.
         """
 
     @abstractmethod
-    def generate(self, conditions: Tensor, own: Tensor | None, seed: int) -> Tensor:
-        """Embeddings of cold items, float32 (cold, d).
+    def generate(self, conditions: Tensor, seed: int) -> Tensor:
+        """The target for cold items, float32 (cold, d).
 
         Parameters
         ----------
         conditions : Tensor, float32 (cold, c)
-        own : Tensor, float32 (cold, d), or None
-            The items' own features as embeddings, where they have d dimensions.
         seed : int
         """
 

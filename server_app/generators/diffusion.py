@@ -95,12 +95,12 @@ class DiffusionGenerator(Generator):
             weight_decay=settings.generator_weight_decay,
         )
 
-    def fit(self, table: Tensor, conditions: Tensor, seed: int) -> float:
+    def fit(self, target: Tensor, conditions: Tensor, seed: int) -> float:
         settings = self.settings
         if settings.generator_refit:
             self._start(seed)
-        self._standardise(table)
-        target = ((table - self._mean) / self._scale).to(self.device)
+        self._standardise(target)
+        target = ((target - self._mean) / self._scale).to(self.device)
         conditions = self._guide(conditions, seed).to(self.device)
         batches = -(-len(target) // settings.generator_batch)
         decay = None
@@ -140,7 +140,7 @@ class DiffusionGenerator(Generator):
         return (error.mean(1) * self._weights[t]).mean()
 
     @torch.no_grad()
-    def generate(self, conditions: Tensor, own: Tensor | None, seed: int) -> Tensor:
+    def generate(self, conditions: Tensor, seed: int) -> Tensor:
         """Algorithm 2, averaged over ``samples`` runs."""
         made = torch.zeros(len(conditions), self.dim)
         guides = self._guide(conditions, seed)
@@ -166,14 +166,14 @@ class DiffusionGenerator(Generator):
             sample = scheduler.step(predicted, int(t), sample).prev_sample
         return sample.cpu()
 
-    def _standardise(self, table: Tensor) -> None:
+    def _standardise(self, target: Tensor) -> None:
         if self.settings.standardise == "none":
             return
-        self._mean = table.mean(0)
+        self._mean = target.mean(0)
         if self.settings.standardise == "global":
-            self._scale = (table - self._mean).std().expand(self.dim).clone()
+            self._scale = (target - self._mean).std().clamp(min=1e-6).expand(self.dim).clone()
         else:
-            self._scale = table.std(0).clamp(min=1e-6)
+            self._scale = target.std(0).clamp(min=1e-6)
 
     def _guide(self, conditions: Tensor, seed: int) -> Tensor:
         """The condition of the ablations of table 4: the modality, zeros, or noise."""

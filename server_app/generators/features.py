@@ -1,18 +1,20 @@
 """The control without a generator: a cold item is its own modality features."""
 
+import torch
 from torch import Tensor
 
-from common.errors import SnowdropError
 from server_app.generators.base import Generator
 
 
 class FeaturesGenerator(Generator):
-    """Returns an item's own d PCA dimensions, as the item table starts from them."""
+    """No change from an item's own principal components, as the item table starts from them."""
 
-    def fit(self, table: Tensor, conditions: Tensor, seed: int) -> float:
+    @property
+    def learns_change(self) -> bool:
+        return True
+
+    def fit(self, target: Tensor, conditions: Tensor, seed: int) -> float:
         return 0.0
 
-    def generate(self, conditions: Tensor, own: Tensor | None, seed: int) -> Tensor:
-        if own is None:
-            raise SnowdropError("generator = 'features' needs dim principal components; lower dim")
-        return own
+    def generate(self, conditions: Tensor, seed: int) -> Tensor:
+        return torch.zeros(len(conditions), self.dim)

@@ -17,13 +17,13 @@ class RidgeGenerator(Generator):
     _weight: Tensor
     _bias: Tensor
 
-    def fit(self, table: Tensor, conditions: Tensor, seed: int) -> float:
-        model = RidgeCV(alphas=PENALTIES).fit(conditions.double().numpy(), table.double().numpy())
+    def fit(self, target: Tensor, conditions: Tensor, seed: int) -> float:
+        model = RidgeCV(alphas=PENALTIES).fit(conditions.double().numpy(), target.double().numpy())
         self._weight = torch.from_numpy(model.coef_.T).float()
         self._bias = torch.from_numpy(model.intercept_).float()
-        return float(((conditions @ self._weight + self._bias - table) ** 2).mean())
+        return float(((conditions @ self._weight + self._bias - target) ** 2).mean())
 
-    def generate(self, conditions: Tensor, own: Tensor | None, seed: int) -> Tensor:
+    def generate(self, conditions: Tensor, seed: int) -> Tensor:
         return conditions @ self._weight + self._bias
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""Seconds of a federated round, messages included, and memory, as a Markdown table.
+
+    python benchmarks/speed.py --out runs/speed [--data DATA_DIR ...] [--large]
+
+Runs `snowdrop simulate` with d = 64 on the given folders, on generated data of the size of the
+paper's largest set (100 rounds, ten validations) and on generated data of growing numbers of users.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from quality import simulate
+
+PAPER_SIZE = {"users": 16_525, "items": 3_509, "interactions-per-user": 7}
+GROWTH = (1_000, 10_000, 100_000)
+LARGE = 1_000_000
+SHORT = ["--set", "rounds=3", "--set", "evaluate_every=3", "--set", "baselines=false"]
+WIDTH = ["--set", "dim=64"]
+
+
+def generate(out: Path, **sizes: int) -> Path:
+    """A generated data folder of that size."""
+    if not (out / "items.csv").exists():
+        options = [part for k, v in sizes.items() for part in (f"--{k}", str(v))]
+        command = [sys.executable, "-m", "cli.main", "prepare", "demo", "--out", str(out), *options]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    return out
+
+
+def row(name: str, data: Path, run_dir: Path, options: list[str]) -> str:
+    """One line of the table."""
+    summary = simulate(data, run_dir, [*WIDTH, *options])
+    timing, sizes = summary["timing"], summary["dataset"]
+    shown = [
+        f"{timing[key]:.2f}" if timing[key] is not None else "–"
+        for key in ("round_seconds_median", "generator_seconds_median", "evaluate_seconds_median")
+    ]
+    cells = [
+        name,
+        str(sizes["users"]),
+        str(sum(sizes["items"].values())),
+        str(sum(sizes["interactions"].values())),
+        *shown,
+        f"{timing['total_seconds']:.0f}",
+        f"{summary['memory']['peak_rss_mb']:.0f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="*", type=Path, default=[])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--large", action="store_true", help="a million users too")
+    options = parser.parse_args()
+    heads = ("data", "users", "items", "interactions", "round s", "generator s", "evaluate s",
+             "total s", "peak MB")  # fmt: skip
+    print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads), flush=True)
+    for data in options.data:
+        print(row(data.name, data, options.out / data.name, []), flush=True)
+    paper = generate(options.out / "data" / "paper-size", **PAPER_SIZE)
+    hundred = ["--set", "rounds=100"]
+    print(row("generated, 100 rounds", paper, options.out / "paper-size", hundred), flush=True)
+    for users in (*GROWTH, *([LARGE] if options.large else [])):
+        sizes = {"users": users, "items": 2_000, "interactions-per-user": 7}
+        data = generate(options.out / "data" / f"{users}", **sizes)
+        print(row("generated, 3 rounds", data, options.out / f"{users}", SHORT), flush=True)
+
+
+if __name__ == "__main__":
+    main()

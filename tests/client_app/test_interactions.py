@@ -1,0 +1,176 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client_app.interactions import (
+    Ragged,
+    arrange,
+    interaction_files,
+    load_interactions,
+    read_interactions,
+    shard_of,
+)
+from common.catalogue import ItemIndex
+from common.errors import SnowdropError
+from common.settings import NodeSettings
+
+INDEX = ItemIndex(
+    ("a", "b", "c", "d", "e"), ("warm", "test", "warm", "validation", "warm")
+)  # rows: a 0, b 0, c 1, d 0, e 2
+
+
+def frame(*pairs: str) -> pl.DataFrame:
+    return pl.DataFrame(
+        [tuple(pair.split()) for pair in pairs], schema=["user_id", "item_id"], orient="row"
+    )
+
+
+def test_interactions_are_laid_out_user_by_user() -> None:
+    data = arrange(frame("zoe e", "ann c", "ann a", "zoe b", "ann d", "ann b"), INDEX)
+    assert data.users == ("ann", "zoe")
+    assert [data.warm.of(user).tolist() for user in (0, 1)] == [[0, 1], [2]]
+    assert [data.by_split["test"].of(user).tolist() for user in (0, 1)] == [[0], [0]]
+    assert [data.by_split["validation"].of(user).tolist() for user in (0, 1)] == [[0], []]
+    assert (data.users_without_warm, data.unknown) == (0, 0)
+
+
+def test_duplicates_count_once() -> None:
+    data = arrange(frame("ann a", "ann a", "bob a", "ann b", "ann b"), INDEX)
+    assert data.warm.items.tolist() == [0, 0]
+    assert data.by_split["test"].counts.tolist() == [1, 0]
+
+
+def test_unknown_items_are_counted_and_left_out() -> None:
+    data = arrange(frame("ann a", "ann x", "bob y", "bob c"), INDEX)
+    assert data.unknown == 2
+    assert data.warm.items.tolist() == [0, 1]
+
+
+def test_users_without_warm_interactions_are_counted_and_left_out() -> None:
+    data = arrange(frame("ann a", "bob b", "cem x", "ann d"), INDEX)
+    assert data.users == ("ann",)
+    assert data.users_without_warm == 2
+    assert data.by_split["test"].items.tolist() == []
+
+
+def test_nobody_is_no_error() -> None:
+    data = arrange(frame(), INDEX)
+    assert data.users == ()
+    assert data.warm.counts.tolist() == []
+
+
+def test_the_digest_names_the_set_of_users() -> None:
+    one = arrange(frame("ann a", "bob a"), INDEX)
+    assert one.users_digest == arrange(frame("bob c", "ann e", "bob b"), INDEX).users_digest
+    assert one.users_digest != arrange(frame("ann a", "cem a"), INDEX).users_digest
+
+
+@given(data=st.data(), lists=st.lists(st.lists(st.integers(0, 9), unique=True), min_size=1))
+def test_take_equals_plain_indexing(data: st.DataObject, lists: list[list[int]]) -> None:
+    offsets = np.cumsum([0, *map(len, lists)])
+    ragged = Ragged(offsets, np.array([i for own in lists for i in own], dtype=np.int64))
+    users = data.draw(st.lists(st.integers(0, len(lists) - 1)))
+    taken = ragged.take(np.array(users, dtype=np.int64))
+    assert taken.counts.tolist() == [len(lists[user]) for user in users]
+    assert [taken.of(k).tolist() for k in range(len(users))] == [lists[user] for user in users]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "f.csv is missing"),
+        ("", "f.csv is empty"),
+        ("user_id,item\nann,a\n", r"has no column 'item_id' \(it has: user_id, item\)"),
+        ("user,item_id\nann,a\n", "has no column 'user_id'"),
+        ("user_id,item_id\nann,a\n,b\n", "f.csv, row 3: user_id or item_id is empty"),
+        ("user_id,item_id\nann,a\nbob,b\n  ,b\n,c\n", "f.csv, row 4: user_id or item_id is empty"),
+        ("user_id,item_id\nann,\n", "f.csv, row 2: user_id or item_id is empty"),
+        ("user_id,item_id\nann,a,b,c\n", "cannot be read as a table"),
+    ],
+)
+def test_bad_files_are_told_in_one_sentence(
+    tmp_path: Path, content: str | None, sentence: str
+) -> None:
+    if content is not None:
+        (tmp_path / "f.csv").write_text(content)
+    with pytest.raises(SnowdropError, match=sentence) as caught:
+        read_interactions([tmp_path / "f.csv"])
+    assert "ann" not in str(caught.value)
+
+
+def test_blanks_around_ids_and_further_columns_are_ignored(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("when,item_id,user_id\n3, a ,ann \n")
+    assert read_interactions([tmp_path / "f.csv"]).rows() == [("ann", "a")]
+
+
+def test_both_layouts_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\nann,a\n")
+    assert interaction_files(tmp_path) == [tmp_path / "interactions.csv"]
+    for name, item in [("train", "a"), ("validation", "d"), ("test", "b")]:
+        (tmp_path / f"{name}.csv").write_text(f"user_id,item_id\nann,{item}\n")
+    files = interaction_files(tmp_path)
+    assert [path.name for path in files] == ["train.csv", "validation.csv", "test.csv"]
+    node = NodeSettings(state_dir=tmp_path / "state")
+    data = load_interactions(node, str(tmp_path), 0, INDEX)
+    assert {split: len(own.items) for split, own in data.by_split.items()} == {
+        "warm": 1,
+        "validation": 1,
+        "test": 1,
+    }
+
+
+def test_parquet_equals_csv(tmp_path: Path) -> None:
+    pairs = frame("ann a", "bob c", "bob b")
+    pairs.write_csv(tmp_path / "one.csv")
+    pairs.write_parquet(tmp_path / "two.parquet")
+    one, two = (read_interactions([tmp_path / name]) for name in ("one.csv", "two.parquet"))
+    assert one.equals(two)
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("user_id,item_id\nann,a\n")
+    node = NodeSettings(interactions=path, state_dir=tmp_path)
+    first = load_interactions(node, "demo", 0, INDEX)
+    assert load_interactions(node, "demo", 0, INDEX) is first
+    path.write_text("user_id,item_id\nbob,a\n")
+    os.utime(path, ns=(1, 1))
+    assert load_interactions(node, "demo", 0, INDEX).users == ("bob",)
+
+
+def test_shards_partition_all_users(tmp_path: Path) -> None:
+    users = [f"u{k}" for k in range(40)]
+    frame(*(f"{user} a" for user in users)).write_csv(tmp_path / "interactions.csv")
+    shards = [
+        load_interactions(
+            NodeSettings(state_dir=tmp_path, partition=k, partitions=3), str(tmp_path), 0, INDEX
+        ).users
+        for k in range(3)
+    ]
+    assert all(shards)
+    assert sorted(user for shard in shards for user in shard) == sorted(users)
+
+
+def test_a_users_shard_is_stable() -> None:
+    users = ["ann", "bob", "zoë"]
+    assert shard_of(users, 1).tolist() == [0, 0, 0]
+    assert shard_of(users, 1000).tolist() == [int(shard_of([u], 1000)[0]) for u in users]
+    assert shard_of(users, 1000).tolist() == STABLE
+
+
+# Another number here moves the users of every kept simulation to other nodes.
+STABLE = [0, 0, 0]
+
+
+def test_demo_interactions_know_the_demo_catalogue(tmp_path: Path) -> None:
+    from common.demo import ITEMS, USERS, demo_catalogue
+
+    node = NodeSettings(state_dir=tmp_path)
+    data = load_interactions(node, "demo", 3, demo_catalogue(ITEMS, 3).index())
+    assert data.unknown == 0
+    assert len(data.users) + data.users_without_warm == USERS

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ks_2samp, kstest, laplace
+
+from client_app.privacy import clip, laplace_sum
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    norm=st.floats(1e-3, 1e3),
+    size=st.sampled_from([1e-4, 1.0, 1e4]),
+)
+def test_clip_bounds_each_user_and_keeps_directions(seed: int, norm: float, size: float) -> None:
+    change = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(seed)) * size
+    change[0] = 0
+    clipped = clip(change, norm)
+    before, after = change.abs().sum((1, 2)), clipped.abs().sum((1, 2))
+    assert (after <= norm * (1 + 1e-5)).all()
+    inside = before <= norm
+    assert torch.equal(clipped[inside], change[inside])
+    torch.testing.assert_close(after, before.clamp(max=norm))
+    torch.testing.assert_close(
+        clipped * before[:, None, None], change * after[:, None, None], rtol=1e-4, atol=1e-6 * size
+    )
+
+
+def test_no_norm_is_no_clipping() -> None:
+    change = torch.full((2, 3, 4), 1e6)
+    assert torch.equal(clip(change, 0.0), change)
+
+
+@pytest.mark.parametrize(("users", "scale"), [(0, 1.0), (3, 0.0)])
+def test_no_users_or_no_scale_is_no_noise(users: int, scale: float) -> None:
+    noise = laplace_sum(users, (3, 4), scale)
+    assert noise.shape == (3, 4)
+    assert noise.dtype == torch.float32
+    assert not noise.any()
+
+
+# The noise comes from the operating system, so each bound below is one that a right
+# implementation crosses about once in ten million runs.
+
+
+def test_one_users_noise_is_laplace() -> None:
+    noise = laplace_sum(1, (100, 200), 0.7).flatten().numpy()
+    assert kstest(noise, laplace(scale=0.7).cdf).pvalue > 1e-7
+
+
+@pytest.mark.parametrize("users", [2, 5, 40])
+def test_the_sum_is_that_of_single_noises(users: int) -> None:
+    samples, scale = 20_000, 0.3
+    noise = laplace_sum(users, (samples,), scale).numpy()
+    singles = np.random.default_rng(0).laplace(0, scale, (users, samples)).sum(0)
+    assert ks_2samp(noise, singles).pvalue > 1e-7
+    variance = 2 * users * scale**2
+    assert noise.mean() == pytest.approx(0, abs=6 * (variance / samples) ** 0.5)
+    assert noise.var() == pytest.approx(variance, rel=0.2)
+
+
+def test_noise_is_never_the_same() -> None:
+    assert not torch.equal(laplace_sum(3, (50,), 1.0), laplace_sum(3, (50,), 1.0))

@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from client_app import evaluation
+from client_app.interactions import NodeInteractions
+from client_app.negatives import user_keys
+from client_app.recommend import FILE, read_recommendations, recommend
+from client_app.scoring import HEADS, State
+from common.errors import SnowdropError
+from common.settings import TrainingSettings
+
+USERS = tuple(f"u{k}" for k in range(7))
+DATA = NodeInteractions(users=USERS, by_split={}, users_without_warm=0, unknown=0)
+IDS = [f"item {(k * 7) % 11:02d}" for k in range(11)]  # not in the order of their ids
+SETTINGS = TrainingSettings(dim=4, head_start="random")
+COLD = torch.randn(11, 4, generator=torch.Generator().manual_seed(1))
+
+
+def heads(settings: TrainingSettings = SETTINGS) -> State:
+    return HEADS["linear"].fresh(user_keys(b"s", USERS), settings)
+
+
+@pytest.mark.parametrize("numbers", [1, 2**22])
+@pytest.mark.parametrize("top", [1, 4, 50])
+def test_lists_equal_a_plain_argsort(
+    tmp_path: Path, top: int, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "CHUNK_NUMBERS", numbers)
+    state = heads()
+    assert recommend(DATA, state, COLD, IDS, top, SETTINGS, tmp_path) == len(USERS)
+    for number, user in enumerate(USERS):
+        logits = (COLD @ state["weight"][number] + state["bias"][number]).numpy()
+        best = np.argsort(-logits)[:top]
+        frame = read_recommendations(tmp_path, user)
+        assert frame is not None
+        assert frame["item_id"].to_list() == [IDS[k] for k in best]
+        assert frame["rank"].to_list() == list(range(1, len(best) + 1))
+        np.testing.assert_allclose(frame["score"], 1 / (1 + np.exp(-logits[best])), rtol=1e-5)
+
+
+def test_ties_go_by_item_id(tmp_path: Path) -> None:
+    zeros = SETTINGS.model_copy(update={"head_start": "zero"})
+    recommend(DATA, heads(zeros), COLD, IDS, 5, zeros, tmp_path)
+    frame = read_recommendations(tmp_path, "u3")
+    assert frame is not None
+    assert frame["item_id"].to_list() == sorted(IDS)[:5]
+
+
+def test_scores_that_saturate_keep_their_order(tmp_path: Path) -> None:
+    state = {"weight": torch.ones(7, 4) * 1000, "bias": torch.zeros(7, 1)}
+    cold = (torch.arange(11) + 1.0)[:, None].expand(-1, 4)
+    recommend(DATA, state, cold, IDS, 3, SETTINGS, tmp_path)
+    frame = read_recommendations(tmp_path, "u0")
+    assert frame is not None
+    assert frame["item_id"].to_list() == [IDS[10], IDS[9], IDS[8]]
+
+
+def test_an_unknown_user_has_no_list(tmp_path: Path) -> None:
+    recommend(DATA, heads(), COLD, IDS, 3, SETTINGS, tmp_path)
+    assert read_recommendations(tmp_path, "nobody") is None
+
+
+def test_before_any_recommendation_it_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SnowdropError, match="no recommendations were made here yet"):
+        read_recommendations(tmp_path, "u0")
+
+
+@pytest.mark.xfail(strict=True, reason="without users the old file stays")
+def test_users_that_left_have_no_list_any_more(tmp_path: Path) -> None:
+    recommend(DATA, heads(), COLD, IDS, 3, SETTINGS, tmp_path)
+    nobody = NodeInteractions(users=(), by_split={}, users_without_warm=0, unknown=0)
+    fresh = HEADS["linear"].fresh(np.array([], np.uint64), SETTINGS)
+    assert recommend(nobody, fresh, COLD, IDS, 3, SETTINGS, tmp_path) == 0
+    assert not (tmp_path / FILE).exists() or read_recommendations(tmp_path, "u0") is None

@@ -1,0 +1,180 @@
+"""The whole of `snowdrop simulate`, through Flower and Ray, as real processes."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cli.main import app
+from common.durable import read_checked
+
+SMALL = {
+    "dim": 16,
+    "rounds": 4,
+    "evaluate_every": 2,
+    "generator_every": 2,
+    "generator_epochs": 2,
+    "denoiser_width": 32,
+    "nodes_timeout": 60,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    arguments = ["prepare", "demo", "--out", str(folder), "--users", "80", "--items", "120"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    return folder
+
+
+def command(data: Path, run_dir: Path, nodes: int, **settings: object) -> list[str]:
+    chosen = SMALL | settings
+    pairs = [part for k, v in chosen.items() for part in ("--set", f"{k}={json.dumps(v)}")]
+    arguments = [str(data), "--run-dir", str(run_dir), "--nodes", str(nodes), *pairs]
+    return [sys.executable, "-m", "cli.main", "simulate", *arguments]
+
+
+def environment(home: Path) -> dict[str, str]:
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    return os.environ | {"HOME": str(home), "XDG_CACHE_HOME": cache}
+
+
+def simulate(data: Path, run_dir: Path, nodes: int, **settings: object) -> str:
+    done = subprocess.run(
+        command(data, run_dir, nodes, **settings),
+        env=environment(run_dir.parent),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def table(run_dir: Path) -> torch.Tensor:
+    newest = max((run_dir / "checkpoint").glob("round-*.ckpt"))
+    return torch.load(io.BytesIO(read_checked(newest)), weights_only=True)["table"]
+
+
+def flower_processes() -> set[int]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes()
+        except (OSError, ValueError):
+            continue
+        if re.search(rb"flower-s|flwr-s|raylet|gcs_server|ray::", line):
+            found.add(int(entry.name))
+    return found
+
+
+def wait_until_gone(before: set[int]) -> set[int]:
+    deadline = time.monotonic() + 20
+    while (left := flower_processes() - before) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+def test_the_number_of_nodes_does_not_change_the_item_table(data: Path, tmp_path: Path) -> None:
+    before = flower_processes()
+    shown = simulate(data, tmp_path / "two", 2)
+    for nodes, name in ((1, "one"), (7, "seven")):
+        simulate(data, tmp_path / name, nodes)
+        torch.testing.assert_close(
+            table(tmp_path / name), table(tmp_path / "two"), atol=1e-5, rtol=0
+        )
+    assert not wait_until_gone(before)
+
+    assert "round 4/4" in shown
+    assert "validation Recall@20" in shown
+    assert "content-profile" in shown
+    assert "new items for user-" in shown
+    assert not (tmp_path / ".flwr").exists()
+    summaries = [
+        json.loads((tmp_path / name / "summary.json").read_text())
+        for name in ("one", "two", "seven")
+    ]
+    for summary in summaries[1:]:
+        assert summary["dataset"] == summaries[0]["dataset"]
+        for name, value in summary["baselines"]["random"]["test"].items():
+            assert value == pytest.approx(summaries[0]["baselines"]["random"]["test"][name])
+    users = pl.read_csv(data / "interactions.csv")["user_id"].unique().to_list()
+    for run in ("one", "two", "seven"):
+        for name in ("summary.json", "rounds.csv", "settings.json"):
+            text = (tmp_path / run / name).read_text()
+            assert not any(user in text for user in users)
+
+    user = users[0]
+    result = CliRunner().invoke(app, ["recommend", str(tmp_path / "two"), "--user", user])
+    assert result.exit_code == 0
+    assert "item-" in result.stdout
+
+
+def test_ctrl_c_stops_the_run_and_resume_goes_on(data: Path, tmp_path: Path) -> None:
+    before = flower_processes()
+    run_dir = tmp_path / "run"
+    process = subprocess.Popen(
+        command(data, run_dir, 2, rounds=100_000),
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.match(r"round +3/", line):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    assert process.wait(60) == 1
+    assert "resume=true" in rest
+    assert not wait_until_gone(before)
+
+    reached = int(max((run_dir / "checkpoint").glob("round-*.ckpt")).stem.split("-")[1])
+    assert reached >= 3
+    last = reached + 2
+    shown = simulate(data, run_dir, 2, rounds=last, resume=True)
+    assert f"going on after round {reached}" in shown
+    assert pl.read_csv(run_dir / "rounds.csv")["round"].to_list() == list(range(1, last + 1))
+
+
+def test_a_failed_run_exits_non_zero_with_its_reason(data: Path, tmp_path: Path) -> None:
+    before = flower_processes()
+    done = subprocess.run(
+        command(data, tmp_path / "run", 2, item_lr=1e37, rounds=6, round_retries=0),
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "brought no usable answer" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not wait_until_gone(before)
+
+
+def test_bad_input_is_one_sentence_before_anything_starts(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "simulate", str(tmp_path / "none")],
+        env=environment(tmp_path),
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"snowdrop: the data folder {tmp_path / 'none'} does not exist"

@@ -1,0 +1,76 @@
+"""Shared by the tests of the server: a small data folder, and runs on it in this process."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cli.in_process import InProcessGrid
+from client_app.demo import demo_interactions
+from common import demo
+from server_app import app as server_app
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="package")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 users and 80 items."""
+    folder = tmp_path_factory.mktemp("data")
+    titles = [title for title, _ in demo.demo_texts(80, seed=0)]
+    items = pl.DataFrame({"item_id": demo.item_ids(80), "title": titles})
+    items.write_csv(folder / "items.csv")
+    demo_interactions(60, 80, 20, seed=0).write_csv(folder / "interactions.csv")
+    return folder
+
+
+def theme_features(texts: Sequence[str], *_: object) -> np.ndarray:
+    """Stands for the encoder: a centre for each theme, and a little noise, (texts, 24)."""
+    rng = np.random.default_rng(11)
+    themes = demo.item_themes(len(texts), seed=0)
+    centres = rng.normal(size=(len(demo.THEMES), 24))
+    return (centres[themes] + 0.3 * rng.normal(size=(len(texts), 24))).astype(np.float32)
+
+
+def run_values(data: Path, run_dir: Path, **changed: Any) -> dict[str, Any]:
+    """A small run's configuration."""
+    return {
+        "data": str(data),
+        "run_dir": str(run_dir),
+        "dim": 8,
+        "rounds": 4,
+        "evaluate_every": 2,
+        "generator_every": 2,
+        "generator_epochs": 2,
+        "denoiser_width": 16,
+        "diffusion_steps": 4,
+        "head_lr": 2.0,
+        "item_lr": 0.5,
+        "server_device": "cpu",
+        "nodes_timeout": 5.0,
+        "keep_rounds": 4,
+        **changed,
+    }
+
+
+def run_here(values: dict[str, Any], grid: InProcessGrid | None = None) -> dict[str, Any]:
+    """A run in this process, with as many nodes as it waits for."""
+    settings = server_app.with_run_dir(values)
+    return server_app.run(grid or InProcessGrid(settings.nodes, values), settings)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _features_without_an_encoder() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server_app, "encode", theme_features)
+        yield
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots cost more than the run."""
+    for name in ("plot_metrics", "plot_embeddings"):
+        monkeypatch.setattr(server_app.RunFolder, name, lambda *_: None)

@@ -1,0 +1,326 @@
+"""The diffusion generator against the paper's equations."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from common.settings import RunSettings
+from server_app.generators.denoiser import DENOISERS, time_encoding
+from server_app.generators.diffusion import (
+    SAMPLERS,
+    DiffusionGenerator,
+    betas,
+    snr_weights,
+)
+
+CPU = torch.device("cpu")
+DIM, CONDITION = 6, 10
+
+
+def settings_of(**changed: object) -> RunSettings:
+    small = {
+        "dim": DIM,
+        "denoiser_width": 32,
+        "attention_heads": 2,
+        "generator_epochs": 3,
+        "generator_batch": 64,
+        "generator_lr": 3e-3,
+        "condition_noise": 0.1,
+        "diffusion_steps": 8,
+    }
+    return RunSettings.parse({**small, **changed})
+
+
+def generator_of(**changed: object) -> DiffusionGenerator:
+    return DiffusionGenerator(DIM, CONDITION, settings_of(**changed), CPU)
+
+
+def linear_world(items: int) -> tuple[Tensor, Tensor]:
+    """Conditions (items, c), and embeddings (items, d) that are a linear map of them."""
+    draw = torch.Generator().manual_seed(5)
+    conditions = torch.randn(items, CONDITION, generator=draw)
+    return conditions, conditions @ torch.randn(CONDITION, DIM, generator=draw) * 0.2 + 0.7
+
+
+def alphas(settings: RunSettings) -> tuple[np.ndarray, np.ndarray]:
+    """α_1 … α_T, and ᾱ_0 … ᾱ_T."""
+    alpha = 1 - betas(settings)
+    return alpha, np.concatenate([[1.0], np.cumprod(alpha)])
+
+
+@pytest.mark.parametrize("steps", [2, 10, 1000])
+def test_linear_variance_schedule_is_equation_6(steps: int) -> None:
+    settings = settings_of(diffusion_steps=steps, diffusion_schedule="linear-variance")
+    _, kept = alphas(settings)
+    for t in range(1, steps + 1):
+        expected = 0.1 * (1e-4 + (t - 1) / (steps - 1) * (0.02 - 1e-4))
+        assert 1 - kept[t] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", [2, 20, 1000])
+def test_cosine_schedule_falls_from_the_data_to_noise(steps: int) -> None:
+    beta = betas(settings_of(diffusion_steps=steps))
+    _, kept = alphas(settings_of(diffusion_steps=steps))
+    assert ((beta >= 0) & (beta < 1)).all()
+    assert (np.diff(kept) <= 1e-12).all()
+    assert kept[-1] == pytest.approx(1e-4)
+    middle = np.cos((0.5 + 0.008) / 1.008 * np.pi / 2) ** 2
+    assert kept[steps // 2] == pytest.approx(middle, rel=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear-variance", "cosine"])
+def test_forward_process_is_equation_5(schedule: str) -> None:
+    settings = settings_of(diffusion_schedule=schedule)
+    _, kept = alphas(settings)
+    scheduler = generator_of(diffusion_schedule=schedule)._scheduler
+    clean, noise = torch.randn(8, DIM), torch.randn(8, DIM)
+    noisy = scheduler.add_noise(clean, noise, torch.arange(8))
+    signal = torch.from_numpy(np.sqrt(kept[1:])).float()[:, None]
+    spread = torch.from_numpy(np.sqrt(1 - kept[1:])).float()[:, None]
+    torch.testing.assert_close(noisy, signal * clean + spread * noise, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["linear-variance", "cosine"])
+def test_mean_sampler_steps_to_the_posterior_mean_of_equation_11(schedule: str) -> None:
+    settings = settings_of(diffusion_schedule=schedule)
+    alpha, kept = alphas(settings)
+    scheduler = generator_of(diffusion_schedule=schedule, sampler="mean")._scheduler
+    scheduler.set_timesteps(8)
+    assert scheduler.timesteps.tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
+    noisy, clean = torch.randn(5, DIM), torch.randn(5, DIM)
+    for t in range(1, 9):
+        at, kept_t, kept_before = alpha[t - 1], kept[t], kept[t - 1]
+        mean = np.sqrt(at) * (1 - kept_before) / (1 - kept_t) * noisy + (
+            np.sqrt(kept_before) * (1 - at) / (1 - kept_t) * clean
+        )
+        made = scheduler.step(clean, t - 1, noisy).prev_sample
+        torch.testing.assert_close(made, mean.float(), atol=2e-3, rtol=1e-3)
+
+
+def test_ancestral_sampler_has_mean_and_variance_of_equation_10() -> None:
+    settings = settings_of()
+    alpha, kept = alphas(settings)
+    scheduler = generator_of(sampler="ancestral")._scheduler
+    scheduler.set_timesteps(8)
+    noisy, clean = torch.full((40_000, 1), 0.8), torch.full((40_000, 1), -0.3)
+    draw = torch.Generator().manual_seed(1)
+    for t in range(1, 9):
+        at, kept_t, kept_before = alpha[t - 1], kept[t], kept[t - 1]
+        mean = np.sqrt(at) * (1 - kept_before) / (1 - kept_t) * 0.8 - (
+            np.sqrt(kept_before) * (1 - at) / (1 - kept_t) * 0.3
+        )
+        variance = (1 - at) * (1 - kept_before) / (1 - kept_t)
+        made = scheduler.step(clean, t - 1, noisy, generator=draw).prev_sample
+        assert float(made.mean()) == pytest.approx(mean, abs=0.02)
+        assert float(made.var()) == pytest.approx(variance, rel=0.05, abs=1e-6)
+
+
+def test_snr_weights_are_the_differences_of_equation_12() -> None:
+    kept = torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64)
+    weights = snr_weights(kept)
+    torch.testing.assert_close(weights, torch.tensor([1, 9 - 1, 1 - 0.25]).double())
+
+
+def test_snr_loss_weighs_the_steps() -> None:
+    generator = generator_of(diffusion_loss="snr")
+    _, kept = alphas(generator.settings)
+    snr = kept[1:] / (1 - kept[1:])
+    expected = np.concatenate([[1.0], snr[:-1] - snr[1:]])
+    np.testing.assert_allclose(generator._weights.numpy(), expected, rtol=1e-3)
+    assert (generator_of(diffusion_loss="plain")._weights == 1).all()
+
+
+def test_time_encoding_is_cosines_and_sines() -> None:
+    made = time_encoding(torch.tensor([1, 7]), 6).numpy()
+    for row, t in zip(made, (1, 7), strict=True):
+        angles = t * 10_000.0 ** (-np.arange(3) / 3)
+        np.testing.assert_allclose(row, [*np.cos(angles), *np.sin(angles)], atol=1e-5)
+
+
+@pytest.mark.parametrize("denoiser", list(DENOISERS))
+@pytest.mark.parametrize("guidance", ["modality", "none", "zero", "random"])
+@pytest.mark.parametrize("attention", [True, False])
+def test_every_denoiser_and_ablation_has_embeddings_as_output(
+    denoiser: str, guidance: str, attention: bool
+) -> None:
+    settings = settings_of(denoiser=denoiser, guidance=guidance, attention=attention)
+    network = DENOISERS[denoiser](DIM, CONDITION, settings)
+    made = network(torch.randn(4, DIM), torch.arange(1, 5), torch.randn(4, CONDITION))
+    assert made.shape == (4, DIM)
+    made.sum().backward()
+    assert hasattr(network.fusion, "attention") == attention
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+@pytest.mark.parametrize("denoiser", list(DENOISERS))
+def test_generated_embeddings_follow_a_linear_ground_truth(sampler: str, denoiser: str) -> None:
+    conditions, table = linear_world(300)
+    changed = {"generator_lr": 1e-2} if denoiser == "paper" else {}
+    generator = generator_of(sampler=sampler, denoiser=denoiser, generator_epochs=60, **changed)
+    generator.fit(table[:240], conditions[:240], seed=1)
+    made = generator.generate(conditions[240:], None, seed=2)
+    assert made.shape == (60, DIM)
+    truth = table[240:]
+    together = np.corrcoef((made - made.mean(0)).flatten(), (truth - truth.mean(0)).flatten())
+    assert together[0, 1] > (0.9 if denoiser == "residual" else 0.5)
+    torch.testing.assert_close(made.mean(0), truth.mean(0), atol=0.25, rtol=0)
+
+
+def test_longer_training_lowers_the_loss() -> None:
+    conditions, table = linear_world(200)
+    short = generator_of(generator_epochs=1).fit(table, conditions, seed=1)
+    long = generator_of(generator_epochs=40).fit(table, conditions, seed=1)
+    assert long < 0.5 * short
+
+
+@pytest.mark.parametrize("standardise", ["none", "global", "entries"])
+def test_standardisation_is_undone_in_what_is_generated(standardise: str) -> None:
+    conditions, table = linear_world(120)
+    scaled = table * torch.linspace(0.5, 2, DIM) + 3
+    generator = generator_of(standardise=standardise, generator_epochs=60)
+    generator.fit(scaled, conditions, seed=0)
+    made = generator.generate(conditions, None, seed=0)
+    torch.testing.assert_close(made.mean(0), scaled.mean(0), atol=0.5, rtol=0)
+    if standardise == "entries":
+        torch.testing.assert_close(generator._scale, scaled.std(0))
+    if standardise == "none":
+        assert (generator._scale == 1).all()
+
+
+@pytest.mark.parametrize("sampling_steps", [0, 1, 3, 8])
+def test_ddim_takes_as_many_steps_as_asked_for(
+    sampling_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = generator_of(sampler="ddim", sampling_steps=sampling_steps)
+    calls = []
+    step = generator._scheduler.step
+    monkeypatch.setattr(
+        generator._scheduler, "step", lambda *given: calls.append(given[1]) or step(*given)
+    )
+    made = generator.generate(torch.randn(5, CONDITION), None, seed=0)
+    assert made.shape == (5, DIM)
+    assert made.isfinite().all()
+    assert len(calls) == (sampling_steps or 8)
+    assert calls == sorted(set(calls), reverse=True)
+
+
+@pytest.mark.parametrize("sampling_steps", [2, 5, 7])
+def test_ddim_starts_where_there_is_only_noise(sampling_steps: int) -> None:
+    scheduler = generator_of(sampler="ddim", sampling_steps=sampling_steps)._scheduler
+    scheduler.set_timesteps(sampling_steps)
+    assert int(scheduler.timesteps[0]) == 7
+
+
+def test_samples_are_averaged() -> None:
+    conditions = torch.randn(9, CONDITION)
+    one, many = generator_of(sampler="ancestral"), generator_of(sampler="ancestral", samples=3)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(4)
+        parts = [one._sample(conditions) for _ in range(3)]
+    made = many.generate(conditions, None, seed=4)
+    torch.testing.assert_close(made, torch.stack(parts).mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(one.generate(conditions, None, seed=4), parts[0])
+
+
+@pytest.mark.parametrize("denoiser", list(DENOISERS))
+@pytest.mark.parametrize("guidance", ["none", "zero", "random"])
+def test_ablations_do_not_see_the_condition(denoiser: str, guidance: str) -> None:
+    conditions, table = linear_world(60)
+    generator = generator_of(denoiser=denoiser, guidance=guidance)
+    generator.fit(table, conditions, seed=0)
+    made = generator.generate(conditions, None, seed=1)
+    assert torch.equal(generator.generate(3 - conditions, None, seed=1), made)
+
+
+def test_the_condition_guides() -> None:
+    conditions, table = linear_world(60)
+    generator = generator_of()
+    generator.fit(table, conditions, seed=0)
+    made = generator.generate(conditions, None, seed=1)
+    assert not torch.allclose(generator.generate(-conditions, None, seed=1), made)
+
+
+def test_all_randomness_comes_from_the_seed() -> None:
+    conditions, table = linear_world(60)
+    torch.manual_seed(99)
+    before = torch.random.get_rng_state()
+    made = []
+    for seed in (1, 1, 2):
+        generator = generator_of(condition_dropout=0.2, sampler="ancestral")
+        generator.fit(table, conditions, seed)
+        made.append(generator.generate(conditions, None, seed))
+        torch.manual_seed(99) if len(made) == 3 else None
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+    assert not torch.equal(generator.generate(conditions, None, 3), made[2])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_state_round_trip_generates_the_same() -> None:
+    conditions, table = linear_world(60)
+    generator = generator_of()
+    generator.fit(table, conditions, seed=1)
+    again = generator_of(seed=7)
+    again.load_state_dict(generator.state_dict())
+    made = generator.generate(conditions, None, seed=2)
+    assert torch.equal(again.generate(conditions, None, seed=2), made)
+
+
+def test_going_on_after_a_state_round_trip_is_as_if_undisturbed() -> None:
+    conditions, table = linear_world(60)
+    generator = generator_of(generator_refit=False)
+    generator.fit(table, conditions, seed=1)
+    again = generator_of(generator_refit=False)
+    again.load_state_dict(generator.state_dict())
+    for one in (generator, again):
+        one.fit(table, conditions, seed=2)
+    made = generator.generate(conditions, None, seed=2)
+    assert torch.equal(again.generate(conditions, None, seed=2), made)
+
+
+def test_refit_starts_anew_and_going_on_does_not() -> None:
+    conditions, table = linear_world(100)
+    refit, on = generator_of(), generator_of(generator_refit=False)
+    refit_losses = [refit.fit(table, conditions, seed=1) for _ in range(4)]
+    on_losses = [on.fit(table, conditions, seed=1) for _ in range(4)]
+    assert len(set(refit_losses)) == 1
+    assert on_losses == sorted(on_losses, reverse=True)
+    assert on_losses[-1] < 0.8 * on_losses[0]
+
+
+def test_guidance_scale_mixes_the_free_and_the_guided_prediction() -> None:
+    conditions, table = linear_world(60)
+    plain = generator_of()
+    plain.fit(table, conditions, seed=1)
+    made = {}
+    for scale in (0.0, 1.0, 2.0):
+        generator = generator_of(condition_dropout=0.2, guidance_scale=scale)
+        generator.load_state_dict(plain.state_dict())
+        made[scale] = generator.generate(conditions, None, seed=2)
+    torch.testing.assert_close(made[1.0], plain.generate(conditions, None, seed=2))
+    free = plain.generate(torch.zeros_like(conditions), None, seed=2)
+    torch.testing.assert_close(made[0.0], free, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(made[2.0], made[1.0], atol=1e-2)
+
+
+@pytest.mark.parametrize("denoiser", list(DENOISERS))
+def test_no_cold_items_give_no_embeddings(denoiser: str) -> None:
+    made = generator_of(denoiser=denoiser).generate(torch.zeros(0, CONDITION), None, seed=0)
+    assert made.shape == (0, DIM)
+
+
+def test_weight_of_the_condition_noise_and_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    generator = generator_of(condition_dropout=0.5, condition_noise=0.0)
+
+    def network(noisy: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        seen.append(condition)
+        return noisy
+
+    monkeypatch.setattr(generator, "_network", network)
+    conditions = torch.ones(2_000, CONDITION)
+    generator._loss(torch.zeros(2_000, DIM), conditions)
+    kept = seen[0].mean(1)
+    assert set(kept.unique().tolist()) == {0.0, 1.0}
+    assert float(kept.mean()) == pytest.approx(0.5, abs=0.05)

@@ -1,0 +1,56 @@
+"""The simplest maps: ridge regression, and a cold item's own features."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from common.errors import SnowdropError
+from common.settings import RunSettings
+from server_app.generators.features import FeaturesGenerator
+from server_app.generators.ridge import PENALTIES, RidgeGenerator
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("noise", [0.01, 3.0])
+def test_ridge_is_the_closed_form_with_the_best_left_out_error(noise: float) -> None:
+    rng = np.random.default_rng(3)
+    conditions = rng.normal(size=(25, 4)).astype(np.float32)
+    table = conditions @ rng.normal(size=(4, 3)) + noise * rng.normal(size=(25, 3)) + 2
+    table = table.astype(np.float32)
+
+    def left_out_error(penalty: float) -> float:
+        errors = []
+        for k in range(25):
+            others = np.arange(25) != k
+            model = Ridge(penalty).fit(conditions[others], table[others])
+            errors.append(((model.predict(conditions[[k]]) - table[k]) ** 2).mean())
+        return float(np.mean(errors))
+
+    best = Ridge(min(PENALTIES, key=left_out_error)).fit(conditions, table)
+    generator = RidgeGenerator(3, 4, RunSettings(dim=3), CPU)
+    loss = generator.fit(torch.from_numpy(table), torch.from_numpy(conditions), seed=0)
+    cold = rng.normal(size=(6, 4)).astype(np.float32)
+    made = generator.generate(torch.from_numpy(cold), None, seed=0)
+    np.testing.assert_allclose(made.numpy(), best.predict(cold), atol=1e-3)
+    assert loss == pytest.approx(((best.predict(conditions) - table) ** 2).mean(), rel=1e-3)
+
+    again = RidgeGenerator(3, 4, RunSettings(dim=3), CPU)
+    again.load_state_dict(generator.state_dict())
+    assert torch.equal(again.generate(torch.from_numpy(cold), None, seed=0), made)
+
+
+def test_an_unfitted_ridge_has_a_state() -> None:
+    generator = RidgeGenerator(3, 4, RunSettings(dim=3), CPU)
+    again = RidgeGenerator(3, 4, RunSettings(dim=3), CPU)
+    again.load_state_dict(generator.state_dict())
+
+
+def test_features_generator_returns_an_items_own_features() -> None:
+    generator = FeaturesGenerator(3, 4, RunSettings(dim=3), CPU)
+    own = torch.randn(5, 3)
+    assert generator.fit(torch.zeros(9, 3), torch.zeros(9, 4), seed=0) == 0
+    assert torch.equal(generator.generate(torch.zeros(5, 4), own, seed=0), own)
+    with pytest.raises(SnowdropError, match="lower dim"):
+        generator.generate(torch.zeros(5, 4), None, seed=0)

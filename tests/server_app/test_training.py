@@ -1,0 +1,85 @@
+"""The server's side of a training, and its state."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.catalogue import ItemIndex, random_split
+from common.errors import SnowdropError
+from common.settings import RunSettings
+from server_app.training import Training
+
+CPU = torch.device("cpu")
+
+
+def training_of(items: int = 60, **changed: Any) -> Training:
+    index = ItemIndex(tuple(f"i{k:03d}" for k in range(items)), tuple(random_split(items, 0)))
+    features = np.random.default_rng(0).normal(size=(items, 12)).astype(np.float32)
+    small = {"dim": 6, "denoiser_width": 16, "generator_epochs": 2, "diffusion_steps": 4}
+    return Training.begin(RunSettings(**{**small, **changed}), index, features, CPU)
+
+
+def test_a_new_training_starts_from_unit_rows_of_features() -> None:
+    training = training_of()
+    assert training.table.shape == (36, 6)
+    torch.testing.assert_close(training.table.norm(dim=1), torch.ones(36))
+    assert training.round == training.best_round == 0
+    assert training_of().id != training.id
+
+
+def test_a_random_start_depends_on_the_seed_alone() -> None:
+    first, same = (training_of(table_start="random", dim=32).table for _ in range(2))
+    other = training_of(table_start="random", dim=32, seed=1).table
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert float(first.std()) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("generator", ["diffusion", "ridge", "features"])
+def test_restore_takes_over_all_of_a_state(generator: str) -> None:
+    training = training_of(generator=generator)
+    training.round, training.fitted_round = 3, 3
+    training.best_round, training.best_recall = 2, 0.25
+    training.history.append({"round": 1, "loss": 0.5})
+    training.table = training.table + 1
+    training.fit(training.generator)
+    training.snapshot()
+    again = training_of(generator=generator)
+    again.restore(training.state())
+    for name in ("id", "round", "fitted_round", "best_round", "best_recall", "history"):
+        assert getattr(again, name) == getattr(training, name)
+    assert torch.equal(again.table, training.table)
+    assert torch.equal(again.snapshots[3]["cold"], training.snapshots[3]["cold"])
+    for split in ("validation", "test"):
+        assert torch.equal(again.cold_table(split), training.cold_table(split))
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"items": 61}, "another split; give the same data"),
+        ({"dim": 5}, r"item table is \(36, 6\), these settings make one of \(36, 5\)"),
+    ],
+)
+def test_restore_refuses_what_does_not_fit(other: dict[str, int], sentence: str) -> None:
+    state = training_of().state()
+    with pytest.raises(SnowdropError, match=sentence) as refusal:
+        training_of(**other).restore(state)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("other", [{"denoiser_width": 32}, {"generator": "ridge"}])
+def test_restore_refuses_another_generator(other: dict[str, Any]) -> None:
+    state = training_of().state()
+    with pytest.raises(SnowdropError):
+        training_of(**other).restore(state)
+
+
+def test_cold_tables_have_a_row_for_each_cold_item() -> None:
+    training = training_of()
+    training.fit(training.generator)
+    assert training.cold_table("validation").shape == (6, 6)
+    assert training.cold_table("test").shape == (18, 6)
+    assert torch.equal(training.cold_table("test"), training.cold_table("test"))
