@@ -36,7 +36,7 @@ class Node:
     """One node's files, as a message finds them."""
 
     def __init__(self, context: Context) -> None:
-        run = RunSettings.parse(context.run_config)
+        run = RunSettings.of_run(context.run_config, context.run_id)
         self._data = run.data
         self._seed = run.seed
         self.settings = NodeSettings.parse(context.node_config, run)

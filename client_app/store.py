@@ -9,6 +9,7 @@ import logging
 import re
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -124,11 +125,16 @@ class StateStore:
 
     def save(self, training: str, number: int, data: NodeInteractions, state: State) -> None:
         """Keep the state after a round."""
-        users = self._training(training) / f"users-{data.users_digest}.json"
-        if not users.exists():
-            write_checked(users, json.dumps(data.users).encode())
+        self._save_users(self._training(training) / f"users-{data.users_digest}.json", data)
         content = save_tensors({name: tensor.contiguous() for name, tensor in state.items()})
         write_checked(self._path(training, number), data.users_digest.encode() + content)
+
+    def _save_users(self, path: Path, data: NodeInteractions) -> None:
+        if path.exists():
+            with suppress(SnowdropError):
+                read_checked(path)
+                return
+        write_checked(path, json.dumps(data.users).encode())
 
     def prune(self, training: str, keep: int, best: int) -> None:
         """Forget all but the last ``keep`` rounds and the best one, and any other training."""

@@ -90,14 +90,21 @@ def read_table(path: Path, wanted: Sequence[str] | None = None) -> pl.DataFrame:
     except pl.exceptions.NoDataError as error:
         raise SnowdropError(f"{path} is empty: expected a header line and rows") from error
     except (pl.exceptions.PolarsError, OSError) as error:
-        try:
-            path.read_bytes().decode("utf-8")
-        except UnicodeDecodeError as bad:
+        if path.suffix != ".parquet" and (place := _not_utf8(path)) is not None:
             raise SnowdropError(
-                f"{path} is not UTF-8 text: byte {bad.start} cannot be decoded; save it as UTF-8"
+                f"{path} is not UTF-8 text: byte {place} cannot be decoded; save it as UTF-8"
             ) from error
         reason = str(error).splitlines()[0]
         raise SnowdropError(f"{path} cannot be read as a table: {reason}") from error
+
+
+def _not_utf8(path: Path) -> int | None:
+    """Place of the first byte that is not UTF-8, or None."""
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as bad:
+        return bad.start
+    return None
 
 
 def find_table(folder: Path, name: str) -> Path:
@@ -144,8 +151,8 @@ def read_catalogue(folder: Path, seed: int) -> Catalogue:
         )
     frame = frame.with_columns(pl.col("item_id").str.strip_chars()).sort("item_id")
     ids = frame["item_id"]
-    if ids.null_count():
-        raise SnowdropError(f"{path} has {ids.null_count()} rows without an item_id")
+    if blank := int((ids.is_null() | (ids == "")).sum()):
+        raise SnowdropError(f"{path} has {blank} rows without an item_id")
     if (repeated := ids.filter(ids.is_duplicated())).len():
         raise SnowdropError(f"{path} has item_id '{repeated[0]}' more than once")
     texts = frame.select(

@@ -51,7 +51,9 @@ class TrainingSettings(BaseModel):
     laplace_scale: float = Field(
         0.0, ge=0, description="scale of the Laplace noise on every entry of a user's change"
     )
-    keep_rounds: Count = Field(3, description="last rounds whose state server and nodes keep")
+    keep_rounds: int = Field(
+        3, ge=2, description="last rounds whose state server and nodes keep"
+    )
     seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
 
     @model_validator(mode="after")
@@ -68,7 +70,7 @@ class RunSettings(TrainingSettings):
 
     preset: Literal["default", "paper"] = Field("default", description="set of defaults")
     data: str = Field(DEMO, description="data folder, or 'demo' for generated demo data")
-    run_dir: str = Field("", description="where results go; empty: ~/.snowdrop/runs/<time>-<data>")
+    run_dir: str = Field("", description="where results go; empty: ~/.snowdrop/runs/<run>-<data>")
     resume: bool = Field(False, description="go on from the newest whole checkpoint in run_dir")
     server_device: str = Field("auto", description="torch device of encoder and generator")
 
@@ -196,6 +198,15 @@ class RunSettings(TrainingSettings):
             return cls(**{**PRESETS.get(preset, {}), **given})
         except ValidationError as error:
             raise SnowdropError(explain(error)) from error
+
+    @classmethod
+    def of_run(cls, run_config: Mapping[str, Any], run_id: int) -> Self:
+        """Settings of a Flower run, with the run directory that all its apps agree on."""
+        settings = cls.parse(run_config)
+        if settings.run_dir:
+            return settings
+        folder = snowdrop_home() / "runs" / f"{run_id}-{Path(settings.data).name}"
+        return settings.model_copy(update={"run_dir": str(folder)})
 
     def training(self) -> TrainingSettings:
         """The part that travels to the nodes."""

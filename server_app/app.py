@@ -4,8 +4,6 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from common import demo
 from common.catalogue import COLD_SPLITS, Catalogue, read_catalogue
 from common.errors import SnowdropError
-from common.settings import DEMO, RunSettings, snowdrop_home
+from common.settings import DEMO, RunSettings
 from server_app.checkpoint import Checkpoints
 from server_app.modality import encode, pick_device
 from server_app.report import RunFolder, result_table
@@ -35,19 +33,10 @@ def main(grid: Grid, context: Context) -> None:
     """
     _log_to_stdout()
     try:
-        run(grid, with_run_dir(context.run_config))
+        run(grid, RunSettings.of_run(context.run_config, context.run_id))
     except SnowdropError as error:
         log.error("snowdrop: %s", error)
         raise
-
-
-def with_run_dir(run_config: Mapping[str, Any]) -> RunSettings:
-    """Settings with an absolute run directory, made up from time and data where none is given."""
-    settings = RunSettings.parse(run_config)
-    if settings.run_dir:
-        return settings
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(settings.data).name}"
-    return settings.model_copy(update={"run_dir": str(snowdrop_home() / "runs" / name)})
 
 
 def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
@@ -160,7 +149,6 @@ def _log_to_stdout() -> None:
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    torch.set_num_threads(max(1, torch.get_num_threads()))
 
 
 def _peak_rss_mb() -> float:
