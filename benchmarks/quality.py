@@ -41,8 +41,9 @@ def describe(name: str, run_dir: Path, summary: dict[str, Any]) -> str:
     generated = " (generated data)" if summary["generated_data"] else ""
     return (
         f"**{name}**{generated}: {dataset['users']} users, {items['warm']} warm, "
-        f"{items['validation']} validation and {items['test']} test items; seed {settings['seed']}, "
-        f"preset {settings['preset']}, d = {settings['dim']}, {settings['nodes']} nodes, "
+        f"{items['validation']} validation and {items['test']} test items; "
+        f"seed {settings['seed']}, preset {settings['preset']}, d = {settings['dim']}, "
+        f"{settings['nodes']} nodes, "
         f"best validated round {summary['best_round']}; test metrics in per cent over "
         f"{summary['tested_users']} users; peak memory {summary['memory']['peak_rss_mb']:.0f} MB, "
         f"{summary['timing']['total_seconds']:.0f} s in all"

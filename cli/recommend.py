@@ -39,7 +39,8 @@ def find_recommendations(folder: Path, user: str) -> pl.DataFrame:
     """
     if not folder.is_dir():
         raise SnowdropError(f"{folder} is no folder; give a run directory or a node's state folder")
-    states = [folder] if (folder / FILE).exists() else sorted((folder / "nodes").glob("*"))
+    files = [folder / FILE, *sorted((folder / "nodes").glob(f"*/{FILE}"))]
+    states = [file.parent for file in files if file.exists()]
     if not states:
         raise SnowdropError(f"{folder} keeps no recommendations: no run has ended there yet")
     for state in states:

@@ -154,7 +154,10 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
     signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="snowdrop-") as home, superlink(Path(home)) as flower:
         config = Path(home) / "run.toml"
-        config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items()))
+        config.write_text(
+            "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in values.items()),
+            encoding="utf-8",
+        )
         federation = f"num-supernodes={settings.nodes} client-resources-num-cpus=1"
         submitted = flower.json(
             "run", str(app_folder), CONNECTION, "--run-config", str(config),

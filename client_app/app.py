@@ -128,7 +128,7 @@ def train(node: Node, record: RecordDict) -> RecordDict:
     index, data = node.interactions(request.catalogue)
     table = _checked(request.table, len(index.rows("warm")), settings.dim)
     kept = node.store.rounds(request.training)
-    if kept and request.round <= kept[0] and kept[0] != 1 and request.round != 1:
+    if request.round != 1 and kept and request.round <= kept[0]:
         raise SnowdropError(
             f"round {request.round} is older than all that is kept here (from round {kept[0]} on)"
         )
@@ -179,6 +179,8 @@ def _scorer(
     data: NodeInteractions,
     items: int,
 ) -> Scorer:
+    if request.scorer not in request.SCORERS:
+        raise SnowdropError(f"the scorer {request.scorer!r} is unknown")
     if request.scorer == "random":
         return RandomScorer(node.keys(data), items)
     if request.cold is None:

@@ -83,6 +83,7 @@ def read_interactions(paths: Sequence[Path]) -> pl.DataFrame:
     frames = []
     for path in paths:
         frame = read_table(path, ("user_id", "item_id")).select(pl.all().str.strip_chars())
+        frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
         blank = frame.select(
             pl.any_horizontal(pl.all().is_null() | (pl.all() == "")).alias("blank")
         )["blank"]
@@ -104,9 +105,11 @@ def interaction_files(folder: Path) -> list[Path]:
 def arrange(frame: pl.DataFrame, index: ItemIndex) -> NodeInteractions:
     """Interactions laid out user by user; repeated ones count once, unknown items not at all."""
     known = frame.unique().join(index.frame(), on="item_id", how="inner")
-    unknown = frame.select(
-        (~pl.col("item_id").is_in(pl.Series(index.ids, dtype=pl.String).implode())).sum()
-    ).item()
+    unknown = (
+        frame.unique()
+        .select((~pl.col("item_id").is_in(pl.Series(index.ids, dtype=pl.String).implode())).sum())
+        .item()
+    )
     everyone = frame["user_id"].n_unique()
     warm_users = known.filter(pl.col("split") == "warm")["user_id"].unique().sort()
     numbers = pl.DataFrame({"user_id": warm_users}).with_row_index("user")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from client_app.interactions import Ragged
-from client_app.negatives import draw_negatives, stream, uniform
+from client_app.negatives import draw_negatives, mix, stream, uniform
 from client_app.privacy import clip, laplace_sum
 from client_app.scoring import HEADS, Head, State
 from common.settings import TrainingSettings
@@ -122,9 +122,7 @@ def draw_samples(
 
 def batch_order(samples: Samples, epoch: int) -> Tensor:
     """A random order of each user's samples, padding last, int64 (users, width)."""
-    noise = uniform(
-        samples.shuffle + np.uint64(epoch * samples.items.shape[1]), len(samples.items[0])
-    )
+    noise = uniform(mix(samples.shuffle + np.uint64(epoch)), samples.items.shape[1])
     noise[samples.real.numpy() == 0] = 2.0
     return torch.from_numpy(np.argsort(noise, axis=1, kind="stable"))
 

@@ -53,8 +53,8 @@ def recommend(
     tie_order = torch.from_numpy(np.argsort(np.argsort(np.asarray(ids))))
     frames = []
     for users in user_chunks(np.arange(len(data.users)), len(ids)):
-        scores = torch.sigmoid(scorer(users))
-        best = rank(scorer(users), tie_order, top)
+        logits = scorer(users)
+        best = rank(logits, tie_order, top)
         shown = best.shape[1]
         frames.append(
             pl.DataFrame(
@@ -62,7 +62,7 @@ def recommend(
                     "user_id": np.repeat(np.asarray(data.users, dtype=object)[users], shown),
                     "rank": np.tile(np.arange(1, shown + 1), len(users)),
                     "item_id": np.asarray(ids, dtype=object)[best.flatten().numpy()],
-                    "score": scores.gather(1, best).flatten().numpy(),
+                    "score": logits.gather(1, best).sigmoid().flatten().numpy(),
                 },
                 schema={
                     "user_id": pl.String,
@@ -72,10 +72,12 @@ def recommend(
                 },
             )
         )
-    if frames:
-        buffer = io.BytesIO()
-        pl.concat(frames).write_parquet(buffer)
-        write_atomic(folder / FILE, buffer.getvalue())
+    if not frames:
+        (folder / FILE).unlink(missing_ok=True)
+        return 0
+    buffer = io.BytesIO()
+    pl.concat(frames).write_parquet(buffer)
+    write_atomic(folder / FILE, buffer.getvalue())
     return len(data.users)
 
 

@@ -42,7 +42,6 @@ class StateStore:
         path = self.folder / "secret"
         if not path.exists():
             write_checked(path, secrets.token_bytes(32))
-            path.chmod(0o600)
         return read_checked(path)
 
     def save_index(self, index: ItemIndex) -> None:

@@ -27,10 +27,12 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
+        temporary = None
     except OSError as error:
+        raise SnowdropError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise SnowdropError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_checked(path: Path, content: bytes) -> None:

@@ -5,11 +5,13 @@ messages is this file.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from common.catalogue import ItemIndex
 from common.errors import SnowdropError
@@ -26,7 +28,10 @@ REFUSED = 200
 """Code of the error reply of a node that cannot do what it was asked, with a fixed sentence."""
 
 
-@dataclass(frozen=True)
+_STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Body:
     """Fields that are NumPy arrays travel as arrays, all others as configuration values."""
 
@@ -47,7 +52,7 @@ class Body:
         Raises
         ------
         SnowdropError
-            If a field is missing, unknown, or an array cannot be read.
+            If a field is missing, unknown or of another type, or an array cannot be read.
         """
         try:
             values = dict(record.config_records["values"])
@@ -57,7 +62,7 @@ class Body:
             raise SnowdropError(f"malformed {cls.__name__}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class CatalogueNotice(Body):
     """Every item id with its split, in row order; once for each version."""
 
@@ -72,14 +77,14 @@ class CatalogueNotice(Body):
         return ItemIndex(tuple(self.ids), tuple(self.splits))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class DescribeRequest(Body):
     """Asks for counts."""
 
     catalogue: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class DescribeAnswer(Body):
     """Counts of a node's data, and its memory."""
 
@@ -92,7 +97,7 @@ class DescribeAnswer(Body):
     peak_rss_mb: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class TrainRequest(Body):
     """The item table, to be trained on by every user of the node."""
 
@@ -107,7 +112,7 @@ class TrainRequest(Body):
         return TrainingSettings(**json.loads(self.settings))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class TrainAnswer(Body):
     """Sums over the node's users of the round."""
 
@@ -117,7 +122,7 @@ class TrainAnswer(Body):
     touches: np.ndarray | None = None  # int64 (warm,): users that touched each row
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class EvaluateRequest(Body):
     """A split to be ranked, by a scorer."""
 
@@ -136,7 +141,7 @@ class EvaluateRequest(Body):
         return TrainingSettings(**json.loads(self.settings))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class EvaluateAnswer(Body):
     """Sums over the users that have cold items of the split."""
 
@@ -145,7 +150,7 @@ class EvaluateAnswer(Body):
     sums: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class RecommendRequest(Body):
     """New items to be ranked for every user; the lists stay on the node."""
 
@@ -161,7 +166,7 @@ class RecommendRequest(Body):
         return TrainingSettings(**json.loads(self.settings))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class RecommendAnswer(Body):
     """How many users were served."""
 
@@ -176,7 +181,7 @@ def status_record(status: str) -> RecordDict:
 def status_of(record: RecordDict) -> str | None:
     """The status word of an answer, or None where it is a full answer."""
     status = record.config_records.get("status")
-    return None if status is None else str(status["status"])
+    return None if status is None else str(status.get("status"))
 
 
 def pack_settings(settings: TrainingSettings) -> str:

@@ -51,9 +51,7 @@ class TrainingSettings(BaseModel):
     laplace_scale: float = Field(
         0.0, ge=0, description="scale of the Laplace noise on every entry of a user's change"
     )
-    keep_rounds: int = Field(
-        3, ge=2, description="last rounds whose state server and nodes keep"
-    )
+    keep_rounds: int = Field(3, ge=2, description="last rounds whose state server and nodes keep")
     seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
 
     @model_validator(mode="after")
@@ -62,6 +60,8 @@ class TrainingSettings(BaseModel):
             raise ValueError(
                 "laplace_scale needs average = users: counts of touched rows carry no noise"
             )
+        if self.laplace_scale and not self.clip_norm:
+            raise ValueError("laplace_scale needs clip_norm: noise hides only a bounded change")
         return self
 
 
@@ -97,7 +97,7 @@ class RunSettings(TrainingSettings):
         "features", description="start of the item table: PCA of modality features, or N(0, 1)"
     )
     whitening: float = Field(
-        0.0, ge=0, le=1, description="share of whitening of the features that start the table"
+        0.5, ge=0, le=1, description="share of whitening of the features that start the table"
     )
     server_lr: Positive = Field(1.0, description="step size η_s on the averaged change")
 
@@ -105,7 +105,7 @@ class RunSettings(TrainingSettings):
         "diffusion", description="what makes the embedding of a cold item"
     )
     generator_target: Literal["embedding", "change"] = Field(
-        "embedding",
+        "change",
         description="what it learns to make: item embeddings, or how they differ from the items' "
         "own features",
     )
@@ -113,7 +113,7 @@ class RunSettings(TrainingSettings):
     generator_refit: bool = Field(
         True, description="train from scratch each time, instead of going on (algorithm 1)"
     )
-    generator_epochs: Count = Field(100, description="passes over the warm items in a training")
+    generator_epochs: Count = Field(60, description="passes over the warm items in a training")
     generator_batch: Count = Field(256, description="warm items in one step")
     generator_optimizer: Literal["adamw", "sgd"] = Field("adamw", description="its optimiser")
     generator_lr: Positive = Field(1e-3, description="its learning rate")
@@ -123,7 +123,7 @@ class RunSettings(TrainingSettings):
         0, ge=0, description="PCA dimensions of the condition; 0: all standardised features"
     )
     condition_noise: float = Field(
-        0.5, ge=0, description="standard deviation of the noise on the condition in training"
+        0.8, ge=0, description="standard deviation of the noise on the condition in training"
     )
     condition_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of conditions dropped for classifier-free guidance"
@@ -168,8 +168,8 @@ class RunSettings(TrainingSettings):
             raise ValueError("noise_min must not exceed noise_max (equation 6)")
         if self.guidance_scale != 1 and not self.condition_dropout:
             raise ValueError("guidance_scale other than 1 needs condition_dropout above 0")
-        if self.sampling_steps > self.diffusion_steps:
-            raise ValueError("sampling_steps must not exceed diffusion_steps")
+        if self.sampling_steps and self.diffusion_steps % self.sampling_steps:
+            raise ValueError("sampling_steps must divide diffusion_steps")
         if self.table_start == "random" and (
             self.generator_target == "change" or self.generator == "features"
         ):
@@ -228,6 +228,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pooling": "cls",
         "max_tokens": 512,
         "table_start": "random",
+        "generator_target": "embedding",
         "generator_every": 1,
         "generator_refit": False,
         "generator_epochs": 1,
@@ -271,10 +272,10 @@ class NodeSettings(BaseModel):
         if "interactions" in node_config:
             if "state-dir" not in node_config:
                 raise SnowdropError("the node configuration has interactions but no state-dir")
-            return cls(
-                interactions=Path(str(node_config["interactions"])),
-                state_dir=Path(str(node_config["state-dir"])),
-            )
+            paths = [Path(str(node_config[key])) for key in ("interactions", "state-dir")]
+            if not all(path.is_absolute() for path in paths):
+                raise SnowdropError("interactions and state-dir must be absolute paths")
+            return cls(interactions=paths[0], state_dir=paths[1])
         if "partition-id" not in node_config:
             raise SnowdropError(
                 "the node configuration needs interactions and state-dir, both absolute paths"

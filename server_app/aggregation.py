@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.errors import SnowdropError
-from common.messages import TrainAnswer
+from common.messages import EvaluateAnswer, TrainAnswer
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ def check(answer: TrainAnswer, shape: tuple[int, int], with_touches: bool) -> No
     """
     if answer.change.shape != shape:
         raise SnowdropError(f"its change has shape {answer.change.shape}, expected {shape}")
-    if answer.change.dtype.kind != "f" or not np.isfinite(answer.change).all():
-        raise SnowdropError("its change holds NaN, Inf or no floats")
-    if not isinstance(answer.users, int) or answer.users < 0:
+    if answer.change.dtype != np.float32 or not np.isfinite(answer.change).all():
+        raise SnowdropError("its change holds NaN, Inf or no float32")
+    if answer.users < 0 or (answer.users == 0 and answer.change.any()):
         raise SnowdropError(f"it claims {answer.users} users")
     if not np.isfinite(answer.loss_sum):
         raise SnowdropError("its loss is NaN or Inf")
@@ -42,6 +42,22 @@ def check(answer: TrainAnswer, shape: tuple[int, int], with_touches: bool) -> No
             raise SnowdropError("its counts of touched rows are missing or misshapen")
         if touches.min(initial=0) < 0 or touches.max(initial=0) > answer.users:
             raise SnowdropError("its counts of touched rows exceed its users")
+        if answer.change[touches == 0].any():
+            raise SnowdropError("it changes rows that no user touched")
+
+
+def check_metrics(answer: EvaluateAnswer, names: Sequence[str]) -> None:
+    """Refuse sums of metrics that cannot be; every metric lies between 0 and 1 for each user.
+
+    Raises
+    ------
+    SnowdropError
+    """
+    sums = np.asarray(answer.sums)
+    if answer.names != list(names) or len(sums) != len(names):
+        raise SnowdropError("its metrics are not those asked for")
+    if answer.users < 0 or not ((sums >= 0) & (sums <= answer.users + 1e-6)).all():
+        raise SnowdropError("its sums of metrics cannot be")
 
 
 def average(answers: Sequence[TrainAnswer], by: str) -> Averaged:

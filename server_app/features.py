@@ -34,7 +34,7 @@ class FeatureTransform:
         SnowdropError
             If more principal components are asked for than the data have.
         """
-        available = min(warm.shape)
+        available = min(warm.shape[0] - 1, warm.shape[1])
         dim = settings.dim if settings.table_start == "features" else 0
         for name, wanted in (("dim", dim), ("condition_dim", settings.condition_dim)):
             if wanted > available:

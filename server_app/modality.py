@@ -133,7 +133,8 @@ def _cache_path(model: str, settings: RunSettings) -> Path:
     identity = [model, settings.pooling, str(settings.max_tokens)]
     local = Path(model)
     if local.is_dir():
-        identity += [f"{p.name} {p.stat().st_size}" for p in sorted(local.iterdir()) if p.is_file()]
+        files = [(p.name, p.stat()) for p in sorted(local.iterdir()) if p.is_file()]
+        identity += [f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in files]
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:12]
     return folder / "features" / f"{local.name}-{settings.pooling}-{digest}.npz"
 

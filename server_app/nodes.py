@@ -62,8 +62,39 @@ class Nodes:
         A node that needs the catalogue is given it and asked again. Nodes that fail, answer late
         or send what cannot be read are left out, logged and counted in ``failed``.
         """
-        ids = sorted(self._grid.get_node_ids())
-        return self._parse(kind, self._exchange(kind, content, ids), content, answer_type)
+        unaware: list[int] = []
+        replies = self._exchange(kind, content, sorted(self._grid.get_node_ids()))
+        answers = self.parse(kind, replies, answer_type, unaware)
+        if unaware:
+            notice = messages.CatalogueNotice.of(self._index).to_record()
+            self._exchange(messages.QUERY_CATALOGUE, notice, unaware)
+            answers += self.parse(kind, self._exchange(kind, content, unaware), answer_type)
+        return answers
+
+    def parse(
+        self,
+        kind: str,
+        replies: Sequence[Message],
+        answer_type: type[Answer],
+        unaware: list[int] | None = None,
+    ) -> list[tuple[int, Answer]]:
+        """The readable answers by node id; nodes that need the catalogue go into ``unaware``."""
+        answers = []
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            if reply.has_error():
+                self.refuse(node, kind, reply.error.reason)
+            elif (
+                unaware is not None
+                and messages.status_of(reply.content) == messages.NEEDS_CATALOGUE
+            ):
+                unaware.append(node)
+            else:
+                try:
+                    answers.append((node, answer_type.from_record(reply.content)))
+                except SnowdropError as error:
+                    self.refuse(node, kind, error)
+        return answers
 
     def refuse(self, node: int, kind: str, why: object) -> None:
         """Count and log an answer that is not used."""
@@ -84,30 +115,3 @@ class Nodes:
             if node not in came:
                 self.refuse(node, kind, f"no answer within {self._timeout:g} s")
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
-
-    def _parse(
-        self,
-        kind: str,
-        replies: Sequence[Message],
-        content: RecordDict,
-        answer_type: type[Answer],
-        again: bool = True,
-    ) -> list[tuple[int, Answer]]:
-        answers, unaware = [], []
-        for reply in replies:
-            node = reply.metadata.src_node_id
-            if reply.has_error():
-                self.refuse(node, kind, reply.error.reason)
-            elif again and messages.status_of(reply.content) == messages.NEEDS_CATALOGUE:
-                unaware.append(node)
-            else:
-                try:
-                    answers.append((node, answer_type.from_record(reply.content)))
-                except SnowdropError as error:
-                    self.refuse(node, kind, error)
-        if unaware:
-            notice = messages.CatalogueNotice.of(self._index).to_record()
-            self._exchange(messages.QUERY_CATALOGUE, notice, unaware)
-            told = self._exchange(kind, content, unaware)
-            answers += self._parse(kind, told, content, answer_type, again=False)
-        return answers

@@ -150,7 +150,7 @@ class ColdStart(Strategy):
             answers = self._usable(self._ask_to_train(number))
             try:
                 return aggregation.average(answers, self.settings.average)
-            except (SnowdropError, IndexError):
+            except SnowdropError:
                 if attempt < self.settings.round_retries:
                     log.warning("round %d brought no usable answer; trying again", number)
                     time.sleep(min(5.0, self.settings.round_timeout))
@@ -222,8 +222,10 @@ class ColdStart(Strategy):
         totals = dict.fromkeys(metric_names(KS), 0.0)
         users = 0
         for node, answer in answers:
-            if answer.names != list(totals) or answer.users < 0:
-                self.nodes.refuse(node, messages.EVALUATE, "its metrics are not those asked for")
+            try:
+                aggregation.check_metrics(answer, list(totals))
+            except SnowdropError as error:
+                self.nodes.refuse(node, messages.EVALUATE, error)
                 continue
             users += answer.users
             for name, value in zip(answer.names, answer.sums, strict=True):
@@ -315,14 +317,10 @@ class ColdStart(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The next item table, where any answer was usable."""
-        answers = [
-            (reply.metadata.src_node_id, messages.TrainAnswer.from_record(reply.content))
-            for reply in replies
-            if not reply.has_error()
-        ]
+        answers = self.nodes.parse(messages.TRAIN, list(replies), messages.TrainAnswer)
         try:
             averaged = aggregation.average(self._usable(answers), self.settings.average)
-        except (SnowdropError, IndexError):
+        except SnowdropError:
             return None, None
         table = self.training.table + self.settings.server_lr * averaged.change
         return (

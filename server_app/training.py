@@ -89,6 +89,12 @@ class Training:
                 f"the checkpoint's item table is {tuple(state['table'].shape)}, these settings "
                 f"make one of {tuple(self.table.shape)}; resume with the settings it began with"
             )
+        for name, value in state["identity"].items():
+            if getattr(self.settings, name) != value:
+                raise SnowdropError(
+                    f"the checkpoint was made with {name} = {value!r}, these settings say "
+                    f"{getattr(self.settings, name)!r}; resume with the settings it began with"
+                )
         self.transform = FeatureTransform(**state["transform"])
         self.generator.load_state_dict(state["generator"])
         for name in _PLAIN_FIELDS:
@@ -99,6 +105,7 @@ class Training:
         plain = {name: getattr(self, name) for name in _PLAIN_FIELDS}
         return plain | {
             "catalogue": self.catalogue,
+            "identity": {name: getattr(self.settings, name) for name in _IDENTITY},
             "transform": self.transform.state(),
             "generator": self.generator.state_dict(),
         }
@@ -135,6 +142,24 @@ class Training:
     def _seed(self) -> int:
         return self.settings.seed * 1_000_003 + self.round
 
+
+_IDENTITY = (
+    "encoder",
+    "pooling",
+    "max_tokens",
+    "head",
+    "table_start",
+    "whitening",
+    "condition_dim",
+    "generator",
+    "generator_target",
+    "generator_optimizer",
+    "denoiser",
+    "denoiser_width",
+    "attention",
+    "guidance",
+)
+"""Settings that a training cannot change when it is resumed."""
 
 _PLAIN_FIELDS = (
     "id",

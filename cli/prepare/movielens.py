@@ -13,7 +13,7 @@ import polars as pl
 import typer
 from rich.progress import Progress
 
-from cli.prepare.output import Force, Out, console, step, steps, write_folder
+from cli.prepare.output import Force, Out, at_least, console, step, steps, write_folder
 from common.errors import SnowdropError
 
 URL = "https://files.grouplens.org/datasets/movielens"
@@ -33,7 +33,7 @@ def movielens(
         folder = _open(source, Path(scratch))
         step(progress, "reading")
         items, ratings = read(folder)
-        liked = ratings.filter(pl.col("rating").cast(pl.Float64) >= LIKED)
+        liked = at_least(ratings, "rating", LIKED)
         step(progress, "writing")
         write_folder(out, items, liked.select("user_id", "item_id", "timestamp"), force)
 

@@ -48,6 +48,21 @@ def k_core(interactions: pl.DataFrame, k: int) -> pl.DataFrame:
     return interactions
 
 
+def at_least(frame: pl.DataFrame, column: str, least: float) -> pl.DataFrame:
+    """Rows whose ``column`` is a number of at least ``least``.
+
+    Raises
+    ------
+    SnowdropError
+        If a value is no number.
+    """
+    numbers = frame[column].cast(pl.Float64, strict=False)
+    if numbers.null_count():
+        row = int(numbers.is_null().arg_max() or 0)
+        raise SnowdropError(f"row {row + 1}: {column} is {frame[column][row]!r}, no number")
+    return frame.filter(numbers >= least)
+
+
 def write_folder(
     out: Path, items: pl.DataFrame, interactions: pl.DataFrame, force: bool, summary: bool = True
 ) -> None:
@@ -88,11 +103,16 @@ def write_folder(
         raise SnowdropError("no item is left that has a text and an interaction")
     with tempfile.TemporaryDirectory() as scratch:
         used.write_csv(Path(scratch) / "items.csv")
-        catalogue = read_catalogue(Path(scratch), seed=0)
+        try:
+            catalogue = read_catalogue(Path(scratch), seed=0)
+        except SnowdropError as error:
+            raise SnowdropError(str(error).replace(scratch, str(out))) from error
     for name, frame in (("items.csv", used), ("interactions.csv", kept)):
         buffer = io.BytesIO()
         frame.write_csv(buffer)
         write_atomic(out / name, buffer.getvalue())
+    for stale in ("train.csv", "validation.csv", "test.csv"):
+        (out / stale).unlink(missing_ok=True)
     if not summary:
         return
     users = kept["user_id"].n_unique()

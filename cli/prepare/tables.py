@@ -6,7 +6,7 @@ from typing import Annotated
 import polars as pl
 import typer
 
-from cli.prepare.output import Force, Out, write_folder
+from cli.prepare.output import Force, Out, at_least, write_folder
 from common.catalogue import read_table, require_columns
 
 Interactions = Annotated[Path, typer.Argument(help="table of interactions, .csv or .parquet")]
@@ -37,7 +37,7 @@ def tables(
     require_columns(catalogue.columns, items, item_column, *(text_column or []))
     if rating_column:
         require_columns(pairs.columns, interactions, rating_column)
-        pairs = pairs.filter(pl.col(rating_column).cast(pl.Float64) >= min_rating)
+        pairs = at_least(pairs, rating_column, min_rating)
     texts = text_column or [c for c in catalogue.columns if c not in (item_column, "split")]
     splits = ["split"] if "split" in catalogue.columns else []
     write_folder(

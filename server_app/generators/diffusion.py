@@ -70,7 +70,7 @@ class DiffusionGenerator(Generator):
             "clip_sample": False,
         }
         if settings.sampler == "ddim":
-            common["set_alpha_to_one"] = True
+            common |= {"set_alpha_to_one": True, "timestep_spacing": "trailing"}
         else:
             common["variance_type"] = "fixed_small"
         self._scheduler = SAMPLERS[settings.sampler](settings.diffusion_steps, **common)
@@ -148,7 +148,7 @@ class DiffusionGenerator(Generator):
             torch.manual_seed(seed)
             for _ in range(self.settings.samples):
                 parts = [self._sample(part) for part in guides.split(_GENERATE_BATCH)]
-                made += torch.cat(parts) if parts else 0
+                made += torch.cat(parts)
         return made / self.settings.samples * self._scale + self._mean
 
     def _sample(self, condition: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
+from common.settings import RunSettings
 from server_app.generators.base import Generator
 
 PENALTIES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
@@ -14,8 +15,11 @@ PENALTIES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 class RidgeGenerator(Generator):
     """Linear map with an L2 penalty that leave-one-out errors on warm items choose."""
 
-    _weight: Tensor
-    _bias: Tensor
+    def __init__(
+        self, dim: int, condition_dim: int, settings: RunSettings, device: torch.device
+    ) -> None:
+        super().__init__(dim, condition_dim, settings, device)
+        self._weight, self._bias = torch.zeros(condition_dim, dim), torch.zeros(dim)
 
     def fit(self, target: Tensor, conditions: Tensor, seed: int) -> float:
         model = RidgeCV(alphas=PENALTIES).fit(conditions.double().numpy(), target.double().numpy())

@@ -68,7 +68,6 @@ def test_before_any_recommendation_it_is_told(tmp_path: Path) -> None:
         read_recommendations(tmp_path, "u0")
 
 
-@pytest.mark.xfail(strict=True, reason="without users the old file stays")
 def test_users_that_left_have_no_list_any_more(tmp_path: Path) -> None:
     recommend(DATA, heads(), COLD, IDS, 3, SETTINGS, tmp_path)
     nobody = NodeInteractions(users=(), by_split={}, users_without_warm=0, unknown=0)

@@ -106,7 +106,6 @@ def test_a_damaged_list_of_users_is_no_reason_to_mix_users_up(store: StateStore)
     assert store.load(TRAINING, 1, PAIR, FRESH)[0] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a damaged list of users is never written again")
 def test_saving_mends_a_damaged_list_of_users(store: StateStore) -> None:
     fill(store, 1)
     damage(next((store.folder / "trainings" / TRAINING).glob("users-*.json")))

@@ -42,7 +42,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SnowdropError, match="cannot read .*file"):
+    with pytest.raises(SnowdropError, match=r"cannot read .*file"):
         read_checked(tmp_path / "file")
 
 
@@ -64,7 +64,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporaries(
     path = tmp_path / "file"
     write_atomic(path, b"old")
     monkeypatch.setattr(step, full)
-    with pytest.raises(SnowdropError, match="cannot write .*No space left on device"):
+    with pytest.raises(SnowdropError, match=r"cannot write .*No space left on device"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

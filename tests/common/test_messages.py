@@ -59,7 +59,7 @@ def test_round_trip(body: messages.Body) -> None:
 def test_a_missing_field_is_malformed(body: messages.Body, name: str) -> None:
     record = body.to_record()
     part = record["arrays" if isinstance(getattr(body, name), np.ndarray) else "values"]
-    del part[name]  # type: ignore[union-attr, arg-type]
+    del part[name]
     with pytest.raises(SnowdropError, match=f"malformed {type(body).__name__}"):
         type(body).from_record(record)
 

@@ -65,10 +65,11 @@ def test_user_values_override_the_preset() -> None:
             "setting 'diffusion_steps' is 1",
         ),
         ({"laplace_scale": 0.1, "average": "touches"}, "laplace_scale needs average = users"),
+        ({"laplace_scale": 0.1, "average": "users"}, "laplace_scale needs clip_norm"),
         ({"noise_scale": 50, "noise_max": 0.02}, "noise_scale · noise_max must be below 1"),
         ({"noise_min": 0.5}, "noise_min must not exceed noise_max"),
         ({"guidance_scale": 2}, "guidance_scale other than 1 needs condition_dropout"),
-        ({"sampling_steps": 21}, "sampling_steps must not exceed diffusion_steps"),
+        ({"sampling_steps": 21}, "sampling_steps must divide diffusion_steps"),
         ({"attention_heads": 3}, "attention_heads = 3 must divide the denoiser's width 256"),
         (
             {"denoiser": "paper", "dim": 6, "attention_heads": 4},
@@ -91,7 +92,7 @@ def test_the_part_for_nodes_has_the_training_settings_and_no_more() -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        RunSettings().dim = 3
+        RunSettings().dim = 3  # type: ignore[misc]
 
 
 def test_a_simulated_node_is_a_partition() -> None:

@@ -1,19 +1,21 @@
 """Shared by the tests of the server: a small data folder, and runs on it in this process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from cli.in_process import InProcessGrid
 from client_app.demo import demo_interactions
 from common import demo
+from common.settings import RunSettings
 from server_app import app as server_app
 
-Run = Callable[..., dict[str, Any]]
+torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
 
 
 @pytest.fixture(scope="package")
@@ -58,7 +60,7 @@ def run_values(data: Path, run_dir: Path, **changed: Any) -> dict[str, Any]:
 
 def run_here(values: dict[str, Any], grid: InProcessGrid | None = None) -> dict[str, Any]:
     """A run in this process, with as many nodes as it waits for."""
-    settings = server_app.with_run_dir(values)
+    settings = RunSettings.parse(values)
     return server_app.run(grid or InProcessGrid(settings.nodes, values), settings)
 
 

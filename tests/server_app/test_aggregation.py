@@ -80,24 +80,18 @@ def test_touches_are_only_needed_where_they_are_used() -> None:
         ({"change": np.ones(ITEMS * DIM, np.float32)}, "shape"),
         ({"change": np.full((ITEMS, DIM), np.nan, np.float32)}, "NaN"),
         ({"change": np.full((ITEMS, DIM), -np.inf, np.float32)}, "Inf"),
-        ({"change": np.ones((ITEMS, DIM), np.int64)}, "no floats"),
+        ({"change": np.ones((ITEMS, DIM), np.int64)}, "no float32"),
         ({"users": -1}, "claims -1 users"),
-        ({"users": 2.5}, "claims 2.5 users"),
-        ({"users": "many"}, "claims many users"),
+        ({"users": 0}, "claims 0 users"),
         ({"loss_sum": float("nan")}, "loss"),
         ({"touches": None}, "missing"),
         ({"touches": np.full(ITEMS + 1, 1)}, "misshapen"),
         ({"touches": np.ones(ITEMS, np.float32)}, "misshapen"),
         ({"touches": np.full(ITEMS, -1)}, "touched rows"),
         ({"touches": np.full(ITEMS, 3)}, "exceed its users"),
+        ({"touches": np.full(ITEMS, 0)}, "rows that no user touched"),
     ],
 )
 def test_check_refuses(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SnowdropError, match=sentence):
-        check(dataclasses.replace(good_answer(), **changed), (ITEMS, DIM), with_touches=True)
-
-
-@pytest.mark.parametrize("changed", [{"loss_sum": "low"}, {"change": [1.0, 2.0]}])
-def test_check_refuses_fields_of_another_type(changed: dict[str, Any]) -> None:
-    with pytest.raises(SnowdropError):
         check(dataclasses.replace(good_answer(), **changed), (ITEMS, DIM), with_touches=True)

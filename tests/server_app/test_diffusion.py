@@ -1,5 +1,7 @@
 """The diffusion generator against the paper's equations."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -156,10 +158,11 @@ def test_every_denoiser_and_ablation_has_embeddings_as_output(
 @pytest.mark.parametrize("denoiser", list(DENOISERS))
 def test_generated_embeddings_follow_a_linear_ground_truth(sampler: str, denoiser: str) -> None:
     conditions, table = linear_world(300)
-    changed = {"generator_lr": 1e-2} if denoiser == "paper" else {}
-    generator = generator_of(sampler=sampler, denoiser=denoiser, generator_epochs=60, **changed)
+    generator = generator_of(
+        sampler=sampler, denoiser=denoiser, generator_epochs=60, generator_lr=1e-2
+    )
     generator.fit(table[:240], conditions[:240], seed=1)
-    made = generator.generate(conditions[240:], None, seed=2)
+    made = generator.generate(conditions[240:], seed=2)
     assert made.shape == (60, DIM)
     truth = table[240:]
     together = np.corrcoef((made - made.mean(0)).flatten(), (truth - truth.mean(0)).flatten())
@@ -180,7 +183,7 @@ def test_standardisation_is_undone_in_what_is_generated(standardise: str) -> Non
     scaled = table * torch.linspace(0.5, 2, DIM) + 3
     generator = generator_of(standardise=standardise, generator_epochs=60)
     generator.fit(scaled, conditions, seed=0)
-    made = generator.generate(conditions, None, seed=0)
+    made = generator.generate(conditions, seed=0)
     torch.testing.assert_close(made.mean(0), scaled.mean(0), atol=0.5, rtol=0)
     if standardise == "entries":
         torch.testing.assert_close(generator._scale, scaled.std(0))
@@ -188,7 +191,7 @@ def test_standardisation_is_undone_in_what_is_generated(standardise: str) -> Non
         assert (generator._scale == 1).all()
 
 
-@pytest.mark.parametrize("sampling_steps", [0, 1, 3, 8])
+@pytest.mark.parametrize("sampling_steps", [0, 1, 2, 8])
 def test_ddim_takes_as_many_steps_as_asked_for(
     sampling_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,14 +201,14 @@ def test_ddim_takes_as_many_steps_as_asked_for(
     monkeypatch.setattr(
         generator._scheduler, "step", lambda *given: calls.append(given[1]) or step(*given)
     )
-    made = generator.generate(torch.randn(5, CONDITION), None, seed=0)
+    made = generator.generate(torch.randn(5, CONDITION), seed=0)
     assert made.shape == (5, DIM)
     assert made.isfinite().all()
     assert len(calls) == (sampling_steps or 8)
     assert calls == sorted(set(calls), reverse=True)
 
 
-@pytest.mark.parametrize("sampling_steps", [2, 5, 7])
+@pytest.mark.parametrize("sampling_steps", [1, 2, 4])
 def test_ddim_starts_where_there_is_only_noise(sampling_steps: int) -> None:
     scheduler = generator_of(sampler="ddim", sampling_steps=sampling_steps)._scheduler
     scheduler.set_timesteps(sampling_steps)
@@ -218,9 +221,9 @@ def test_samples_are_averaged() -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(4)
         parts = [one._sample(conditions) for _ in range(3)]
-    made = many.generate(conditions, None, seed=4)
+    made = many.generate(conditions, seed=4)
     torch.testing.assert_close(made, torch.stack(parts).mean(0), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(one.generate(conditions, None, seed=4), parts[0])
+    torch.testing.assert_close(one.generate(conditions, seed=4), parts[0])
 
 
 @pytest.mark.parametrize("denoiser", list(DENOISERS))
@@ -229,16 +232,16 @@ def test_ablations_do_not_see_the_condition(denoiser: str, guidance: str) -> Non
     conditions, table = linear_world(60)
     generator = generator_of(denoiser=denoiser, guidance=guidance)
     generator.fit(table, conditions, seed=0)
-    made = generator.generate(conditions, None, seed=1)
-    assert torch.equal(generator.generate(3 - conditions, None, seed=1), made)
+    made = generator.generate(conditions, seed=1)
+    assert torch.equal(generator.generate(3 - conditions, seed=1), made)
 
 
 def test_the_condition_guides() -> None:
     conditions, table = linear_world(60)
     generator = generator_of()
     generator.fit(table, conditions, seed=0)
-    made = generator.generate(conditions, None, seed=1)
-    assert not torch.allclose(generator.generate(-conditions, None, seed=1), made)
+    made = generator.generate(conditions, seed=1)
+    assert not torch.allclose(generator.generate(-conditions, seed=1), made)
 
 
 def test_all_randomness_comes_from_the_seed() -> None:
@@ -249,11 +252,11 @@ def test_all_randomness_comes_from_the_seed() -> None:
     for seed in (1, 1, 2):
         generator = generator_of(condition_dropout=0.2, sampler="ancestral")
         generator.fit(table, conditions, seed)
-        made.append(generator.generate(conditions, None, seed))
+        made.append(generator.generate(conditions, seed))
         torch.manual_seed(99) if len(made) == 3 else None
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
-    assert not torch.equal(generator.generate(conditions, None, 3), made[2])
+    assert not torch.equal(generator.generate(conditions, 3), made[2])
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -263,8 +266,8 @@ def test_state_round_trip_generates_the_same() -> None:
     generator.fit(table, conditions, seed=1)
     again = generator_of(seed=7)
     again.load_state_dict(generator.state_dict())
-    made = generator.generate(conditions, None, seed=2)
-    assert torch.equal(again.generate(conditions, None, seed=2), made)
+    made = generator.generate(conditions, seed=2)
+    assert torch.equal(again.generate(conditions, seed=2), made)
 
 
 def test_going_on_after_a_state_round_trip_is_as_if_undisturbed() -> None:
@@ -272,11 +275,11 @@ def test_going_on_after_a_state_round_trip_is_as_if_undisturbed() -> None:
     generator = generator_of(generator_refit=False)
     generator.fit(table, conditions, seed=1)
     again = generator_of(generator_refit=False)
-    again.load_state_dict(generator.state_dict())
+    again.load_state_dict(copy.deepcopy(generator.state_dict()))
     for one in (generator, again):
         one.fit(table, conditions, seed=2)
-    made = generator.generate(conditions, None, seed=2)
-    assert torch.equal(again.generate(conditions, None, seed=2), made)
+    made = generator.generate(conditions, seed=2)
+    assert torch.equal(again.generate(conditions, seed=2), made)
 
 
 def test_refit_starts_anew_and_going_on_does_not() -> None:
@@ -297,16 +300,16 @@ def test_guidance_scale_mixes_the_free_and_the_guided_prediction() -> None:
     for scale in (0.0, 1.0, 2.0):
         generator = generator_of(condition_dropout=0.2, guidance_scale=scale)
         generator.load_state_dict(plain.state_dict())
-        made[scale] = generator.generate(conditions, None, seed=2)
-    torch.testing.assert_close(made[1.0], plain.generate(conditions, None, seed=2))
-    free = plain.generate(torch.zeros_like(conditions), None, seed=2)
+        made[scale] = generator.generate(conditions, seed=2)
+    torch.testing.assert_close(made[1.0], plain.generate(conditions, seed=2))
+    free = plain.generate(torch.zeros_like(conditions), seed=2)
     torch.testing.assert_close(made[0.0], free, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(made[2.0], made[1.0], atol=1e-2)
 
 
 @pytest.mark.parametrize("denoiser", list(DENOISERS))
 def test_no_cold_items_give_no_embeddings(denoiser: str) -> None:
-    made = generator_of(denoiser=denoiser).generate(torch.zeros(0, CONDITION), None, seed=0)
+    made = generator_of(denoiser=denoiser).generate(torch.zeros(0, CONDITION), seed=0)
     assert made.shape == (0, DIM)
 
 

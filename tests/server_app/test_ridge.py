@@ -5,7 +5,6 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from common.errors import SnowdropError
 from common.settings import RunSettings
 from server_app.generators.features import FeaturesGenerator
 from server_app.generators.ridge import PENALTIES, RidgeGenerator
@@ -32,13 +31,13 @@ def test_ridge_is_the_closed_form_with_the_best_left_out_error(noise: float) -> 
     generator = RidgeGenerator(3, 4, RunSettings(dim=3), CPU)
     loss = generator.fit(torch.from_numpy(table), torch.from_numpy(conditions), seed=0)
     cold = rng.normal(size=(6, 4)).astype(np.float32)
-    made = generator.generate(torch.from_numpy(cold), None, seed=0)
+    made = generator.generate(torch.from_numpy(cold), seed=0)
     np.testing.assert_allclose(made.numpy(), best.predict(cold), atol=1e-3)
     assert loss == pytest.approx(((best.predict(conditions) - table) ** 2).mean(), rel=1e-3)
 
     again = RidgeGenerator(3, 4, RunSettings(dim=3), CPU)
     again.load_state_dict(generator.state_dict())
-    assert torch.equal(again.generate(torch.from_numpy(cold), None, seed=0), made)
+    assert torch.equal(again.generate(torch.from_numpy(cold), seed=0), made)
 
 
 def test_an_unfitted_ridge_has_a_state() -> None:
@@ -47,10 +46,8 @@ def test_an_unfitted_ridge_has_a_state() -> None:
     again.load_state_dict(generator.state_dict())
 
 
-def test_features_generator_returns_an_items_own_features() -> None:
+def test_features_generator_changes_nothing_of_an_items_own_features() -> None:
     generator = FeaturesGenerator(3, 4, RunSettings(dim=3), CPU)
-    own = torch.randn(5, 3)
-    assert generator.fit(torch.zeros(9, 3), torch.zeros(9, 4), seed=0) == 0
-    assert torch.equal(generator.generate(torch.zeros(5, 4), own, seed=0), own)
-    with pytest.raises(SnowdropError, match="lower dim"):
-        generator.generate(torch.zeros(5, 4), None, seed=0)
+    assert generator.learns_change
+    assert generator.fit(torch.ones(9, 3), torch.ones(9, 4), seed=0) == 0
+    assert torch.equal(generator.generate(torch.ones(5, 4), seed=0), torch.zeros(5, 3))

@@ -30,8 +30,11 @@ def test_a_new_training_starts_from_unit_rows_of_features() -> None:
 
 
 def test_a_random_start_depends_on_the_seed_alone() -> None:
-    first, same = (training_of(table_start="random", dim=32).table for _ in range(2))
-    other = training_of(table_start="random", dim=32, seed=1).table
+    first, same = (
+        training_of(table_start="random", generator_target="embedding", dim=32).table
+        for _ in range(2)
+    )
+    other = training_of(table_start="random", generator_target="embedding", dim=32, seed=1).table
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert float(first.std()) == pytest.approx(1, abs=0.1)
@@ -75,6 +78,24 @@ def test_restore_refuses_another_generator(other: dict[str, Any]) -> None:
     state = training_of().state()
     with pytest.raises(SnowdropError):
         training_of(**other).restore(state)
+
+
+def test_features_generator_gives_cold_items_their_own_features() -> None:
+    training = training_of(generator="features")
+    training.table = training.table + 1
+    training.fit(training.generator)
+    own = training.transform.embeddings(training.features[training.rows["test"]])
+    assert torch.equal(training.cold_table("test"), own)
+
+
+def test_a_learnt_change_is_added_to_an_items_own_features() -> None:
+    training = training_of(generator="ridge", generator_target="change")
+    shift = torch.linspace(-1, 1, 6)
+    training.table = training.table + shift
+    loss, _ = training.fit(training.generator)
+    own = training.transform.embeddings(training.features[training.rows["test"]])
+    assert loss < 1e-6
+    torch.testing.assert_close(training.cold_table("test"), own + shift, atol=1e-4, rtol=0)
 
 
 def test_cold_tables_have_a_row_for_each_cold_item() -> None:
