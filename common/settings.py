@@ -113,7 +113,10 @@ class RunSettings(TrainingSettings):
     generator_refit: bool = Field(
         True, description="train from scratch each time, instead of going on (algorithm 1)"
     )
-    generator_epochs: Count = Field(60, description="passes over the warm items in a training")
+    generator_steps: int = Field(
+        2000, ge=0, description="steps in a training, in whole passes; 0: generator_epochs passes"
+    )
+    generator_epochs: Count = Field(1, description="passes over the warm items in a training")
     generator_batch: Count = Field(256, description="warm items in one step")
     generator_optimizer: Literal["adamw", "sgd"] = Field("adamw", description="its optimiser")
     generator_lr: Positive = Field(1e-3, description="its learning rate")
@@ -231,6 +234,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "generator_target": "embedding",
         "generator_every": 1,
         "generator_refit": False,
+        "generator_steps": 0,
         "generator_epochs": 1,
         "generator_optimizer": "sgd",
         "generator_lr": 1e-4,

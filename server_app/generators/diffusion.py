@@ -103,16 +103,15 @@ class DiffusionGenerator(Generator):
         target = ((target - self._mean) / self._scale).to(self.device)
         conditions = self._guide(conditions, seed).to(self.device)
         batches = -(-len(target) // settings.generator_batch)
+        epochs = -(-settings.generator_steps // batches) or settings.generator_epochs
         decay = None
         if settings.generator_lr_decay == "cosine" and settings.generator_refit:
-            decay = torch.optim.lr_scheduler.CosineAnnealingLR(
-                self._optimizer, settings.generator_epochs * batches
-            )
+            decay = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, epochs * batches)
         loss_sum = torch.zeros((), device=self.device)
         with torch.random.fork_rng(devices=self._cuda()), torch.enable_grad():
             torch.manual_seed(seed)
             self._network.train()
-            for _ in range(settings.generator_epochs):
+            for _ in range(epochs):
                 loss_sum.zero_()
                 order = torch.randperm(len(target), device=self.device)
                 for at in order.split(settings.generator_batch):

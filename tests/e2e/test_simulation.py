@@ -23,6 +23,7 @@ SMALL = {
     "rounds": 4,
     "evaluate_every": 2,
     "generator_every": 2,
+    "generator_steps": 0,
     "generator_epochs": 2,
     "denoiser_width": 32,
     "nodes_timeout": 60,

@@ -46,6 +46,7 @@ def run_values(data: Path, run_dir: Path, **changed: Any) -> dict[str, Any]:
         "rounds": 4,
         "evaluate_every": 2,
         "generator_every": 2,
+        "generator_steps": 0,
         "generator_epochs": 2,
         "denoiser_width": 16,
         "diffusion_steps": 4,

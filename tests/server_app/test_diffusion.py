@@ -25,6 +25,7 @@ def settings_of(**changed: object) -> RunSettings:
         "dim": DIM,
         "denoiser_width": 32,
         "attention_heads": 2,
+        "generator_steps": 0,
         "generator_epochs": 3,
         "generator_batch": 64,
         "generator_lr": 3e-3,
@@ -327,3 +328,16 @@ def test_weight_of_the_condition_noise_and_dropout(monkeypatch: pytest.MonkeyPat
     kept = seen[0].mean(1)
     assert set(kept.unique().tolist()) == {0.0, 1.0}
     assert float(kept.mean()) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(("steps", "passes"), [(1, 1), (5, 2), (8, 2), (9, 3)])
+def test_a_number_of_steps_is_rounded_up_to_whole_passes(
+    steps: int, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditions, table = linear_world(40)
+    generator = generator_of(generator_steps=steps, generator_batch=10)
+    drawn = []
+    randperm = torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda n, **k: drawn.append(n) or randperm(n, **k))
+    generator.fit(table, conditions, seed=0)
+    assert drawn == [40] * passes

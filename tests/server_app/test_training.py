@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 def training_of(items: int = 60, **changed: Any) -> Training:
     index = ItemIndex(tuple(f"i{k:03d}" for k in range(items)), tuple(random_split(items, 0)))
     features = np.random.default_rng(0).normal(size=(items, 12)).astype(np.float32)
-    small = {"dim": 6, "denoiser_width": 16, "generator_epochs": 2, "diffusion_steps": 4}
+    small = {"dim": 6, "denoiser_width": 16, "generator_steps": 0, "diffusion_steps": 4}
     return Training.begin(RunSettings(**{**small, **changed}), index, features, CPU)
 
 
