@@ -52,7 +52,7 @@ def describe(name: str, run_dir: Path, summary: dict[str, Any]) -> str:
 
 def table(summary: dict[str, Any]) -> list[str]:
     """The method and the baselines, and how many times the content profile each has."""
-    rows = {f"**{'MDiffFR'}**": summary["test"]}
+    rows = {f"**{summary['method']}**": summary["test"]}
     rows |= {name: parts["test"] for name, parts in summary["baselines"].items()}
     profile = summary["baselines"]["content-profile"]["test"]["recall@20"]
     lines = [

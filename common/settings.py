@@ -105,11 +105,11 @@ class RunSettings(TrainingSettings):
         "diffusion", description="what makes the embedding of a cold item"
     )
     generator_target: Literal["embedding", "change"] = Field(
-        "change",
+        "embedding",
         description="what it learns to make: item embeddings, or how they differ from the items' "
         "own features",
     )
-    generator_every: Count = Field(10, description="rounds between two trainings of the generator")
+    generator_every: Count = Field(20, description="rounds between two trainings of the generator")
     generator_refit: bool = Field(
         True, description="train from scratch each time, instead of going on (algorithm 1)"
     )
@@ -126,7 +126,7 @@ class RunSettings(TrainingSettings):
         0, ge=0, description="PCA dimensions of the condition; 0: all standardised features"
     )
     condition_noise: float = Field(
-        0.8, ge=0, description="standard deviation of the noise on the condition in training"
+        0.5, ge=0, description="standard deviation of the noise on the condition in training"
     )
     condition_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of conditions dropped for classifier-free guidance"
@@ -231,7 +231,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pooling": "cls",
         "max_tokens": 512,
         "table_start": "random",
-        "generator_target": "embedding",
         "generator_every": 1,
         "generator_refit": False,
         "generator_steps": 0,

@@ -76,6 +76,7 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
         folder.plot_metrics(training.history)
         folder.plot_embeddings(training.snapshots)
         summary = {
+            "method": {"diffusion": "MDiffFR"}.get(settings.generator, settings.generator),
             "training": training.id,
             "generated_data": settings.data == DEMO,
             "dataset": {
@@ -102,7 +103,7 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
             },
         }
         folder.write_summary(summary)
-        for line in result_table(summary, settings.data == DEMO).splitlines():
+        for line in result_table(summary).splitlines():
             log.info("%s", line)
         log.info("results are in %s", folder.path)
         return summary

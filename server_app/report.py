@@ -118,11 +118,11 @@ class RunFolder:
         _pyplot().close(figure)
 
 
-def result_table(summary: Mapping[str, Any], generated: bool) -> str:
+def result_table(summary: Mapping[str, Any]) -> str:
     """The final table: the method beside the baselines of the same run, on cold test items."""
-    rows = {_METHOD: summary["test"]}
+    rows = {summary["method"]: summary["test"]}
     rows |= {name: parts["test"] for name, parts in summary["baselines"].items()}
-    note = " (generated data)" if generated else ""
+    note = " (generated data)" if summary["generated_data"] else ""
     tested = summary["tested_users"]
     width = max(len(name) for name in rows)
     heads = [f"{metric}@{k}" for metric in ("R", "P", "N") for k in KS]
@@ -134,9 +134,6 @@ def result_table(summary: Mapping[str, Any], generated: bool) -> str:
         cells = "".join(f"{100 * metrics[metric]:8.2f}" for metric in metric_names(KS))
         lines.append(f"{name:<{width}}{cells}")
     return "\n".join(lines)
-
-
-_METHOD = "snowdrop"
 
 
 def _pyplot() -> Any:
