@@ -56,7 +56,7 @@ class Node:
 
     def state(
         self,
-        request: messages.TrainRequest | messages.EvaluateRequest | messages.RecommendRequest,
+        request: messages.OfTraining,
         data: NodeInteractions,
         at_most: int,
     ) -> tuple[int, State]:

@@ -98,18 +98,24 @@ class DescribeAnswer(Body):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class TrainRequest(Body):
-    """The item table, to be trained on by every user of the node."""
+class OfTraining(Body):
+    """What all requests share that are about a training's state after a round."""
 
     catalogue: str
     training: str
     round: int
-    best_round: int
     settings: str
-    table: np.ndarray  # float32 (warm, d)
 
     def training_settings(self) -> TrainingSettings:
         return TrainingSettings(**json.loads(self.settings))
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainRequest(OfTraining):
+    """The item table, to be trained on by every user of the node."""
+
+    best_round: int
+    table: np.ndarray  # float32 (warm, d)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -123,22 +129,15 @@ class TrainAnswer(Body):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class EvaluateRequest(Body):
+class EvaluateRequest(OfTraining):
     """A split to be ranked, by a scorer."""
 
-    catalogue: str
-    training: str
-    round: int
-    settings: str
     split: str
     scorer: str  # head, content-profile or random
     cold: np.ndarray | None = None  # float32 (cold, d) or, for the content profile, (cold, c)
     warm: np.ndarray | None = None  # float32 (warm, c), content profile only
 
     SCORERS: ClassVar[tuple[str, ...]] = ("head", "content-profile", "random")
-
-    def training_settings(self) -> TrainingSettings:
-        return TrainingSettings(**json.loads(self.settings))
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -151,19 +150,12 @@ class EvaluateAnswer(Body):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class RecommendRequest(Body):
+class RecommendRequest(OfTraining):
     """New items to be ranked for every user; the lists stay on the node."""
 
-    catalogue: str
-    training: str
-    round: int
-    settings: str
     top: int
     rows: np.ndarray  # int64 (cold,): places of the cold items in the catalogue
     cold: np.ndarray  # float32 (cold, d)
-
-    def training_settings(self) -> TrainingSettings:
-        return TrainingSettings(**json.loads(self.settings))
 
 
 @dataclass(frozen=True, config=_STRICT)

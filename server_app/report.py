@@ -70,9 +70,10 @@ class RunFolder:
                 points = [(row["round"], row[column]) for row in history if column in row]
                 if points:
                     axis.plot(*zip(*points, strict=True), marker="o", ms=3, label=f"@{k}")
-            axis.set(title=f"validation {metric}", xlabel="round", ylim=(0, None))
+            axis.set(title=f"validation {metric}", xlabel="round")
+            axis.set_ylim(bottom=0, top=1.08 * axis.get_ylim()[1])
             if axis.lines:
-                axis.legend(frameon=False)
+                axis.legend(frameon=False, loc="lower right")
         rounds = [row["round"] for row in history]
         axes[3].plot(rounds, [row["loss"] for row in history], label="users")
         fitted = [(r["round"], r["generator_loss"]) for r in history if "generator_loss" in r]
