@@ -7,6 +7,8 @@ Federated Recommendation". The forward process (equations 3 to 5) and the revers
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,18 @@ class PosteriorMeanScheduler(DDPMScheduler):
 
 
 SAMPLERS = {"mean": PosteriorMeanScheduler, "ancestral": DDPMScheduler, "ddim": DDIMScheduler}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One CPU thread: steps are too small to share, and threads that wait for each other on a
+    busy machine make them ten times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class DiffusionGenerator(Generator):
@@ -108,7 +122,7 @@ class DiffusionGenerator(Generator):
         if settings.generator_lr_decay == "cosine" and settings.generator_refit:
             decay = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, epochs * batches)
         loss_sum = torch.zeros((), device=self.device)
-        with torch.random.fork_rng(devices=self._cuda()), torch.enable_grad():
+        with torch.random.fork_rng(devices=self._cuda()), torch.enable_grad(), _one_thread():
             torch.manual_seed(seed)
             self._network.train()
             for _ in range(epochs):
