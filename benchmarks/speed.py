@@ -16,7 +16,16 @@ from quality import simulate
 PAPER_SIZE = {"users": 16_525, "items": 3_509, "interactions-per-user": 7}
 GROWTH = (1_000, 10_000, 100_000)
 LARGE = 1_000_000
-SHORT = ["--set", "rounds=3", "--set", "evaluate_every=3", "--set", "baselines=false"]
+SHORT = [
+    "--set",
+    "rounds=3",
+    "--set",
+    "evaluate_every=3",
+    "--set",
+    "baselines=false",
+    "--set",
+    "generator=ridge",
+]
 WIDTH = ["--set", "dim=64"]
 
 

@@ -109,7 +109,7 @@ class RunSettings(TrainingSettings):
         description="what it learns to make: item embeddings, or how they differ from the items' "
         "own features",
     )
-    generator_every: Count = Field(20, description="rounds between two trainings of the generator")
+    generator_every: Count = Field(40, description="rounds between two trainings of the generator")
     generator_refit: bool = Field(
         True, description="train from scratch each time, instead of going on (algorithm 1)"
     )
