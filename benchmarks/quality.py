@@ -45,8 +45,7 @@ def describe(name: str, run_dir: Path, summary: dict[str, Any]) -> str:
         f"seed {settings['seed']}, preset {settings['preset']}, d = {settings['dim']}, "
         f"{settings['nodes']} nodes, "
         f"best validated round {summary['best_round']}; test metrics in per cent over "
-        f"{summary['tested_users']} users; peak memory {summary['memory']['peak_rss_mb']:.0f} MB, "
-        f"{summary['timing']['total_seconds']:.0f} s in all"
+        f"{summary['tested_users']} users; peak memory {summary['memory']['peak_rss_mb']:.0f} MB"
     )
 
 
