@@ -5,6 +5,7 @@ passed on as one frozen object.
 """
 
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -190,12 +191,14 @@ class RunSettings(TrainingSettings):
     def parse(cls, values: Mapping[str, Any]) -> Self:
         """Settings from a flat mapping; empty strings mean 'unset', the preset fills the rest.
 
+        What the deployment's own file says (`deployed_settings`) stands between the two.
+
         Raises
         ------
         SnowdropError
             With one sentence that names the setting, the value and what would be right.
         """
-        given = {key: value for key, value in values.items() if value != ""}
+        given = deployed_settings() | {key: value for key, value in values.items() if value != ""}
         preset = given.get("preset", "default")
         try:
             return cls(**{**PRESETS.get(preset, {}), **given})
@@ -305,6 +308,23 @@ def explain(error: ValidationError) -> str:
 def snowdrop_home() -> Path:
     """Folder of runs whose place nobody chose."""
     return Path(os.environ.get("SNOWDROP_HOME", Path.home() / ".snowdrop"))
+
+
+def deployed_settings() -> dict[str, Any]:
+    """What the TOML file named by ``SNOWDROP_SETTINGS`` sets for every run on this server.
+
+    Raises
+    ------
+    SnowdropError
+        If the file is missing or no TOML.
+    """
+    path = os.environ.get("SNOWDROP_SETTINGS")
+    if not path:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SnowdropError(f"SNOWDROP_SETTINGS: {path} cannot be read: {error}") from error
 
 
 def cache_home() -> Path:

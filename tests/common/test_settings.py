@@ -127,3 +127,16 @@ def test_homes_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNOWDROP_HOME", "/a")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
     assert (snowdrop_home(), cache_home()) == (Path("/a"), Path("/b/snowdrop"))
+
+
+def test_a_deployment_s_file_stands_between_preset_and_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('preset = "paper"\nrounds = 7\ndim = 32\n')
+    monkeypatch.setenv("SNOWDROP_SETTINGS", str(path))
+    settings = RunSettings.parse({"rounds": 9, "dim": ""})
+    assert (settings.rounds, settings.dim, settings.encoder) == (9, 32, "bert-base-uncased")
+    path.write_text("rounds = ")
+    with pytest.raises(SnowdropError, match=r"settings\.toml cannot be read"):
+        RunSettings.parse({})
