@@ -29,7 +29,7 @@ from rich.console import Console
 import cli as this_package
 from cli.prepare.folder import with_splits
 from cli.recommend import find_recommendations, recommendation_table, titles
-from client_app.interactions import interaction_files, read_interactions
+from client_app.interactions import arrange, interaction_files, read_interactions
 from client_app.recommend import FILE
 from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
@@ -114,17 +114,17 @@ def check_data(settings: RunSettings) -> str:
         raise SnowdropError(f"the data folder {folder} does not exist")
     folder = with_splits(folder, Path(settings.run_dir) / "data")
     catalogue = load_catalogue(settings.model_copy(update={"data": str(folder)}))
-    interactions = read_interactions(interaction_files(folder))
-    index = catalogue.frame()
-    known = interactions.join(index, on="item_id", how="inner")
-    if (skipped := interactions.height - known.height) > 0:
-        typer.echo(f"warning: {skipped} interactions are with items that items.csv lacks; skipped")
-    warm = known.filter(pl.col("split") == "warm")["user_id"].n_unique()
-    everyone = interactions["user_id"].n_unique()
-    if not warm:
+    data = arrange(read_interactions(interaction_files(folder)), catalogue)
+    if data.unknown:
+        typer.echo(
+            f"warning: {data.unknown} interactions are with items that items.csv lacks; skipped"
+        )
+    if not data.users:
         raise SnowdropError(f"no user of {folder} has an interaction with a warm item")
-    if everyone > warm:
-        typer.echo(f"warning: {everyone - warm} users have no warm interaction and take no part")
+    if data.users_without_warm:
+        typer.echo(
+            f"warning: {data.users_without_warm} users have no warm interaction and take no part"
+        )
     return str(folder)
 
 

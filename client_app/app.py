@@ -44,10 +44,9 @@ class Node:
 
     def interactions(self, version: str) -> tuple[ItemIndex, NodeInteractions]:
         """The catalogue of that version and the interactions with its items."""
-        index = _index(self.settings.state_dir, version) or self.store.load_index(version)
+        index = self.store.load_index(version)
         if index is None:
             raise CatalogueMissingError
-        _index_cache[self.settings.state_dir, version] = index
         return index, load_interactions(self.settings, self._data, self._seed, index)
 
     def keys(self, data: NodeInteractions) -> np.ndarray:
@@ -59,18 +58,14 @@ class Node:
         request: messages.OfTraining,
         data: NodeInteractions,
         at_most: int,
-    ) -> tuple[int, State]:
+    ) -> State:
         """The newest state of the request's training up to a round, or fresh heads."""
         settings = request.training_settings()
         fresh = HEADS[settings.head].fresh(self.keys(data), settings)
-        return self.store.load(request.training, at_most, data, fresh)
-
-
-_index_cache: dict[tuple[Path, str], ItemIndex] = {}
-
-
-def _index(folder: Path, version: str) -> ItemIndex | None:
-    return _index_cache.get((folder, version))
+        found, state = self.store.load(request.training, at_most, data, fresh)
+        if found < at_most:
+            log.info("there is no state of round %d here; using that of round %d", at_most, found)
+        return state
 
 
 @lru_cache(maxsize=16)
@@ -132,7 +127,7 @@ def train(node: Node, record: RecordDict) -> RecordDict:
         raise SnowdropError(
             f"round {request.round} is older than all that is kept here (from round {kept[0]} on)"
         )
-    _, state = node.state(request, data, request.round - 1)
+    state = node.state(request, data, request.round - 1)
     node.store.drop_from(request.training, request.round)
     state, result = train_round(table, state, data.warm, node.keys(data), request.round, settings)
     node.store.save(request.training, request.round, data, state)
@@ -165,7 +160,7 @@ def recommend_new(node: Node, record: RecordDict) -> RecordDict:
     request = messages.RecommendRequest.from_record(record)
     index, data = node.interactions(request.catalogue)
     settings = request.training_settings()
-    _, state = node.state(request, data, request.round)
+    state = node.state(request, data, request.round)
     cold = _checked(request.cold, len(request.rows), settings.dim)
     ids = [index.ids[row] for row in request.rows]
     served = recommend(data, state, cold, ids, request.top, settings, node.settings.state_dir)
@@ -191,7 +186,7 @@ def _scorer(
         warm = _checked(request.warm, len(index.rows("warm")), request.cold.shape[1])
         return ContentProfileScorer(data.warm, warm, _checked(request.cold, items, warm.shape[1]))
     settings: TrainingSettings = request.training_settings()
-    _, state = node.state(request, data, request.round)
+    state = node.state(request, data, request.round)
     return HeadScorer(state, _checked(request.cold, items, settings.dim), settings)
 
 

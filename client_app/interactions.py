@@ -12,7 +12,14 @@ import polars as pl
 
 from client_app.demo import demo_interactions
 from common import demo
-from common.catalogue import COLD_SPLITS, ItemIndex, find_table, read_table
+from common.catalogue import (
+    COLD_SPLITS,
+    SPLITS,
+    ItemIndex,
+    collect_table,
+    find_table,
+    scan_table,
+)
 from common.errors import SnowdropError
 from common.settings import DEMO, NodeSettings
 
@@ -73,7 +80,7 @@ def shard_of(users: Sequence[str], shards: int) -> np.ndarray:
 
 
 def read_interactions(paths: Sequence[Path]) -> pl.DataFrame:
-    """Columns ``user_id`` and ``item_id`` of interactions files, as strings.
+    """Columns ``user_id`` and ``item_id`` of interactions files, Categorical.
 
     Raises
     ------
@@ -82,8 +89,9 @@ def read_interactions(paths: Sequence[Path]) -> pl.DataFrame:
     """
     frames = []
     for path in paths:
-        frame = read_table(path, ("user_id", "item_id")).select(pl.all().str.strip_chars())
-        frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
+        fields = scan_table(path, ("user_id", "item_id")).select(pl.all().str.strip_chars())
+        rows = fields.filter(~pl.all_horizontal(pl.all().is_null()))
+        frame = collect_table(rows.cast(pl.Categorical), path)
         blank = frame.select(
             pl.any_horizontal(pl.all().is_null() | (pl.all() == "")).alias("blank")
         )["blank"]
@@ -104,27 +112,30 @@ def interaction_files(folder: Path) -> list[Path]:
 
 def arrange(frame: pl.DataFrame, index: ItemIndex) -> NodeInteractions:
     """Interactions laid out user by user; repeated ones count once, unknown items not at all."""
-    known = frame.unique().join(index.frame(), on="item_id", how="inner")
-    unknown = (
-        frame.unique()
-        .select((~pl.col("item_id").is_in(pl.Series(index.ids, dtype=pl.String).implode())).sum())
-        .item()
+    places = index.frame().select(
+        pl.col("item_id").cast(pl.Categorical),
+        pl.col("row"),
+        pl.col("split").replace_strict(SPLITS, range(len(SPLITS)), return_dtype=pl.Int64),
     )
-    everyone = frame["user_id"].n_unique()
-    warm_users = known.filter(pl.col("split") == "warm")["user_id"].unique().sort()
-    numbers = pl.DataFrame({"user_id": warm_users}).with_row_index("user")
-    numbered = known.join(numbers, on="user_id", how="inner").sort("user", "row")
+    placed = frame.cast(pl.Categorical).join(places, on="item_id", how="left")
+    known = placed.filter(pl.col("row").is_not_null())
+    unknown = placed.filter(pl.col("row").is_null()).select("user_id", "item_id").n_unique()
+    users = known.filter(pl.col("split") == 0)["user_id"].unique().cast(pl.String).sort()
+    numbers = pl.DataFrame({"user_id": users.cast(pl.Categorical)}).with_row_index("user")
+    numbered = known.join(numbers, on="user_id", how="inner")
+    user, split, row = (numbered[name].to_numpy() for name in ("user", "split", "row"))
     by_split = {}
-    for split in ("warm", *COLD_SPLITS):
-        part = numbered.filter(pl.col("split") == split)
-        counts = np.bincount(part["user"].to_numpy().astype(np.int64), minlength=len(warm_users))
+    for code, name in enumerate(SPLITS):
+        mine = split == code
+        pairs = np.unique(user[mine].astype(np.int64) * len(index.ids) + row[mine])
+        counts = np.bincount(pairs // len(index.ids), minlength=len(users))
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        by_split[split] = Ragged(offsets, part["row"].to_numpy().astype(np.int64))
+        by_split[name] = Ragged(offsets, pairs % len(index.ids))
     return NodeInteractions(
-        users=tuple(warm_users.to_list()),
+        users=tuple(users.to_list()),
         by_split=by_split,
-        users_without_warm=everyone - len(warm_users),
-        unknown=int(unknown or 0),
+        users_without_warm=frame["user_id"].n_unique() - len(users),
+        unknown=unknown,
     )
 
 
@@ -143,8 +154,8 @@ def _load(
         frame = read_interactions(interaction_files(path) if path.is_dir() else [path])
     if partitions > 1:
         users = frame["user_id"].unique()
-        mine = users.filter(pl.Series(shard_of(users.to_list(), partitions) == partition))
-        frame = frame.join(pl.DataFrame({"user_id": mine}), on="user_id", how="semi")
+        mine = shard_of(users.cast(pl.String).to_list(), partitions) == partition
+        frame = frame.join(users.filter(pl.Series(mine)).to_frame(), on="user_id", how="semi")
     return arrange(frame, index)
 
 

@@ -51,6 +51,7 @@ def recommend(
     """
     scorer = HeadScorer(state, cold, settings)
     tie_order = torch.from_numpy(np.argsort(np.argsort(np.asarray(ids))))
+    user_ids, item_ids = pl.Series(data.users, dtype=pl.String), pl.Series(ids, dtype=pl.String)
     frames = []
     for users in user_chunks(np.arange(len(data.users)), len(ids)):
         logits = scorer(users)
@@ -59,17 +60,11 @@ def recommend(
         frames.append(
             pl.DataFrame(
                 {
-                    "user_id": np.repeat(np.asarray(data.users, dtype=object)[users], shown),
-                    "rank": np.tile(np.arange(1, shown + 1), len(users)),
-                    "item_id": np.asarray(ids, dtype=object)[best.flatten().numpy()],
+                    "user_id": user_ids.gather(np.repeat(users, shown)),
+                    "rank": np.tile(np.arange(1, shown + 1, dtype=np.int32), len(users)),
+                    "item_id": item_ids.gather(best.flatten().numpy()),
                     "score": logits.gather(1, best).sigmoid().flatten().numpy(),
-                },
-                schema={
-                    "user_id": pl.String,
-                    "rank": pl.Int32,
-                    "item_id": pl.String,
-                    "score": pl.Float32,
-                },
+                }
             )
         )
     if not frames:

@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -53,16 +54,18 @@ class StateStore:
                 path.unlink()
 
     def load_index(self, version: str) -> ItemIndex | None:
-        """The catalogue of that version, or None where this node has not got it."""
+        """The catalogue of that version, or None where this node has not got it.
+
+        The same object each time, as long as a process remembers it.
+        """
         path = self.folder / f"catalogue-{version}.json"
         if not path.exists():
             return None
         try:
-            content = json.loads(read_checked(path))
+            index = _read_index(path)
         except SnowdropError as error:
             log.warning("%s; asking for it again", error)
             return None
-        index = ItemIndex(tuple(content["ids"]), tuple(content["splits"]))
         return index if index.version == version else None
 
     def rounds(self, training: str) -> list[int]:
@@ -140,9 +143,18 @@ class StateStore:
         for number in self.rounds(training)[:-keep]:
             if number != best:
                 self._path(training, number).unlink()
+        folder = self._training(training)
+        used = {self._users_of(self._path(training, number)) for number in self.rounds(training)}
+        for path in folder.glob("users-*.json"):
+            if path.stem not in used:
+                path.unlink()
         for other in (self.folder / "trainings").iterdir():
             if other.name != training:
                 shutil.rmtree(other, ignore_errors=True)
+
+    def _users_of(self, path: Path) -> str:
+        with path.open("rb") as file:
+            return f"users-{file.read(16).decode(errors='replace')}"
 
     def _training(self, training: str) -> Path:
         if not re.fullmatch(r"[0-9a-f]{16,64}", training):
@@ -151,3 +163,9 @@ class StateStore:
 
     def _path(self, training: str, number: int) -> Path:
         return self._training(training) / f"round-{number:06d}.state"
+
+
+@lru_cache(maxsize=64)
+def _read_index(path: Path) -> ItemIndex:
+    content = json.loads(read_checked(path))
+    return ItemIndex(tuple(content["ids"]), tuple(content["splits"]))

@@ -1,7 +1,8 @@
 """The server's items: ids, texts, and which split each item is in."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,23 +63,28 @@ class Catalogue(ItemIndex):
         return ItemIndex(self.ids, self.splits)
 
 
-def read_table(path: Path, wanted: Sequence[str] | None = None) -> pl.DataFrame:
+def read_table(path: Path) -> pl.DataFrame:
     """A CSV or Parquet file with every column as strings; empty fields are null.
-
-    Parameters
-    ----------
-    path : Path
-    wanted : Sequence[str], optional
-        The columns that are needed; by default all of them.
 
     Raises
     ------
     SnowdropError
         If the file is missing, not UTF-8, or no table.
     """
+    return collect_table(scan_table(path), path)
+
+
+def scan_table(path: Path, wanted: Sequence[str] | None = None) -> pl.LazyFrame:
+    """`read_table`, to be read later by `collect_table`; only the ``wanted`` columns.
+
+    Raises
+    ------
+    SnowdropError
+        If the file is missing, no table, or lacks a column.
+    """
     if not path.is_file():
         raise SnowdropError(f"{path} is missing")
-    try:
+    with _reading(path):
         if path.suffix == ".parquet":
             table = pl.scan_parquet(path)
         else:
@@ -86,7 +92,26 @@ def read_table(path: Path, wanted: Sequence[str] | None = None) -> pl.DataFrame:
         if wanted is not None:
             require_columns(table.collect_schema().names(), path, *wanted)
             table = table.select(wanted)
-        return table.cast(pl.String).collect()
+        return table.cast(pl.String)
+
+
+def collect_table(table: pl.LazyFrame, path: Path) -> pl.DataFrame:
+    """The rows of what was scanned from ``path``, read piece by piece.
+
+    Raises
+    ------
+    SnowdropError
+        If the file is not UTF-8, or no table.
+    """
+    with _reading(path):
+        return table.collect(engine="streaming")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell what is wrong with a file in one sentence."""
+    try:
+        yield
     except pl.exceptions.NoDataError as error:
         raise SnowdropError(f"{path} is empty: expected a header line and rows") from error
     except (pl.exceptions.PolarsError, OSError) as error:

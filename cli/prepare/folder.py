@@ -27,7 +27,7 @@ def read(source: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Items, with the split that the files tell, and all interactions."""
     items = read_table(find_table(source, "items"))
     files = interaction_files(source)
-    parts = [read_interactions([file]) for file in files]
+    parts = [read_interactions([file]).cast(pl.String) for file in files]
     if len(files) > 1:
         named = [
             part.with_columns(pl.lit(split).alias("split"))

@@ -195,3 +195,12 @@ def test_states_do_not_depend_on_memory_layout(store: StateStore) -> None:
     store.save(TRAINING, 1, PAIR, {"weight": turned})
     _, state = store.load(TRAINING, 1, PAIR, {"weight": torch.zeros(2, 3)})
     assert torch.equal(state["weight"], turned)
+
+
+def test_lists_of_users_that_no_kept_round_needs_are_forgotten(store: StateStore) -> None:
+    for number, users in enumerate([("ann",), ("ann", "bob"), ("ann", "bob", "cem")], start=1):
+        store.save(TRAINING, number, people(*users), heads(*range(len(users))))
+    store.prune(TRAINING, keep=1, best=2)
+    assert store.rounds(TRAINING) == [2, 3]
+    assert len(list((store.folder / "trainings" / TRAINING).glob("users-*.json"))) == 2
+    assert store.load(TRAINING, 2, PAIR, FRESH)[0] == 2
