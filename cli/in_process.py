@@ -3,11 +3,13 @@
 The same strategy and the same ClientApp, for benchmarks and tests where gRPC and Ray add nothing.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.app import app as client_app
@@ -24,6 +26,8 @@ class InProcessGrid(Grid):
     """
 
     def __init__(self, nodes: int, run_config: Mapping[str, Any]) -> None:
+        self._waiting: dict[str, Message] = {}
+        self._names = itertools.count()
         TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1
         self._contexts = {
             node + 2: Context(
@@ -39,15 +43,34 @@ class InProcessGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         return list(self._contexts)
 
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return [NodeInfo(node_id=node) for node in self._contexts]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        sent = []
+        for message in messages:
+            self._name(message)
+            self._waiting[message.metadata.message_id] = message
+            sent.append(message.metadata.message_id)
+        return sent
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        asked = [self._waiting.pop(name) for name in message_ids if name in self._waiting]
+        return [reply for message in asked if (reply := self.deliver(message)) is not None]
+
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        return [self.deliver(message) for message in messages]
+        return self.pull_messages(self.push_messages(messages))
 
-    def deliver(self, message: Message) -> Message:
+    def deliver(self, message: Message) -> Message | None:
         """One message to its node, and the node's answer."""
-        message.metadata.__dict__["_message_id"] = f"in-process-{id(message)}"
+        if not message.metadata.message_id:
+            self._name(message)
         return client_app(message, self._contexts[message.metadata.dst_node_id])
+
+    def _name(self, message: Message) -> None:
+        message.metadata.__dict__["_message_id"] = f"in-process-{next(self._names)}"
 
     def set_run(self, run: Any) -> None:
         raise NotImplementedError
@@ -57,10 +80,4 @@ class InProcessGrid(Grid):
         raise NotImplementedError
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise NotImplementedError
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         raise NotImplementedError

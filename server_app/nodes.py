@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from flwr.app import Message, RecordDict
@@ -15,6 +16,17 @@ from common.errors import SnowdropError
 log = logging.getLogger("snowdrop")
 
 Answer = TypeVar("Answer", bound=messages.Body)
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+_LOOK_SECONDS = 2.0
+
+
+@dataclass
+class Traffic:
+    """Bytes of the messages to all nodes and of their answers, as Flower's records count them."""
+
+    down: int = 0
+    up: int = 0
 
 
 class Nodes:
@@ -32,6 +44,7 @@ class Nodes:
     def __init__(self, grid: Grid, index: ItemIndex, timeout: float) -> None:
         self._grid, self._index, self._timeout = grid, index, timeout
         self.failed = 0
+        self.traffic = Traffic()
 
     def wait(self, count: int, seconds: float) -> None:
         """Wait until ``count`` nodes are there.
@@ -43,7 +56,7 @@ class Nodes:
         """
         deadline = time.monotonic() + seconds
         shown = -1
-        while (there := len(list(self._grid.get_node_ids()))) < count:
+        while (there := len(self._online())) < count:
             if there != shown:
                 log.info("waiting for nodes: %d of %d are there", there, count)
                 shown = there
@@ -63,7 +76,7 @@ class Nodes:
         or send what cannot be read are left out, logged and counted in ``failed``.
         """
         unaware: list[int] = []
-        replies = self._exchange(kind, content, sorted(self._grid.get_node_ids()))
+        replies = self._exchange(kind, content, sorted(self._online()))
         answers = self.parse(kind, replies, answer_type, unaware)
         if unaware:
             notice = messages.CatalogueNotice.of(self._index).to_record()
@@ -74,14 +87,13 @@ class Nodes:
     def parse(
         self,
         kind: str,
-        replies: Sequence[Message],
+        replies: Iterable[tuple[int, Message]],
         answer_type: type[Answer],
         unaware: list[int] | None = None,
     ) -> list[tuple[int, Answer]]:
         """The readable answers by node id; nodes that need the catalogue go into ``unaware``."""
         answers = []
-        for reply in replies:
-            node = reply.metadata.src_node_id
+        for node, reply in replies:
             if reply.has_error():
                 self.refuse(node, kind, reply.error.reason)
             elif (
@@ -105,13 +117,44 @@ class Nodes:
         """One message to each node, with the round's timeout as time to live."""
         return [Message(content, node, kind, ttl=self._timeout) for node in ids]
 
-    def _exchange(self, kind: str, content: RecordDict, ids: Sequence[int]) -> list[Message]:
+    def _exchange(self, kind: str, content: RecordDict, ids: Sequence[int]) -> list[tuple[int, Message]]:
+        """Ask the nodes ``ids``; their replies, by node id.
+
+        Flower's own `send_and_receive` looks every three seconds and waits for nodes that are
+        gone; this one looks more often and gives up on a node that left or was restarted since.
+        """
         if not ids:
             return []
-        sent = self.messages_to(kind, content, ids)
-        replies = list(self._grid.send_and_receive(sent, timeout=self._timeout))
-        came = {reply.metadata.src_node_id for reply in replies}
-        for node in ids:
-            if node not in came:
-                self.refuse(node, kind, f"no answer within {self._timeout:g} s")
-        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+        self.traffic.down += len(ids) * _size(content)
+        since = self._online()
+        sent = self._grid.push_messages(self.messages_to(kind, content, ids))
+        waiting = dict(zip(sent, ids, strict=True))
+        replies: dict[int, Message] = {}
+        deadline = time.monotonic() + self._timeout
+        pause, looked, missing = _SHORTEST_PAUSE, time.monotonic(), set[int]()
+        while waiting and time.monotonic() < deadline:
+            for reply in self._grid.pull_messages(list(waiting)):
+                node = waiting.pop(reply.metadata.reply_to_message_id)
+                replies[node] = reply
+                self.traffic.up += _size(reply.content) if reply.has_content() else 0
+            if waiting and time.monotonic() > looked + _LOOK_SECONDS:
+                looked, now = time.monotonic(), self._online()
+                gone = {n for n in waiting.values() if now.get(n) != since.get(n)}
+                for message in [m for m, n in waiting.items() if n in gone & missing]:
+                    self.refuse(waiting.pop(message), kind, "it left before it answered")
+                missing = gone  # seen twice: what it sent before it left has been pulled by then
+            if waiting:
+                time.sleep(pause)
+                pause = min(pause * 1.5, _LONGEST_PAUSE)
+        for node in waiting.values():
+            self.refuse(node, kind, f"no answer within {self._timeout:g} s")
+        return sorted(replies.items())
+
+    def _online(self) -> dict[int, str]:
+        """Nodes that are there, with the time since which they are."""
+        return {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
+
+
+def _size(content: RecordDict) -> int:
+    records = (*content.array_records.values(), *content.config_records.values())
+    return sum(record.count_bytes() for record in records)

@@ -108,7 +108,7 @@ class ColdStart(Strategy):
         started = time.perf_counter()
         failed_before = self.nodes.failed
         averaged = self._train_on_nodes(number)
-        training.table = training.table + settings.server_lr * averaged.change
+        training.table = self._stepped(averaged)
         if not torch.isfinite(training.table).all():
             raise SnowdropError(
                 f"the item table overflowed in round {number}; lower item_lr or head_lr"
@@ -138,6 +138,10 @@ class ColdStart(Strategy):
         row["failed_nodes"] = self.nodes.failed - failed_before
         row["seconds"] = time.perf_counter() - started
         return row
+
+    def _stepped(self, averaged: aggregation.Averaged) -> torch.Tensor:
+        """The item table after the server's step, float32 (warm, d)."""
+        return self.training.table + self.settings.server_lr * averaged.change
 
     def _snapshot_rounds(self) -> tuple[int, ...]:
         """Validated rounds at the start, in the middle and at the end."""
@@ -317,12 +321,13 @@ class ColdStart(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The next item table, where any answer was usable."""
-        answers = self.nodes.parse(messages.TRAIN, list(replies), messages.TrainAnswer)
+        by_node = [(reply.metadata.src_node_id, reply) for reply in replies]
+        answers = self.nodes.parse(messages.TRAIN, by_node, messages.TrainAnswer)
         try:
             averaged = aggregation.average(self._usable(answers), self.settings.average)
         except SnowdropError:
             return None, None
-        table = self.training.table + self.settings.server_lr * averaged.change
+        table = self._stepped(averaged)
         return (
             ArrayRecord({"table": messages.Array(table.numpy())}),
             MetricRecord({"loss": averaged.loss, "users": averaged.users}),

@@ -54,6 +54,7 @@ def run_values(data: Path, run_dir: Path, **changed: Any) -> dict[str, Any]:
         "item_lr": 0.5,
         "server_device": "cpu",
         "nodes_timeout": 5.0,
+        "round_timeout": 2.0,
         "keep_rounds": 4,
         **changed,
     }

@@ -53,19 +53,13 @@ class SpoiltGrid(InProcessGrid):
         self.spoil, self.bad, self.kind = spoil, set(bad), kind
         self.sent: list[Message] = []
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        replies = []
-        for message in messages:
-            self.sent.append(message)
-            reply: Message | None = self.deliver(message)
-            spoilt = message.metadata.message_type == self.kind
-            if reply is not None and spoilt and message.metadata.dst_node_id in self.bad:
-                reply = self.spoil(message, reply)
-            if reply is not None:
-                replies.append(reply)
-        return replies
+    def deliver(self, message: Message) -> Message | None:
+        self.sent.append(message)
+        reply = super().deliver(message)
+        spoilt = message.metadata.message_type == self.kind
+        if reply is not None and spoilt and message.metadata.dst_node_id in self.bad:
+            return self.spoil(message, reply)
+        return reply
 
 
 def with_change(make: Callable[[np.ndarray], np.ndarray]) -> Spoil:
@@ -245,7 +239,9 @@ def test_a_run_without_resume_starts_anew(data_folder: Path, tmp_path: Path) -> 
 def test_a_bad_node_is_left_out_and_counted(
     data_folder: Path, tmp_path: Path, spoil: Spoil
 ) -> None:
-    values = run_values(data_folder, tmp_path, rounds=2, nodes=3, baselines=False)
+    values = run_values(
+        data_folder, tmp_path, rounds=2, nodes=3, baselines=False, round_timeout=1.0
+    )
     summary = run_here(values, SpoiltGrid(3, values, spoil))
     rows = rounds_of(tmp_path)
     assert [row["failed_nodes"] for row in rows] == ["1", "1"]
@@ -293,7 +289,7 @@ def test_a_round_without_answers_is_tried_again_then_ends_the_run(
     def from_round_3(message: Message, reply: Message) -> Message | None:
         return None if TrainRequest.from_record(message.content).round >= 3 else reply
 
-    values = run_values(data_folder, tmp_path, round_retries=2, generator="features")
+    values = run_values(data_folder, tmp_path, round_retries=2)
     grid = SpoiltGrid(2, values, from_round_3, bad=(2, 3))
     with pytest.raises(SnowdropError, match=r"round 3 brought no usable answer in 3 tries"):
         run_here(values, grid)
