@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from cli.bench import bench
 from cli.prepare import app as prepare_app
 from cli.recommend import recommend
 from cli.settings import settings
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(prepare_app, name="prepare")
 app.command()(simulate)
+app.command()(bench)
 app.command()(recommend)
 app.command()(settings)
 

@@ -122,6 +122,11 @@ def train(node: Node, record: RecordDict) -> RecordDict:
     settings = request.training_settings()
     index, data = node.interactions(request.catalogue)
     table = _checked(request.table, len(index.rows("warm")), settings.dim)
+    mapped = None
+    if settings.item_pull:
+        if request.mapped is None:
+            raise SnowdropError("train with item_pull carries no mapped embeddings")
+        mapped = _checked(request.mapped, *table.shape)
     kept = node.store.rounds(request.training)
     if request.round != 1 and kept and request.round <= kept[0]:
         raise SnowdropError(
@@ -129,7 +134,9 @@ def train(node: Node, record: RecordDict) -> RecordDict:
         )
     state = node.state(request, data, request.round - 1)
     node.store.drop_from(request.training, request.round)
-    state, result = train_round(table, state, data.warm, node.keys(data), request.round, settings)
+    state, result = train_round(
+        table, state, data.warm, node.keys(data), request.round, settings, mapped
+    )
     node.store.save(request.training, request.round, data, state)
     node.store.prune(request.training, settings.keep_rounds, request.best_round)
     return messages.TrainAnswer(

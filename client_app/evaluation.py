@@ -1,5 +1,7 @@
 """Ranking a split's cold items for every user that has some, and the sums of the metrics."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,15 +37,33 @@ def evaluate(
     users : int
     sums : dict[str, float]
     """
-    relevant = data.by_split[split]
     totals = dict.fromkeys(metric_names(KS), 0.0)
-    users = np.flatnonzero(relevant.counts)
-    for part in user_chunks(users, len(tie_order)):
-        best = rank(scores_of(part), tie_order, max(KS))
-        truth = membership(relevant.take(part), len(tie_order))
-        sums = metric_sums(truth.gather(1, best), truth.sum(1), KS)
+    count = 0
+    for users, hits, relevant in ranked_hits(data, split, tie_order, scores_of):
+        count += len(users)
+        sums = metric_sums(hits, relevant, KS)
         totals = {name: totals[name] + value for name, value in sums.items()}
-    return len(users), totals
+    return count, totals
+
+
+def ranked_hits(
+    data: NodeInteractions, split: str, tie_order: Tensor, scores_of: "Scorer"
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """The best items of the users that have cold items of ``split``, in parts.
+
+    Yields
+    ------
+    users : ndarray, int64 (part,)
+    hits : Tensor, bool (part, ranked items)
+        Whether the item at each rank is relevant.
+    relevant : Tensor, int64 (part,)
+        Cold items of each user.
+    """
+    truth_of = data.by_split[split]
+    for users in user_chunks(np.flatnonzero(truth_of.counts), len(tie_order)):
+        best = rank(scores_of(users), tie_order, max(KS))
+        truth = membership(truth_of.take(users), len(tie_order))
+        yield users, truth.gather(1, best), truth.sum(1)
 
 
 class Scorer:

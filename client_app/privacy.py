@@ -11,19 +11,20 @@ import torch
 from torch import Tensor
 
 
-def clip(change: Tensor, norm: float) -> Tensor:
-    """Changes scaled down to an L1 norm of at most ``norm`` for each user.
+def clip_shares(change: Tensor, norm: float, elsewhere: Tensor | float = 0.0) -> Tensor:
+    """Share of each user's change that an L1 norm of at most ``norm`` leaves, float32 (users,).
 
     Parameters
     ----------
     change : Tensor, float32 (users, rows, d)
     norm : float
         0 leaves everything as it is.
+    elsewhere : Tensor, float32 (users,), optional
+        L1 norm of what is not in ``change``.
     """
     if not norm:
-        return change
-    lengths = change.abs().sum(dim=(1, 2), keepdim=True)
-    return change * (norm / lengths.clamp(min=norm))
+        return torch.ones(len(change))
+    return norm / (change.abs().sum(dim=(1, 2)) + elsewhere).clamp(min=norm)
 
 
 def laplace_sum(users: int, shape: tuple[int, ...], scale: float) -> Tensor:

@@ -116,6 +116,7 @@ class TrainRequest(OfTraining):
 
     best_round: int
     table: np.ndarray  # float32 (warm, d)
+    mapped: np.ndarray | None = None  # float32 (warm, d), with item_pull only
 
 
 @dataclass(frozen=True, config=_STRICT)

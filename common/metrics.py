@@ -32,8 +32,8 @@ def rank(scores: Tensor, tie_order: Tensor, k: int) -> Tensor:
     return torch.topk(keys, min(k, scores.shape[1]), dim=1).indices
 
 
-def metric_sums(hits: Tensor, relevant: Tensor, ks: Sequence[int]) -> dict[str, float]:
-    """Sums over users of each metric.
+def metric_values(hits: Tensor, relevant: Tensor, ks: Sequence[int]) -> dict[str, Tensor]:
+    """Each metric of each user, float64 (users,).
 
     Recall@k is hits over relevant items, Precision@k hits over k, and NDCG@k the discounted gain
     with binary relevance over that of an ideal list of min(k, relevant) hits.
@@ -49,11 +49,16 @@ def metric_sums(hits: Tensor, relevant: Tensor, ks: Sequence[int]) -> dict[str, 
     gains = hits.double()
     discounts = 1 / torch.log2(torch.arange(max(ks), dtype=torch.float64) + 2)
     ideal = discounts.cumsum(0)
-    sums = {}
+    values = {}
     for k in ks:
         found = gains[:, :k].sum(1)
         dcg = gains[:, :k] @ discounts[: gains[:, :k].shape[1]]
-        sums[f"recall@{k}"] = float((found / relevant).sum())
-        sums[f"precision@{k}"] = float((found / k).sum())
-        sums[f"ndcg@{k}"] = float((dcg / ideal[relevant.clamp(max=k) - 1]).sum())
-    return {name: sums[name] for name in metric_names(ks)}
+        values[f"recall@{k}"] = found / relevant
+        values[f"precision@{k}"] = found / k
+        values[f"ndcg@{k}"] = dcg / ideal[relevant.clamp(max=k) - 1]
+    return {name: values[name] for name in metric_names(ks)}
+
+
+def metric_sums(hits: Tensor, relevant: Tensor, ks: Sequence[int]) -> dict[str, float]:
+    """Sums over users of `metric_values`."""
+    return {name: float(v.sum()) for name, v in metric_values(hits, relevant, ks).items()}

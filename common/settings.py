@@ -47,6 +47,12 @@ class TrainingSettings(BaseModel):
         description="divide a row's summed change by all users of the round (algorithm 1), "
         "or by the users that touched the row",
     )
+    item_pull: float = Field(
+        0.0,
+        ge=0,
+        description="weight λ of the mean squared distance of a user's item embeddings to those "
+        "that the generator makes (IFedRec): of all rows, or with average = touches of the user's",
+    )
     fraction: float = Field(1.0, gt=0, le=1, description="share of users that train in a round")
     clip_norm: float = Field(0.0, ge=0, description="L1 bound on a user's change; 0: none")
     laplace_scale: float = Field(
@@ -102,7 +108,7 @@ class RunSettings(TrainingSettings):
     )
     server_lr: Positive = Field(1.0, description="step size η_s on the averaged change")
 
-    generator: Literal["diffusion", "ridge", "features"] = Field(
+    generator: Literal["diffusion", "mapping", "neighbours", "ridge", "features"] = Field(
         "diffusion", description="what makes the embedding of a cold item"
     )
     generator_target: Literal["embedding", "change"] = Field(
@@ -118,7 +124,7 @@ class RunSettings(TrainingSettings):
         2000, ge=0, description="steps in a training, in whole passes; 0: generator_epochs passes"
     )
     generator_epochs: Count = Field(1, description="passes over the warm items in a training")
-    generator_batch: Count = Field(256, description="warm items in one step")
+    generator_batch: int = Field(256, ge=0, description="warm items in one step; 0: all of them")
     generator_optimizer: Literal["adamw", "sgd"] = Field("adamw", description="its optimiser")
     generator_lr: Positive = Field(1e-3, description="its learning rate")
     generator_lr_decay: Literal["cosine", "none"] = Field("cosine", description="over a refit")
@@ -137,6 +143,11 @@ class RunSettings(TrainingSettings):
     )
     standardise: Literal["none", "global", "entries"] = Field(
         "global", description="scale of embeddings in the generator: as is, one, or one a dimension"
+    )
+
+    mapping_width: Count = Field(300, description="hidden width of IFedRec's attribute network")
+    neighbours: Count = Field(
+        20, description="warm items, most similar in modality, that generator = neighbours averages"
     )
 
     diffusion_steps: int = Field(20, ge=2, le=1000, description="diffusion steps T")

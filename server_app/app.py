@@ -76,7 +76,7 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
         folder.plot_metrics(training.history)
         folder.plot_embeddings(training.snapshots)
         summary = {
-            "method": {"diffusion": "MDiffFR"}.get(settings.generator, settings.generator),
+            "method": method_name(settings),
             "training": training.id,
             "generated_data": settings.data == DEMO,
             "dataset": {
@@ -109,6 +109,18 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
         return summary
     finally:
         checkpoints.close()
+
+
+def method_name(settings: RunSettings) -> str:
+    """What the field calls the method of these settings, or the generator's name."""
+    names = {
+        ("diffusion", "linear"): "MDiffFR",
+        ("mapping", "linear"): "IPFedRec",
+        ("mapping", "mlp"): "IFedNCF",
+        ("neighbours", "dot"): "CS_FCF",
+        ("neighbours", "mlp"): "CS_FedNCF",
+    }
+    return names.get((settings.generator, settings.head), settings.generator)
 
 
 def load_catalogue(settings: RunSettings) -> Catalogue:

@@ -172,6 +172,7 @@ class ColdStart(Strategy):
             best_round=self.training.best_round,
             settings=self._packed,
             table=self.training.table.numpy(),
+            mapped=self.training.cold_table("warm").numpy() if self.settings.item_pull else None,
         )
 
     def _ask_to_train(self, number: int) -> list[tuple[int, messages.TrainAnswer]]:

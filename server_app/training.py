@@ -120,7 +120,7 @@ class Training:
         return loss, time.perf_counter() - start
 
     def cold_table(self, split: str, generator: Generator | None = None) -> Tensor:
-        """Embeddings of the cold items of a split, float32 (cold, d)."""
+        """What a generator makes of the items of a split, float32 (items, d)."""
         maker = generator or self.generator
         made = maker.generate(self.conditions(split), self._seed())
         return made + self._own_embeddings(split) if maker.learns_change else made
@@ -156,6 +156,7 @@ _IDENTITY = (
     "generator_optimizer",
     "denoiser",
     "denoiser_width",
+    "mapping_width",
     "attention",
     "guidance",
 )

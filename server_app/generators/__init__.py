@@ -3,10 +3,14 @@
 from server_app.generators.base import Generator
 from server_app.generators.diffusion import DiffusionGenerator
 from server_app.generators.features import FeaturesGenerator
+from server_app.generators.mapping import MappingGenerator
+from server_app.generators.neighbours import NeighboursGenerator
 from server_app.generators.ridge import RidgeGenerator
 
 GENERATORS: dict[str, type[Generator]] = {
     "diffusion": DiffusionGenerator,
+    "mapping": MappingGenerator,
+    "neighbours": NeighboursGenerator,
     "ridge": RidgeGenerator,
     "features": FeaturesGenerator,
 }

@@ -7,8 +7,6 @@ Federated Recommendation". The forward process (equations 3 to 5) and the revers
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from common.settings import RunSettings
-from server_app.generators.base import Generator
+from server_app.generators.base import Generator, one_thread
 from server_app.generators.denoiser import DENOISERS
 
 _GENERATE_BATCH = 16_384
@@ -57,18 +55,6 @@ class PosteriorMeanScheduler(DDPMScheduler):
 
 
 SAMPLERS = {"mean": PosteriorMeanScheduler, "ancestral": DDPMScheduler, "ddim": DDIMScheduler}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One CPU thread: steps are too small to share, and threads that wait for each other on a
-    busy machine make them ten times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class DiffusionGenerator(Generator):
@@ -116,19 +102,20 @@ class DiffusionGenerator(Generator):
         self._standardise(target)
         target = ((target - self._mean) / self._scale).to(self.device)
         conditions = self._guide(conditions, seed).to(self.device)
-        batches = -(-len(target) // settings.generator_batch)
+        batch = settings.generator_batch or len(target)
+        batches = -(-len(target) // batch)
         epochs = -(-settings.generator_steps // batches) or settings.generator_epochs
         decay = None
         if settings.generator_lr_decay == "cosine" and settings.generator_refit:
             decay = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, epochs * batches)
         loss_sum = torch.zeros((), device=self.device)
-        with torch.random.fork_rng(devices=self._cuda()), torch.enable_grad(), _one_thread():
+        with torch.random.fork_rng(devices=self._cuda()), torch.enable_grad(), one_thread():
             torch.manual_seed(seed)
             self._network.train()
             for _ in range(epochs):
                 loss_sum.zero_()
                 order = torch.randperm(len(target), device=self.device)
-                for at in order.split(settings.generator_batch):
+                for at in order.split(batch):
                     loss = self._loss(target[at], conditions[at])
                     self._optimizer.zero_grad(set_to_none=True)
                     loss.backward()

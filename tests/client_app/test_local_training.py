@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from client_app import local_training
 from client_app.interactions import Ragged
@@ -27,6 +27,10 @@ BASE: dict[str, Any] = {
 
 def make_table() -> Tensor:
     return torch.randn(ITEMS, DIM, generator=torch.Generator().manual_seed(1))
+
+
+def make_mapped() -> Tensor:
+    return torch.randn(ITEMS, DIM, generator=torch.Generator().manual_seed(5))
 
 
 def make_interactions() -> Ragged:
@@ -53,7 +57,12 @@ def plain_scores(head: str, state: State, rows: Tensor) -> Tensor:
 
 
 def train_alone(
-    table: Tensor, state: State, items: np.ndarray, key: np.ndarray, settings: TrainingSettings
+    table: Tensor,
+    state: State,
+    items: np.ndarray,
+    key: np.ndarray,
+    settings: TrainingSettings,
+    mapped: Tensor,
 ) -> tuple[State, Tensor, Tensor, float]:
     """One user's round: its state, its E_u − E, the rows it touched, and its mean loss."""
     alone = Ragged(np.array([0, len(items)]), items)
@@ -76,7 +85,11 @@ def train_alone(
             }
             leaf = own.clone().requires_grad_()
             scores = plain_scores(settings.head, state, leaf[rows[batch]])
-            binary_cross_entropy_with_logits(scores, labels[batch]).backward()
+            loss = binary_cross_entropy_with_logits(scores, labels[batch])
+            if settings.item_pull:
+                counted = slice(None) if settings.average == "users" else rows
+                loss = loss + settings.item_pull * mse_loss(leaf[counted], mapped[counted])
+            loss.backward()
             assert leaf.grad is not None
             own = own - item_lr * leaf.grad
     change = own - table
@@ -96,7 +109,9 @@ def train_one_after_another(
         if uniform(stream(key, "participation", ROUND), 1)[0, 0] >= settings.fraction:
             continue
         own = {name: tensor[user] for name, tensor in state.items()}
-        own, moved, touched, loss = train_alone(table, own, data.of(user), key, settings)
+        own, moved, touched, loss = train_alone(
+            table, own, data.of(user), key, settings, make_mapped()
+        )
         for name, tensor in own.items():
             new_state[name][user] = tensor
         change, touches = change + moved, touches + touched
@@ -116,6 +131,17 @@ def assert_same(
         torch.testing.assert_close(tensor, other[0][name], rtol=tolerance, atol=tolerance)
 
 
+def trained(
+    table: Tensor,
+    state: State,
+    data: Ragged,
+    keys: np.ndarray,
+    number: int,
+    settings: TrainingSettings,
+) -> tuple[State, RoundResult]:
+    return train_round(table, state, data, keys, number, settings, make_mapped())
+
+
 def start(settings: TrainingSettings) -> tuple[Tensor, State, Ragged, np.ndarray]:
     keys = make_keys()
     return make_table(), HEADS[settings.head].fresh(keys, settings), make_interactions(), keys
@@ -132,6 +158,21 @@ VARIANTS = [
     pytest.param({"clip_norm": 0.3}, id="clip"),
     pytest.param({"fraction": 0.5, "clip_norm": 0.3, "batch_size": 5}, id="together"),
     pytest.param({"negatives": 40}, id="all-negatives"),
+    pytest.param({"item_pull": 5.0}, id="pull"),
+    pytest.param({"item_pull": 5.0, "average": "users"}, id="pull-everywhere"),
+    pytest.param(
+        {"item_pull": 5.0, "average": "users", "local_epochs": 2, "batch_size": 4, "fraction": 0.5},
+        id="pull-everywhere-batches",
+    ),
+    pytest.param({"item_pull": 5.0, "batch_size": 4, "clip_norm": 0.3}, id="pull-clip"),
+    pytest.param(
+        {"item_pull": 90.0, "average": "users", "batch_size": 4, "clip_norm": 2.0},
+        id="pull-everywhere-clip",
+    ),
+    pytest.param(
+        {"item_pull": 9.0, "average": "users", "item_lr_per_item": True, "item_lr": 0.3},
+        id="pull-overshoots",
+    ),
 ]
 
 
@@ -140,7 +181,7 @@ VARIANTS = [
 def test_a_round_equals_one_user_at_a_time(head: str, variant: dict[str, Any]) -> None:
     settings = TrainingSettings(**{**BASE, "head": head, **variant})
     table, state, data, keys = start(settings)
-    result = train_round(table, state, data, keys, ROUND, settings)
+    result = trained(table, state, data, keys, ROUND, settings)
     expected = train_one_after_another(table, state, data, keys, settings)
     assert_same(result, expected)
     assert result[1].change.abs().max() > 1e-3
@@ -155,23 +196,23 @@ def test_chunks_change_nothing(
 ) -> None:
     settings = TrainingSettings(**{**BASE, "head": head, **variant})
     table, state, data, keys = start(settings)
-    whole = train_round(table, state, data, keys, ROUND, settings)
+    whole = trained(table, state, data, keys, ROUND, settings)
     monkeypatch.setattr(local_training, "CHUNK_NUMBERS", numbers)
-    assert_same(train_round(table, state, data, keys, ROUND, settings), whole)
+    assert_same(trained(table, state, data, keys, ROUND, settings), whole)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_shards_sum_to_the_whole(variant: dict[str, Any]) -> None:
     settings = TrainingSettings(**{**BASE, **variant})
     table, state, data, keys = start(settings)
-    whole_state, whole = train_round(table, state, data, keys, ROUND, settings)
+    whole_state, whole = trained(table, state, data, keys, ROUND, settings)
     change, touches = torch.zeros_like(table), torch.zeros(ITEMS, dtype=torch.int64)
     joined = {name: tensor.clone() for name, tensor in state.items()}
     loss_sum, users = 0.0, 0
     for shard in range(3):
         mine = np.arange(USERS)[np.arange(USERS) * 7 % 3 == shard]
         own = {name: tensor[mine] for name, tensor in state.items()}
-        own, part = train_round(table, own, data.take(mine), keys[mine], ROUND, settings)
+        own, part = trained(table, own, data.take(mine), keys[mine], ROUND, settings)
         change, touches = change + part.change, touches + part.touches
         loss_sum, users = loss_sum + part.loss_sum, users + part.users
         for name, tensor in own.items():
@@ -205,7 +246,7 @@ def test_nothing_that_is_handed_in_changes() -> None:
     settings = TrainingSettings(**BASE, batch_size=3, local_epochs=2)
     table, state, data, keys = start(settings)
     before, heads = table.clone(), {name: tensor.clone() for name, tensor in state.items()}
-    train_round(table, state, data, keys, ROUND, settings)
+    trained(table, state, data, keys, ROUND, settings)
     assert torch.equal(table, before)
     assert all(torch.equal(state[name], heads[name]) for name in heads)
 
@@ -213,11 +254,9 @@ def test_nothing_that_is_handed_in_changes() -> None:
 def test_rounds_draw_other_negatives() -> None:
     settings = TrainingSettings(**BASE)
     table, state, data, keys = start(settings)
-    first = train_round(table, state, data, keys, 1, settings)[1]
-    assert torch.equal(first.change, train_round(table, state, data, keys, 1, settings)[1].change)
-    assert not torch.equal(
-        first.touches, train_round(table, state, data, keys, 2, settings)[1].touches
-    )
+    first = trained(table, state, data, keys, 1, settings)[1]
+    assert torch.equal(first.change, trained(table, state, data, keys, 1, settings)[1].change)
+    assert not torch.equal(first.touches, trained(table, state, data, keys, 2, settings)[1].touches)
 
 
 def test_a_node_without_users_answers_zeros() -> None:
@@ -234,11 +273,11 @@ def test_noise_is_added_to_every_entry() -> None:
     settings = TrainingSettings(**BASE, clip_norm=0.1, laplace_scale=1.0, average="users")
     quiet = TrainingSettings(**BASE, clip_norm=0.1, average="users")
     table, state, data, keys = start(settings)
-    noisy = train_round(table, state, data, keys, ROUND, settings)
+    noisy = trained(table, state, data, keys, ROUND, settings)
     noise = noisy[1].change - train_round(table, state, data, keys, ROUND, quiet)[1].change
     assert (noise != 0).all()
     assert not torch.equal(
-        noisy[1].change, train_round(table, state, data, keys, ROUND, settings)[1].change
+        noisy[1].change, trained(table, state, data, keys, ROUND, settings)[1].change
     )
 
 

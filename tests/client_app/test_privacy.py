@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp, kstest, laplace
 
-from client_app.privacy import clip, laplace_sum
+from client_app.privacy import clip_shares, laplace_sum
 
 
 @settings(deadline=None)
@@ -17,7 +17,7 @@ from client_app.privacy import clip, laplace_sum
 def test_clip_bounds_each_user_and_keeps_directions(seed: int, norm: float, size: float) -> None:
     change = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(seed)) * size
     change[0] = 0
-    clipped = clip(change, norm)
+    clipped = change * clip_shares(change, norm)[:, None, None]
     before, after = change.abs().sum((1, 2)), clipped.abs().sum((1, 2))
     assert (after <= norm * (1 + 1e-5)).all()
     inside = before <= norm
@@ -28,9 +28,14 @@ def test_clip_bounds_each_user_and_keeps_directions(seed: int, norm: float, size
     )
 
 
+def test_what_is_changed_elsewhere_counts() -> None:
+    shares = clip_shares(torch.ones(2, 3, 1), 4.0, torch.tensor([0.0, 5.0]))
+    torch.testing.assert_close(shares, torch.tensor([1.0, 0.5]))
+
+
 def test_no_norm_is_no_clipping() -> None:
     change = torch.full((2, 3, 4), 1e6)
-    assert torch.equal(clip(change, 0.0), change)
+    assert torch.equal(clip_shares(change, 0.0), torch.ones(2))
 
 
 @pytest.mark.parametrize(("users", "scale"), [(0, 1.0), (3, 0.0)])

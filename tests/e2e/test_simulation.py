@@ -15,8 +15,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from cli.in_process import InProcessGrid
 from cli.main import app
 from common.durable import read_checked
+from common.settings import RunSettings
+from server_app import app as server_app
 
 SMALL = {
     "dim": 16,
@@ -120,6 +123,23 @@ def test_the_number_of_nodes_does_not_change_the_item_table(data: Path, tmp_path
     result = CliRunner().invoke(app, ["recommend", str(tmp_path / "two"), "--user", user])
     assert result.exit_code == 0
     assert "item-" in result.stdout
+
+
+def test_in_process_gives_what_flower_gives(data: Path, tmp_path: Path) -> None:
+    simulate(data, tmp_path / "flower", 2)
+    for nodes in (1, 2):
+        folder = tmp_path / f"here-{nodes}"
+        values = SMALL | {"data": str(data), "run_dir": str(folder), "nodes": nodes}
+        server_app.run(InProcessGrid(nodes, values), RunSettings.parse(values))
+        torch.testing.assert_close(table(folder), table(tmp_path / "flower"), atol=1e-5, rtol=0)
+        here, there = (
+            json.loads((path / "summary.json").read_text())
+            for path in (folder, tmp_path / "flower")
+        )
+        assert here["best_round"] == there["best_round"]
+        assert here["tested_users"] == there["tested_users"]
+        for split in ("validation", "test"):
+            assert here[split] == pytest.approx(there[split], abs=1e-9)
 
 
 def test_ctrl_c_stops_the_run_and_resume_goes_on(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""One run of a comparison: known by its settings and its data, made in a process of its own.
+
+A fresh process each, forked from one that has only imported: its peak memory is its own, and
+nothing that one run caches reaches the next.
+"""
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cli.bench.artefacts import write_artefacts
+from cli.bench.methods import Chosen
+from cli.in_process import InProcessGrid
+from client_app.interactions import interaction_files
+from common.catalogue import find_table
+from common.durable import write_atomic
+from common.errors import SnowdropError
+from common.settings import DEMO, RunSettings
+from server_app import app as server_app
+
+_UNNAMED = ("data", "run_dir", "resume", "preset", "nodes_timeout", "round_timeout", "top")
+"""Settings that change no result."""
+_LARGE = ("checkpoint", "nodes")
+_LAST = "sample.json"
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method on a seed; whole once its last file is there."""
+
+    chosen: Chosen
+    seed: int
+    settings: RunSettings
+    digest: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.settings.run_dir)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was made, by this or an earlier command."""
+        return (self.folder / _LAST).exists()
+
+    def summary(self) -> dict[str, Any]:
+        """What the run found."""
+        return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+
+    def rounds_done(self) -> int:
+        """Rounds that are behind it, while it goes on."""
+        try:
+            return max(0, (self.folder / "rounds.csv").read_bytes().count(b"\n") - 1)
+        except OSError:
+            return 0
+
+
+def data_checksum(data: str) -> str:
+    """Digest of the files of a data folder that a run reads."""
+    if data == DEMO:
+        return DEMO
+    digest = hashlib.sha256()
+    for path in (find_table(Path(data), "items"), *interaction_files(Path(data))):
+        if path.exists():
+            digest.update(f"{path.name}:{path.stat().st_size}:".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def plan(
+    methods: Sequence[Chosen],
+    seeds: int,
+    data: str,
+    out: Path,
+    tuned: Mapping[str, Mapping[str, Any]],
+    shared: Mapping[str, Any],
+) -> list[Run]:
+    """Every run of a comparison, seed by seed.
+
+    Raises
+    ------
+    SnowdropError
+        If a method's settings do not fit together.
+    """
+    checksum = data_checksum(data)
+    runs = []
+    for seed in range(seeds):
+        for chosen in methods:
+            given = {
+                "data": data,
+                "nodes": 1,
+                "seed": seed,
+                "baselines": chosen.method.scorer != "head",
+            }
+            settings = chosen.settings(tuned, shared, given)
+            named = {k: v for k, v in settings.model_dump().items() if k not in _UNNAMED}
+            content = json.dumps([named, checksum], sort_keys=True)
+            digest = hashlib.sha256(content.encode()).hexdigest()[:10]
+            label = re.sub(r"[^A-Za-z0-9.]+", "_", chosen.name.replace("-", "_"))
+            folder = out.absolute() / "runs" / f"{label}-{seed}-{digest}"
+            settings = settings.model_copy(update={"run_dir": str(folder)})
+            runs.append(Run(chosen, seed, settings, digest))
+    return runs
+
+
+def perform(run: Run, keep: bool = False) -> None:
+    """Make a run in this process; a half one that is there is made anew.
+
+    Raises
+    ------
+    SnowdropError
+        If it fails.
+    """
+    shutil.rmtree(run.folder, ignore_errors=True)
+    values = run.settings.model_dump()
+    grid = InProcessGrid(run.settings.nodes, values)
+    summary = server_app.run(grid, run.settings)
+    sample = write_artefacts(run.folder, run.settings, summary, run.chosen.method.scorer)
+    scorer = run.chosen.method.scorer
+    if scorer != "head":
+        summary |= summary["baselines"][scorer]
+    summary |= {"method": run.chosen.name, "title": run.chosen.method.title, "baselines": {}}
+    write_atomic(run.folder / "summary.json", json.dumps(summary, indent=2).encode())
+    if not keep:
+        for name in _LARGE:
+            shutil.rmtree(run.folder / name, ignore_errors=True)
+    write_atomic(run.folder / _LAST, json.dumps(sample, indent=2, ensure_ascii=False).encode())
+
+
+def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
+    """`perform` in a process of its own.
+
+    Parameters
+    ----------
+    run : Run
+    keep : bool
+        Whether checkpoints and nodes' states stay.
+    watch : Callable[[float], None]
+        Told again and again what share of the rounds is done.
+
+    Raises
+    ------
+    SnowdropError
+        If the run fails; nothing of it is left.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_perform_and_tell, args=(run, keep, sender))
+    process.start()
+    sender.close()
+    try:
+        while process.is_alive():
+            process.join(_POLL_SECONDS)
+            watch(min(1.0, run.rounds_done() / run.settings.rounds))
+        if not run.whole:
+            told = receiver.recv() if _has_told(receiver) else f"status {process.exitcode}"
+            raise SnowdropError(f"{run.chosen.name}, seed {run.seed}, ended with: {told}")
+    finally:
+        if process.is_alive():
+            process.terminate()
+            process.join()
+        if not run.whole:
+            shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def _has_told(receiver: Connection) -> bool:
+    try:
+        return receiver.poll()
+    except OSError:
+        return False
+
+
+def _perform_and_tell(run: Run, keep: bool, sender: Connection) -> None:
+    logging.getLogger("snowdrop").setLevel(logging.ERROR)
+    try:
+        perform(run, keep)
+    except SnowdropError as error:
+        sender.send(str(error))
+    except KeyboardInterrupt:
+        pass

@@ -1,0 +1,69 @@
+import numpy as np
+import polars as pl
+
+from cli.bench.results import SHOWN, behind, markdown, spread
+
+
+def users_with(values: np.ndarray, first: int = 0) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"user": np.arange(first, first + len(values)), "recall@20": values, "ndcg@20": values}
+    )
+
+
+def test_only_what_is_not_noise_is_behind() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.random(400)
+    users = {
+        "best": {0: users_with(base)},
+        "always a little worse": {0: users_with(base - 0.01)},
+        "as good, but noisy": {0: users_with(base - 0.001 + rng.normal(0, 0.5, 400))},
+        "the same": {0: users_with(base)},
+    }
+    means = {name: float(tables[0]["recall@20"].mean()) for name, tables in users.items()}  # type: ignore
+    means["best"] += 1e-9
+    assert behind(users, "recall@20", means | {"as good, but noisy": 0.0}) >= {
+        "always a little worse"
+    }
+    assert not behind(users, "recall@20", means) & {"the same", "as good, but noisy"}
+
+
+def test_users_are_paired_by_number_within_a_seed() -> None:
+    values = np.linspace(0, 1, 50)
+    users = {
+        "best": {0: users_with(values), 1: users_with(values + 5)},
+        "other": {0: users_with(values[::-1])[::-1], 1: users_with(values[10:] - 0.01, 10)},
+    }
+    shuffled = users["other"][0].with_columns(pl.Series("recall@20", values - 0.01))
+    users["other"][0] = shuffled.sample(fraction=1, shuffle=True, seed=1)
+    assert behind(users, "recall@20", {"best": 1.0, "other": 0.9})
+
+
+def test_spread() -> None:
+    assert spread([0.1, 0.2, 0.3], 100) == "20.00 ± 10.00"
+    assert spread([0.1234], 100) == "12.34"
+    assert spread([None], 100) == "–"
+
+
+def test_the_table_marks_best_second_and_behind() -> None:
+    values = {"a": 0.5, "b": 0.4, "content-profile": 0.25}
+    table = pl.DataFrame(
+        [
+            {
+                "data": "d", "method": name, "seed": seed, "seconds": 2.0, "memory_mb": 100.0,
+                "validation_recall@20": None,
+                **{f"test_{metric}": value + seed / 100 for metric in SHOWN},
+            }
+            for name, value in values.items()
+            for seed in (0, 1)
+        ],
+        infer_schema_length=None,
+    )  # fmt: skip
+    users = {
+        name: {seed: users_with(np.full(30, value)) for seed in (0, 1)}
+        for name, value in values.items()
+    }
+    lines = {line.split(" | ")[0]: line for line in markdown(table, users).splitlines()}
+    assert lines["| a"].startswith("| a | **50.50 ± 0.71** |")
+    assert lines["| b"].startswith("| b | <u>40.50 ± 0.71</u>* |")
+    assert "| 1.980 | – | 2 | 100 |" in lines["| a"]
+    assert "25.50 ± 0.71*" in lines["| content-profile"]

@@ -1,0 +1,142 @@
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cli.bench import command
+from cli.bench.methods import choose
+from cli.bench.runs import Run, data_checksum, execute, perform, plan
+from cli.in_process import InProcessGrid
+from common.errors import SnowdropError
+from server_app import app as server_app
+from tests.cli.bench.conftest import QUICK
+
+
+def planned(methods: str, data: Path, out: Path, seeds: int = 1, **shared: Any) -> list[Run]:
+    return plan(choose(methods), seeds, str(data), out, {}, QUICK | shared)
+
+
+def test_a_run_is_known_by_its_settings_and_its_data(data_folder: Path, tmp_path: Path) -> None:
+    first = planned("ridge,mdifffr", data_folder, tmp_path, 2)
+    assert [r.digest for r in planned("ridge,mdifffr", data_folder, tmp_path / "b", 2)] == [
+        r.digest for r in first
+    ]
+    assert len({run.folder for run in first}) == len(first) == 8
+    changed = planned("ridge,mdifffr", data_folder, tmp_path, 2, head_lr=3.0)
+    assert not {r.digest for r in changed} & {r.digest for r in first}
+    assert first[0].folder.name == f"ridge-0-{first[0].digest}"
+
+
+def test_the_checksum_is_of_the_content(data_folder: Path, tmp_path: Path) -> None:
+    for name in ("items.csv", "interactions.csv"):
+        (tmp_path / name).write_bytes((data_folder / name).read_bytes())
+    assert data_checksum(str(tmp_path)) == data_checksum(str(data_folder))
+    with (tmp_path / "interactions.csv").open("a") as file:
+        file.write("somebody,item-00001\n")
+    assert data_checksum(str(tmp_path)) != data_checksum(str(data_folder))
+
+
+@pytest.mark.parametrize("name", ["mdifffr", "ifedncf", "content-profile", "random"])
+def test_what_a_run_leaves(data_folder: Path, tmp_path: Path, name: str) -> None:
+    run = next(r for r in planned(name, data_folder, tmp_path) if r.chosen.name == name)
+    perform(run)
+    assert run.whole
+    left = {path.name for path in run.folder.iterdir()}
+    head = {"embeddings.npz"} if run.chosen.method.scorer == "head" else set()
+    assert left == {
+        "settings.json", "rounds.csv", "summary.json", "users.parquet", "sample.json", *head
+    }  # fmt: skip
+    summary = run.summary()
+    users = pl.read_parquet(run.folder / "users.parquet")
+    assert users.columns == ["user", "history", "similarity", "recall@20", "ndcg@20"]
+    assert users.height == summary["tested_users"]
+    for metric in ("recall@20", "ndcg@20"):
+        assert users[metric].mean() == pytest.approx(summary["test"][metric])
+    assert users["similarity"].is_between(-1, 1).all()
+    assert users["history"].min() >= 1  # type: ignore[operator]
+
+    sample = json.loads((run.folder / "sample.json").read_text())
+    titles = set(pl.read_csv(data_folder / "items.csv")["title"])
+    recall = dict(users.select("user", "recall@20").iter_rows())
+    for user in sample:
+        assert {*user["history"], *(item["title"] for item in user["recommended"])} <= titles
+        assert not any(i["hit"] for i in user["recommended"]) or recall[user["user"]] > 0
+    written = "".join(
+        (run.folder / n).read_text() for n in ("summary.json", "rounds.csv", "sample.json")
+    )
+    everyone = pl.read_csv(data_folder / "interactions.csv")["user_id"].unique().to_list()
+    assert not any(user in written for user in everyone)
+
+    if head:
+        with np.load(run.folder / "embeddings.npz") as arrays:
+            items = summary["dataset"]["items"]
+            assert arrays["warm"].shape == (items["warm"], 8)
+            assert arrays["cold"].shape == arrays["own_cold"].shape == (items["test"], 8)
+            assert arrays["cold_validation"].shape == (items["validation"], 8)
+            assert {"snapshot_2_warm", "snapshot_4_cold"} <= set(arrays.files)
+            assert arrays["snapshot_4_cold"].shape == (items["test"], 2)
+
+
+def test_the_baselines_are_those_of_an_ordinary_run(data_folder: Path, tmp_path: Path) -> None:
+    whole = planned("ridge", data_folder, tmp_path)
+    for run in whole:
+        perform(run)
+    settings = whole[0].settings.model_copy(
+        update={"baselines": True, "nodes": 3, "run_dir": str(tmp_path / "ordinary")}
+    )
+    summary = server_app.run(InProcessGrid(3, settings.model_dump()), settings)
+    names = {run.chosen.name: run.summary()["test"] for run in whole}
+    assert names["ridge"] == pytest.approx(summary["test"])
+    for name in ("content-profile", "random"):
+        assert names[name] == pytest.approx(summary["baselines"][name]["test"])
+
+
+def test_keep_keeps_the_states(data_folder: Path, tmp_path: Path) -> None:
+    run = planned("ridge", data_folder, tmp_path)[0]
+    perform(run, keep=True)
+    assert list((run.folder / "checkpoint").glob("*.ckpt"))
+    assert list((run.folder / "nodes").glob("*/trainings/*/*.state"))
+
+
+def test_only_what_is_missing_is_made(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    made: list[str] = []
+
+    def here(run: Run, keep: bool, watch: Any) -> None:
+        if len(made) == 2 and "stop" in shared:
+            raise KeyboardInterrupt
+        perform(run, keep)
+        watch(1.0)
+        made.append(run.chosen.name)
+
+    monkeypatch.setattr(command, "execute", here)
+    shared = [f"{k}={v}" for k, v in QUICK.items()]
+    arguments: dict[str, Any] = {"methods": "ridge", "seeds": 2, "tuned": None, "keep": False}
+    shared.append("stop")
+    with pytest.raises(SnowdropError, match="'stop' has no '='"):
+        command.bench(str(data_folder), tmp_path, set_=shared, **arguments)
+    settings = [part for part in shared if part != "stop"]
+    with pytest.raises(SnowdropError, match=r"stopped; 2 of 6 runs are in .*the same command"):
+        command.bench(str(data_folder), tmp_path, set_=settings, **arguments)
+    with (tmp_path / "results.csv").open() as file:
+        assert [row["method"] for row in csv.DictReader(file)] == made
+    shared.remove("stop")
+    command.bench(str(data_folder), tmp_path, set_=settings, **arguments)
+    assert len(made) == 6
+    assert "6 runs, 2 of them are there already" in capsys.readouterr().out
+    command.bench(str(data_folder), tmp_path, set_=settings, **arguments)
+    assert len(made) == 6
+    assert "random" in (tmp_path / "results.md").read_text()
+
+
+def test_a_failed_run_leaves_nothing(data_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_bytes((data_folder / "items.csv").read_bytes())
+    run = planned("ridge", tmp_path, tmp_path / "out")[0]
+    with pytest.raises(SnowdropError, match=r"ridge, seed 0, ended with: .*interactions|no usable"):
+        execute(run, False, lambda share: None)
+    assert not run.folder.exists()
