@@ -114,6 +114,8 @@ def check_data(settings: RunSettings) -> str:
         raise SnowdropError(f"the data folder {folder} does not exist")
     folder = with_splits(folder, Path(settings.run_dir) / "data")
     catalogue = load_catalogue(settings.model_copy(update={"data": str(folder)}))
+    if "test" not in catalogue.splits:
+        raise SnowdropError(f"the split of {folder} leaves no cold test item to recommend")
     data = arrange(read_interactions(interaction_files(folder)), catalogue)
     if data.unknown:
         typer.echo(

@@ -5,7 +5,6 @@ import resource
 import sys
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client_app.evaluation import ContentProfileScorer, HeadScorer, RandomScorer, Scorer, evaluate
-from client_app.interactions import NodeInteractions, load_interactions
+from client_app.interactions import NodeInteractions, Ragged, load_interactions, merged
 from client_app.local_training import train_round
 from client_app.negatives import user_keys
 from client_app.recommend import recommend
@@ -114,6 +113,16 @@ def describe(node: Node, record: RecordDict) -> RecordDict:
     ).to_record()
 
 
+@app.query("count")
+@_guarded
+def count_users(node: Node, record: RecordDict) -> RecordDict:
+    """How many of this node's users have interacted with each cold item of the test split."""
+    index, data = node.interactions(messages.CountRequest.from_record(record).catalogue)
+    items = data.by_split["test"].items
+    counts = np.bincount(items, minlength=len(index.rows("test"))).astype(np.int64)
+    return messages.CountAnswer(counts).to_record()
+
+
 @app.train()
 @_guarded
 def train(node: Node, record: RecordDict) -> RecordDict:
@@ -139,10 +148,12 @@ def train(node: Node, record: RecordDict) -> RecordDict:
     )
     node.store.save(request.training, request.round, data, state)
     node.store.prune(request.training, settings.keep_rounds, request.best_round)
+    change, scale = messages.for_wire_scaled(result.change.numpy(), settings)
     return messages.TrainAnswer(
         users=result.users,
         loss_sum=result.loss_sum,
-        change=result.change.numpy(),
+        change=change,
+        scale=scale,
         touches=result.touches.numpy() if settings.average == "touches" else None,
     ).to_record()
 
@@ -170,8 +181,19 @@ def recommend_new(node: Node, record: RecordDict) -> RecordDict:
     state = node.state(request, data, request.round)
     cold = _checked(request.cold, len(request.rows), settings.dim)
     ids = [index.ids[row] for row in request.rows]
-    served = recommend(data, state, cold, ids, request.top, settings, node.settings.state_dir)
+    seen = None if node.settings.simulated else _seen(index, data, request.rows)
+    served = recommend(data, state, cold, ids, request.top, settings, node.settings.state_dir, seen)
     return messages.RecommendAnswer(served).to_record()
+
+
+def _seen(index: ItemIndex, data: NodeInteractions, rows: np.ndarray) -> Ragged:
+    """Places in ``rows`` of the cold items that each user has interacted with."""
+    place_of = np.empty(len(index.ids), dtype=np.int64)
+    place_of[rows] = np.arange(len(rows))
+    parts = ((data.by_split[split], index.rows(split)) for split in COLD_SPLITS)
+    return merged(
+        [Ragged(part.offsets, place_of[of_split[part.items]]) for part, of_split in parts]
+    )
 
 
 def _scorer(

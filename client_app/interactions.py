@@ -50,6 +50,14 @@ class Ragged:
         return Ragged(offsets, self.items[places])
 
 
+def merged(lists: Sequence[Ragged]) -> Ragged:
+    """The lists of each user in one, for lists of the same users."""
+    users = np.concatenate([np.repeat(np.arange(len(r.counts)), r.counts) for r in lists])
+    items = np.concatenate([r.items for r in lists])
+    order = np.lexsort((items, users))
+    return Ragged(np.sum([r.offsets for r in lists], axis=0), items[order])
+
+
 @dataclass(frozen=True, eq=False)
 class NodeInteractions:
     """The users that take part, in the order of their ids, and their items by split.

@@ -8,8 +8,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from client_app.evaluation import HeadScorer, user_chunks
-from client_app.interactions import NodeInteractions
+from client_app.evaluation import HeadScorer, membership, user_chunks
+from client_app.interactions import NodeInteractions, Ragged
 from client_app.scoring import State
 from common.durable import write_atomic
 from common.errors import SnowdropError
@@ -27,6 +27,7 @@ def recommend(
     top: int,
     settings: TrainingSettings,
     folder: Path,
+    seen: Ragged | None = None,
 ) -> int:
     """Rank the cold items for every user and keep the best on disk.
 
@@ -43,6 +44,8 @@ def recommend(
     settings : TrainingSettings
     folder : Path
         The node's state folder.
+    seen : Ragged, optional
+        Rows of ``cold`` that each user knows already; they are left out.
 
     Returns
     -------
@@ -55,7 +58,10 @@ def recommend(
     frames = []
     for users in user_chunks(np.arange(len(data.users)), len(ids)):
         logits = scorer(users)
+        if seen is not None:
+            logits = logits.masked_fill(membership(seen.take(users), len(ids)), -torch.inf)
         best = rank(logits, tie_order, top)
+        scores = logits.gather(1, best).flatten()
         shown = best.shape[1]
         frames.append(
             pl.DataFrame(
@@ -63,9 +69,9 @@ def recommend(
                     "user_id": user_ids.gather(np.repeat(users, shown)),
                     "rank": np.tile(np.arange(1, shown + 1, dtype=np.int32), len(users)),
                     "item_id": item_ids.gather(best.flatten().numpy()),
-                    "score": logits.gather(1, best).sigmoid().flatten().numpy(),
+                    "score": scores.sigmoid().numpy(),
                 }
-            )
+            ).filter(pl.Series(scores.isfinite().numpy()))
         )
     if not frames:
         (folder / FILE).unlink(missing_ok=True)

@@ -26,6 +26,9 @@ from common.errors import SnowdropError
 
 log = logging.getLogger("snowdrop.node")
 
+_OTHER_TRAININGS = 2
+"""Trainings beside the present one that are kept: a trial must not cost the users their heads."""
+
 
 class StateStore:
     """What one node remembers between messages; everything is checksummed and atomic."""
@@ -139,7 +142,7 @@ class StateStore:
         write_checked(path, json.dumps(data.users).encode())
 
     def prune(self, training: str, keep: int, best: int) -> None:
-        """Forget all but the last ``keep`` rounds and the best one, and any other training."""
+        """Forget all but the last ``keep`` rounds and the best one, and long unused trainings."""
         for number in self.rounds(training)[:-keep]:
             if number != best:
                 self._path(training, number).unlink()
@@ -148,9 +151,10 @@ class StateStore:
         for path in folder.glob("users-*.json"):
             if path.stem not in used:
                 path.unlink()
-        for other in (self.folder / "trainings").iterdir():
-            if other.name != training:
-                shutil.rmtree(other, ignore_errors=True)
+        others = [path for path in folder.parent.iterdir() if path.name != training]
+        others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        for other in others[_OTHER_TRAININGS:]:
+            shutil.rmtree(other, ignore_errors=True)
 
     def _users_of(self, path: Path) -> str:
         with path.open("rb") as file:

@@ -3,9 +3,10 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -57,10 +58,31 @@ class Catalogue(ItemIndex):
     """The items with their texts."""
 
     texts: tuple[str, ...]
+    split_given: bool = True
+    """Whether the data folder says the split, or it was drawn."""
 
     def index(self) -> ItemIndex:
         """What may be announced to nodes."""
         return ItemIndex(self.ids, self.splits)
+
+    def grown_from(self, former: ItemIndex) -> Self:
+        """These items, with the split of a training that began with ``former``.
+
+        What was warm stays warm. All others are what the data folder says or, where it does not,
+        what they were; new ones are test items.
+        """
+        was = dict(zip(former.ids, former.splits, strict=True))
+        splits = (
+            "warm" if was.get(item) == "warm" else of if self.split_given else was.get(item, "test")
+            for item, of in zip(self.ids, self.splits, strict=True)
+        )
+        return replace(self, splits=tuple(splits))
+
+    def with_warm(self, rows: np.ndarray) -> Self:
+        """These items, those in ``rows`` of the catalogue warm from now on."""
+        splits = np.asarray(self.splits, dtype=object)
+        splits[rows] = "warm"
+        return replace(self, splits=tuple(splits))
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -161,7 +183,7 @@ def read_catalogue(folder: Path, seed: int) -> Catalogue:
     ------
     SnowdropError
         On a missing file or column, a duplicate id, an item without text, an unknown split, or
-        a split without a warm or without a test item.
+        a split without a warm item.
     """
     path = find_table(folder, "items")
     frame = read_table(path)
@@ -207,9 +229,9 @@ def read_catalogue(folder: Path, seed: int) -> Catalogue:
         split_names = random_split(ids.len(), seed)
     if "warm" not in split_names:
         raise SnowdropError(f"the split of {path} leaves no warm item: nothing can be trained")
-    if "test" not in split_names:
-        raise SnowdropError(f"the split of {path} leaves no cold test item to recommend")
-    return Catalogue(tuple(ids.to_list()), tuple(split_names), tuple(texts.to_list()))
+    return Catalogue(
+        tuple(ids.to_list()), tuple(split_names), tuple(texts.to_list()), "split" in frame.columns
+    )
 
 
 def random_split(items: int, seed: int) -> list[str]:

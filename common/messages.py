@@ -1,7 +1,7 @@
 """What each message carries; the only place that knows record keys.
 
 Every message is a frozen dataclass with ``to_record`` and ``from_record``; DESIGN's table of
-messages is this file.
+messages is this file. Tables travel as float32, or as float16 with ``wire_dtype``.
 """
 
 import json
@@ -19,6 +19,7 @@ from common.settings import TrainingSettings
 
 QUERY_CATALOGUE = "query.catalogue"
 QUERY_DESCRIBE = "query.describe"
+QUERY_COUNT = "query.count"
 QUERY_RECOMMEND = "query.recommend"
 TRAIN = "train"
 EVALUATE = "evaluate"
@@ -115,8 +116,8 @@ class TrainRequest(OfTraining):
     """The item table, to be trained on by every user of the node."""
 
     best_round: int
-    table: np.ndarray  # float32 (warm, d)
-    mapped: np.ndarray | None = None  # float32 (warm, d), with item_pull only
+    table: np.ndarray  # (warm, d)
+    mapped: np.ndarray | None = None  # (warm, d), with item_pull only
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -125,8 +126,9 @@ class TrainAnswer(Body):
 
     users: int
     loss_sum: float
-    change: np.ndarray  # float32 (warm, d): Σ_u (E_u − E)
+    change: np.ndarray  # (warm, d): Σ_u (E_u − E), divided by scale
     touches: np.ndarray | None = None  # int64 (warm,): users that touched each row
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -135,8 +137,8 @@ class EvaluateRequest(OfTraining):
 
     split: str
     scorer: str  # head, content-profile or random
-    cold: np.ndarray | None = None  # float32 (cold, d) or, for the content profile, (cold, c)
-    warm: np.ndarray | None = None  # float32 (warm, c), content profile only
+    cold: np.ndarray | None = None  # (cold, d) or, for the content profile, (cold, c)
+    warm: np.ndarray | None = None  # (warm, c), content profile only
 
     SCORERS: ClassVar[tuple[str, ...]] = ("head", "content-profile", "random")
 
@@ -151,12 +153,26 @@ class EvaluateAnswer(Body):
 
 
 @dataclass(frozen=True, config=_STRICT)
+class CountRequest(Body):
+    """Asks how many users have interacted with each cold item of the test split."""
+
+    catalogue: str
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CountAnswer(Body):
+    """Counts of users, never who they are."""
+
+    users: np.ndarray  # int64 (cold,)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class RecommendRequest(OfTraining):
     """New items to be ranked for every user; the lists stay on the node."""
 
     top: int
     rows: np.ndarray  # int64 (cold,): places of the cold items in the catalogue
-    cold: np.ndarray  # float32 (cold, d)
+    cold: np.ndarray  # (cold, d)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -164,6 +180,28 @@ class RecommendAnswer(Body):
     """How many users were served."""
 
     users: int
+
+
+def for_wire(table: np.ndarray, settings: TrainingSettings) -> np.ndarray:
+    """A table as it travels, in the dtype of ``wire_dtype``.
+
+    Raises
+    ------
+    SnowdropError
+        If a value does not fit.
+    """
+    packed = table.astype(settings.wire_dtype, copy=False)
+    if not np.isfinite(packed).all():
+        raise SnowdropError(f"a table holds NaN, Inf or what wire_dtype = {packed.dtype} cannot")
+    return packed
+
+
+def for_wire_scaled(table: np.ndarray, settings: TrainingSettings) -> tuple[np.ndarray, float]:
+    """A table of any magnitude as it travels, and what it must be multiplied by on arrival."""
+    if settings.wire_dtype == "float32":
+        return table, 1.0
+    scale = float(np.abs(table).max(initial=0.0)) or 1.0
+    return for_wire(table / scale, settings), scale
 
 
 def status_record(status: str) -> RecordDict:

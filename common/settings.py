@@ -58,6 +58,9 @@ class TrainingSettings(BaseModel):
     laplace_scale: float = Field(
         0.0, ge=0, description="scale of the Laplace noise on every entry of a user's change"
     )
+    wire_dtype: Literal["float32", "float16"] = Field(
+        "float32", description="numbers of the tables in messages; float16 halves the traffic"
+    )
     keep_rounds: int = Field(3, ge=2, description="last rounds whose state server and nodes keep")
     seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
 
@@ -76,6 +79,9 @@ class RunSettings(TrainingSettings):
     """All settings of a run."""
 
     preset: Literal["default", "paper"] = Field("default", description="set of defaults")
+    mode: Literal["train", "publish"] = Field(
+        "train", description="train, or only send out embeddings of new items to be recommended"
+    )
     data: str = Field(DEMO, description="data folder, or 'demo' for generated demo data")
     run_dir: str = Field("", description="where results go; empty: ~/.snowdrop/runs/<run>-<data>")
     resume: bool = Field(False, description="go on from the newest whole checkpoint in run_dir")
@@ -86,8 +92,23 @@ class RunSettings(TrainingSettings):
     nodes: Count = Field(2, description="nodes to wait for before the first round")
     nodes_timeout: Positive = Field(120.0, description="seconds to wait for them")
     round_timeout: Positive = Field(600.0, description="seconds that nodes have for an answer")
+    max_update_norm: float = Field(
+        0.0,
+        ge=0,
+        description="L2 bound on a node's change for each of its users; 0: none. A node above it "
+        "is refused",
+    )
+    max_node_users: int = Field(
+        0, ge=0, description="most users that a node may claim; 0: any number"
+    )
     round_retries: int = Field(2, ge=0, description="repeats of a round without a usable answer")
     baselines: bool = Field(True, description="measure the content profile and random ranking too")
+    warm_after: int = Field(
+        0,
+        ge=0,
+        description="users over all nodes after whose interactions a new item gets a row of its "
+        "own when training goes on; 0: only where items.csv says warm",
+    )
     top: Count = Field(20, description="new items that a node keeps for each user at the end")
 
     encoder: str = Field(
@@ -177,6 +198,8 @@ class RunSettings(TrainingSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.laplace_scale and self.warm_after:
+            raise ValueError("warm_after needs laplace_scale = 0: counts of users carry no noise")
         if self.noise_scale * self.noise_max >= 1:
             raise ValueError("noise_scale · noise_max must be below 1 (equation 6)")
         if self.noise_min > self.noise_max:
@@ -277,6 +300,11 @@ class NodeSettings(BaseModel):
         None, description="a simulation derives the secret from it; a deployed node makes its own"
     )
 
+    @property
+    def simulated(self) -> bool:
+        """Whether the interactions are a share of a data folder, held-out ones included."""
+        return self.interactions is None
+
     @classmethod
     def parse(cls, node_config: Mapping[str, Any], run: RunSettings) -> Self:
         """From Flower's node configuration: ``partition-id`` in a simulation, else files.
@@ -304,6 +332,22 @@ class NodeSettings(BaseModel):
             partitions=int(node_config["num-partitions"]),
             secret_seed=run.seed,
         )
+
+
+OPERATION = (
+    "mode",
+    "data",
+    "run_dir",
+    "resume",
+    "server_device",
+    "nodes",
+    "nodes_timeout",
+    "round_timeout",
+    "top",
+    "encode_batch",
+    "encode_cache",
+)
+"""Settings of a run, not of what is trained: publishing takes all others from the training."""
 
 
 def explain(error: ValidationError) -> str:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from common.errors import SnowdropError
-from common.messages import EvaluateAnswer, TrainAnswer
+from common.messages import CountAnswer, EvaluateAnswer, TrainAnswer
+from common.settings import RunSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,23 +21,34 @@ class Averaged:
     loss: float
 
 
-def check(answer: TrainAnswer, shape: tuple[int, int], with_touches: bool) -> None:
+def check(answer: TrainAnswer, shape: tuple[int, int], settings: RunSettings) -> None:
     """Refuse an answer that cannot be averaged.
 
     Raises
     ------
     SnowdropError
-        On a wrong shape or type, NaN or Inf, or counts that cannot be.
+        On a wrong shape or type, NaN or Inf, a norm above ``max_update_norm`` for each user, or
+        counts that cannot be.
     """
     if answer.change.shape != shape:
         raise SnowdropError(f"its change has shape {answer.change.shape}, expected {shape}")
-    if answer.change.dtype != np.float32 or not np.isfinite(answer.change).all():
-        raise SnowdropError("its change holds NaN, Inf or no float32")
+    if answer.change.dtype != settings.wire_dtype or not np.isfinite(answer.change).all():
+        raise SnowdropError(f"its change holds NaN, Inf or no {settings.wire_dtype}")
     if answer.users < 0 or (answer.users == 0 and answer.change.any()):
         raise SnowdropError(f"it claims {answer.users} users")
-    if not np.isfinite(answer.loss_sum):
-        raise SnowdropError("its loss is NaN or Inf")
-    if with_touches:
+    if 0 < settings.max_node_users < answer.users:
+        raise SnowdropError(
+            f"it claims {answer.users} users, above max_node_users = {settings.max_node_users}"
+        )
+    if not (np.isfinite(answer.loss_sum) and np.isfinite(answer.scale)):
+        raise SnowdropError("its loss or scale is NaN or Inf")
+    norm = abs(answer.scale) * float(np.linalg.norm(answer.change.astype(np.float64)))
+    if settings.max_update_norm and not norm <= settings.max_update_norm * answer.users:
+        raise SnowdropError(
+            f"its change has norm {norm:.3g} for {answer.users} users, above max_update_norm = "
+            f"{settings.max_update_norm:g} a user"
+        )
+    if settings.average == "touches":
         touches = answer.touches
         if touches is None or touches.shape != shape[:1] or touches.dtype.kind != "i":
             raise SnowdropError("its counts of touched rows are missing or misshapen")
@@ -60,6 +72,19 @@ def check_metrics(answer: EvaluateAnswer, names: Sequence[str]) -> None:
         raise SnowdropError("its sums of metrics cannot be")
 
 
+def check_counts(answer: CountAnswer, rows: int) -> np.ndarray:
+    """The counts of an answer, int64 (rows,); what cannot be is refused.
+
+    Raises
+    ------
+    SnowdropError
+    """
+    users = answer.users
+    if users.shape != (rows,) or users.dtype != np.int64 or users.min(initial=0) < 0:
+        raise SnowdropError("its counts of users are misshapen or negative")
+    return users
+
+
 def average(answers: Sequence[TrainAnswer], by: str) -> Averaged:
     """Mean change of the item table over users (algorithm 1, line 7).
 
@@ -77,7 +102,7 @@ def average(answers: Sequence[TrainAnswer], by: str) -> Averaged:
     total = np.zeros(answers[0].change.shape, np.float64)
     touched = np.zeros(len(total), np.int64)
     for answer in answers:
-        total += answer.change
+        total += answer.change.astype(np.float64) * answer.scale
         if by == "touches" and answer.touches is not None:
             touched += answer.touches
     divisor = np.maximum(touched, 1)[:, None] if by == "touches" else users

@@ -7,18 +7,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common import demo
-from common.catalogue import COLD_SPLITS, Catalogue, read_catalogue
+from common import demo, messages
+from common.catalogue import SPLITS, Catalogue, read_catalogue
 from common.errors import SnowdropError
-from common.settings import DEMO, RunSettings
+from common.settings import DEMO, OPERATION, RunSettings
+from server_app.aggregation import check_counts
 from server_app.checkpoint import Checkpoints
 from server_app.modality import encode, pick_device
+from server_app.nodes import Nodes
 from server_app.report import RunFolder, result_table
-from server_app.strategy import ColdStart, timings
-from server_app.training import Training
+from server_app.strategy import ColdStart, timings, traffic
+from server_app.training import Training, former_index
 
 log = logging.getLogger("snowdrop")
 app = ServerApp()
@@ -57,6 +60,8 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
     SnowdropError
         With one sentence that says what is wrong and what would be right.
     """
+    if settings.mode == "publish":
+        return publish(grid, settings)
     started = time.perf_counter()
     device = pick_device(settings.server_device)
     catalogue = load_catalogue(settings)
@@ -64,12 +69,19 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
     checkpoints = Checkpoints(folder.path / "checkpoint")
     try:
         log.info("results go to %s", folder.path)
-        folder.write_settings(settings)
+        state = _newest_or_clear(checkpoints, settings)
+        if state:
+            catalogue = catalogue.grown_from(former_index(state))
+            if settings.warm_after:
+                catalogue = _warm_enough(grid, catalogue, settings)
         features = encode(catalogue.texts, settings, device)
         encode_seconds = time.perf_counter() - started
         training = Training.begin(settings, catalogue.index(), features, device)
-        _resume_or_clear(training, checkpoints, settings)
-        strategy = ColdStart(settings, catalogue.index(), training, checkpoints, folder, device)
+        if state:
+            training.restore(state)
+            log.info("going on after round %d", training.round)
+        folder.write_settings(settings)
+        strategy = ColdStart(settings, training, checkpoints, folder, device)
         strategy.start(grid)
         results = strategy.finish()
         described = strategy.describe()
@@ -79,18 +91,10 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
             "method": method_name(settings),
             "training": training.id,
             "generated_data": settings.data == DEMO,
-            "dataset": {
-                "users": sum(d.users for d in described),
-                "users_without_warm": sum(d.users_without_warm for d in described),
-                "items": {split: len(rows) for split, rows in training.rows.items()},
-                "interactions": {
-                    split: sum(getattr(d, split) for d in described)
-                    for split in ("warm", *COLD_SPLITS)
-                },
-                "unknown_interactions": sum(d.unknown for d in described),
-            },
+            "dataset": _dataset(training, described),
             **results,
             "failed_answers": strategy.nodes.failed,
+            "wire": {"dtype": settings.wire_dtype, **traffic(training.history)},
             "timing": {
                 "encode_seconds": encode_seconds,
                 **timings(training.history),
@@ -103,12 +107,24 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
             },
         }
         folder.write_summary(summary)
-        for line in result_table(summary).splitlines():
-            log.info("%s", line)
+        if "test" in summary:
+            for line in result_table(summary).splitlines():
+                log.info("%s", line)
         log.info("results are in %s", folder.path)
         return summary
     finally:
         checkpoints.close()
+
+
+def _dataset(training: Training, described: list[messages.DescribeAnswer]) -> dict[str, Any]:
+    """The ``dataset`` part of ``summary.json``: counts alone."""
+    return {
+        "users": sum(d.users for d in described),
+        "users_without_warm": sum(d.users_without_warm for d in described),
+        "items": {split: len(rows) for split, rows in training.rows.items()},
+        "interactions": {split: sum(getattr(d, split) for d in described) for split in SPLITS},
+        "unknown_interactions": sum(d.unknown for d in described),
+    }
 
 
 def method_name(settings: RunSettings) -> str:
@@ -141,16 +157,64 @@ def load_catalogue(settings: RunSettings) -> Catalogue:
     return read_catalogue(folder, settings.seed)
 
 
-def _resume_or_clear(training: Training, checkpoints: Checkpoints, settings: RunSettings) -> None:
+def publish(grid: Grid, settings: RunSettings) -> dict[str, Any]:
+    """Recommend the cold items of today's catalogue with the best round of a training.
+
+    Parameters
+    ----------
+    grid : Grid
+    settings : RunSettings
+        ``run_dir`` names the training, which tells all settings but those of `OPERATION`.
+
+    Returns
+    -------
+    dict
+        What ``published.json`` holds.
+
+    Raises
+    ------
+    SnowdropError
+        If there is no training, no new item, or no node.
+    """
+    folder = RunFolder(Path(settings.run_dir))
+    state = Checkpoints(folder.path / "checkpoint", exclusive=False).best()
+    if state is None:
+        raise SnowdropError(f"{folder.path} has no training to publish from; train first")
+    settings = RunSettings(**(state["settings"] | settings.model_dump(include=set(OPERATION))))
+    device = pick_device(settings.server_device)
+    catalogue = load_catalogue(settings).grown_from(former_index(state))
+    features = encode(catalogue.texts, settings, device)
+    training = Training.begin(settings, catalogue.index(), features, device)
+    training.restore(state)
+    checkpoints = Checkpoints(folder.path / "checkpoint", exclusive=False)
+    published = ColdStart(settings, training, checkpoints, folder, device).publish(grid)
+    folder.write_published(published)
+    return published
+
+
+def _newest_or_clear(checkpoints: Checkpoints, settings: RunSettings) -> dict[str, Any] | None:
     if not settings.resume:
         checkpoints.clear()
-        return
+        return None
     state = checkpoints.newest()
     if state is None:
-        log.warning("there is no whole checkpoint in %s: starting anew", checkpoints.folder)
-        return
-    training.restore(state)
-    log.info("going on after round %d", training.round)
+        log.info("there is no checkpoint in %s: starting anew", checkpoints.folder)
+    return state
+
+
+def _warm_enough(grid: Grid, catalogue: Catalogue, settings: RunSettings) -> Catalogue:
+    """The catalogue, with the test items warm that ``warm_after`` users have interacted with."""
+    nodes = Nodes(grid, catalogue.index(), settings.round_timeout)
+    nodes.wait(settings.nodes, settings.nodes_timeout)
+    rows = catalogue.rows("test")
+    request = messages.CountRequest(catalogue.version).to_record()
+    users = np.zeros(len(rows), np.int64)
+    for node, answer in nodes.ask(messages.QUERY_COUNT, request, messages.CountAnswer):
+        try:
+            users += check_counts(answer, len(rows))
+        except SnowdropError as error:
+            nodes.refuse(node, messages.QUERY_COUNT, error)
+    return catalogue.with_warm(rows[users >= settings.warm_after])
 
 
 def _log_to_stdout() -> None:

@@ -23,6 +23,8 @@ class Checkpoints:
     ----------
     folder : Path
         Made where it is missing.
+    exclusive : bool
+        False for a run that only reads.
 
     Raises
     ------
@@ -30,8 +32,11 @@ class Checkpoints:
         If another run holds the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, exclusive: bool = True) -> None:
         self.folder = folder
+        self._lock: int | None = None
+        if not exclusive:
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
@@ -47,7 +52,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Release the folder."""
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def rounds(self) -> list[int]:
         """Rounds with a checkpoint, ascending."""
@@ -82,6 +88,17 @@ class Checkpoints:
             except SnowdropError as error:
                 log.warning("%s; going back to the checkpoint before it", error)
         return None
+
+    def best(self) -> dict[str, Any] | None:
+        """The checkpoint of the best validated round, or else the newest whole one."""
+        newest = self.newest()
+        if newest is None or newest["best_round"] in (0, newest["round"]):
+            return newest
+        try:
+            return self.load(newest["best_round"])
+        except SnowdropError as error:
+            log.warning("%s; taking the newest checkpoint in place of the best", error)
+            return newest
 
     def clear(self) -> None:
         """Forget every checkpoint: a new training begins."""

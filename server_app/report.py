@@ -29,6 +29,8 @@ ROUND_COLUMNS = (
     "generator_seconds",
     "evaluate_seconds",
     "seconds",
+    "node_bytes_down",
+    "node_bytes_up",
 )
 
 
@@ -59,6 +61,10 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """``summary.json``: the results, fractions and seconds."""
         write_atomic(self.path / "summary.json", json.dumps(summary, indent=2).encode())
+
+    def write_published(self, published: Mapping[str, Any]) -> None:
+        """``published.json``: what the last publishing came to, as counts."""
+        write_atomic(self.path / "published.json", json.dumps(published, indent=2).encode())
 
     def plot_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """``metrics.png``: validation metrics and losses over rounds."""

@@ -9,19 +9,20 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from common import messages
-from common.catalogue import COLD_SPLITS, ItemIndex
+from common.catalogue import COLD_SPLITS
 from common.errors import SnowdropError
 from common.metrics import metric_names
 from common.settings import KS, RunSettings
 from server_app import aggregation
 from server_app.checkpoint import Checkpoints
-from server_app.nodes import Nodes
+from server_app.nodes import Nodes, Traffic
 from server_app.report import RunFolder
 from server_app.training import Training, make_generator
 
@@ -36,7 +37,6 @@ class ColdStart(Strategy):
     Parameters
     ----------
     settings : RunSettings
-    index : ItemIndex
     training : Training
         New, or restored from a checkpoint.
     checkpoints : Checkpoints
@@ -47,13 +47,12 @@ class ColdStart(Strategy):
     def __init__(
         self,
         settings: RunSettings,
-        index: ItemIndex,
         training: Training,
         checkpoints: Checkpoints,
         folder: RunFolder,
         device: torch.device,
     ) -> None:
-        self.settings, self.index, self.training = settings, index, training
+        self.settings, self.index, self.training = settings, training.index, training
         self.checkpoints, self.folder, self.device = checkpoints, folder, device
         self._packed = messages.pack_settings(settings.training())
         self.nodes: Nodes
@@ -107,6 +106,7 @@ class ColdStart(Strategy):
         training, settings = self.training, self.settings
         started = time.perf_counter()
         failed_before = self.nodes.failed
+        self.nodes.traffic = Traffic()
         averaged = self._train_on_nodes(number)
         training.table = self._stepped(averaged)
         if not torch.isfinite(training.table).all():
@@ -119,6 +119,8 @@ class ColdStart(Strategy):
             "users": averaged.users,
             "loss": averaged.loss,
             "train_seconds": time.perf_counter() - started,
+            "node_bytes_down": self.nodes.traffic.down_per_node,
+            "node_bytes_up": self.nodes.traffic.up_per_node,
         }
         validating = number % settings.evaluate_every == 0 or number == settings.rounds
         due = number % settings.generator_every == 0
@@ -171,8 +173,10 @@ class ColdStart(Strategy):
             round=number,
             best_round=self.training.best_round,
             settings=self._packed,
-            table=self.training.table.numpy(),
-            mapped=self.training.cold_table("warm").numpy() if self.settings.item_pull else None,
+            table=self._packed_table(self.training.table),
+            mapped=self._packed_table(self.training.cold_table("warm"))
+            if self.settings.item_pull
+            else None,
         )
 
     def _ask_to_train(self, number: int) -> list[tuple[int, messages.TrainAnswer]]:
@@ -186,7 +190,7 @@ class ColdStart(Strategy):
         rows, columns = self.training.table.shape
         for node, answer in answers:
             try:
-                aggregation.check(answer, (rows, columns), self.settings.average == "touches")
+                aggregation.check(answer, (rows, columns), self.settings)
                 usable.append(answer)
             except SnowdropError as error:
                 self.nodes.refuse(node, messages.TRAIN, error)
@@ -220,8 +224,8 @@ class ColdStart(Strategy):
             settings=self._packed,
             split=split,
             scorer=scorer,
-            cold=None if cold is None else cold.numpy(),
-            warm=None if warm is None else warm.numpy(),
+            cold=None if cold is None else self._packed_table(cold),
+            warm=None if warm is None else self._packed_table(warm),
         )
         answers = self.nodes.ask(messages.EVALUATE, request.to_record(), messages.EvaluateAnswer)
         totals = dict.fromkeys(metric_names(KS), 0.0)
@@ -256,9 +260,12 @@ class ColdStart(Strategy):
         tested_users = 0
         for split in splits:
             results[split], tested_users = self.measure(split)
+        if "test" not in splits:
+            log.warning("no test item is cold: there is nothing to test")
+            tested_users = 0
         results["baselines"] = self._baselines(splits) if settings.baselines else {}
         results["tested_users"] = tested_users
-        results["recommended_users"] = self._recommend()
+        results["recommended_users"], _ = self._recommend()
         return results
 
     def _baselines(self, splits: list[str]) -> dict[str, dict[str, Metrics]]:
@@ -280,21 +287,54 @@ class ColdStart(Strategy):
                 }
         return baselines
 
-    def _recommend(self) -> int:
+    def _recommend(self) -> tuple[int, int]:
+        """Users served with new items, and nodes that served them."""
         training = self.training
-        tables = [(training.rows[s], training.cold_table(s)) for s in COLD_SPLITS]
+        rows = np.concatenate([training.rows[split] for split in COLD_SPLITS])
+        if not len(rows):
+            return 0, 0
         request = messages.RecommendRequest(
             catalogue=self.index.version,
             training=training.id,
             round=training.round,
             settings=self._packed,
             top=self.settings.top,
-            rows=torch.cat([torch.from_numpy(rows) for rows, _ in tables]).numpy(),
-            cold=torch.cat([table for _, table in tables]).numpy(),
+            rows=rows,
+            cold=self._packed_table(torch.cat([training.cold_table(s) for s in COLD_SPLITS])),
         )
         kind = messages.QUERY_RECOMMEND
         answers = self.nodes.ask(kind, request.to_record(), messages.RecommendAnswer)
-        return sum(answer.users for _, answer in answers)
+        return sum(answer.users for _, answer in answers), len(answers)
+
+    def publish(self, grid: Grid) -> dict[str, int]:
+        """Send embeddings of all cold items to the nodes that are there, to be recommended.
+
+        Returns
+        -------
+        dict
+            Counts of items, users and nodes, and the round whose state was used.
+
+        Raises
+        ------
+        SnowdropError
+            If no item is cold, or no node served anybody.
+        """
+        training, settings = self.training, self.settings
+        items = sum(len(training.rows[split]) for split in COLD_SPLITS)
+        if not items:
+            raise SnowdropError("every item is warm: there is no new item to publish")
+        self.nodes = Nodes(grid, self.index, settings.round_timeout)
+        self.nodes.wait(settings.nodes, settings.nodes_timeout, at_least=1)
+        if not training.fitted_round:
+            training.fit(training.generator)
+        users, nodes = self._recommend()
+        if not nodes:
+            raise SnowdropError("no node took the new items; the warnings above say why")
+        log.info("%d new items are recommended to %d users on %d nodes", items, users, nodes)
+        return {"items": items, "users": users, "nodes": nodes, "round": training.round}
+
+    def _packed_table(self, table: torch.Tensor) -> np.ndarray:
+        return messages.for_wire(table.numpy(), self.settings)
 
     def describe(self) -> list[messages.DescribeAnswer]:
         """Every node's counts."""
@@ -357,6 +397,16 @@ def timings(history: list[dict[str, Any]]) -> dict[str, float | None]:
     return {
         name: statistics.median(values) if (values := [r[c] for r in history if c in r]) else None
         for name, c in columns.items()
+    }
+
+
+def traffic(history: list[dict[str, Any]]) -> dict[str, int]:
+    """Bytes of a training round to and from a node, the median round."""
+    columns = {"bytes_down_per_node_and_round": "node_bytes_down",
+               "bytes_up_per_node_and_round": "node_bytes_up"}  # fmt: skip
+    return {
+        name: int(statistics.median(row[column] for row in history)) if history else 0
+        for name, column in columns.items()
     }
 
 

@@ -1,5 +1,6 @@
 """The server's side of one training: item table, generator, features, and what has happened."""
 
+import logging
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from common.settings import RunSettings
 from server_app.features import FeatureTransform
 from server_app.generators import GENERATORS, Generator
 
+log = logging.getLogger("snowdrop")
+
 SNAPSHOT_ITEMS = 1_000
 """Items of each kind whose embeddings are kept for the plots."""
 
@@ -24,7 +27,7 @@ class Training:
     """One learning history, from its first round on, however often it is resumed."""
 
     id: str
-    catalogue: str
+    index: ItemIndex
     settings: RunSettings
     features: Tensor  # float32 (items, c), in catalogue order
     transform: FeatureTransform
@@ -55,57 +58,79 @@ class Training:
         rows = {split: index.rows(split) for split in ("warm", "validation", "test")}
         transform = FeatureTransform.fit(features[rows["warm"]], settings)
         everything = torch.from_numpy(features)
-        if settings.table_start == "features":
-            table = transform.embeddings(everything[rows["warm"]])
-        else:
-            draw = torch.Generator().manual_seed(settings.seed)
-            table = torch.randn(len(rows["warm"]), settings.dim, generator=draw)
-        return cls(
+        training = cls(
             id=secrets.token_hex(16),
-            catalogue=index.version,
+            index=index,
             settings=settings,
             features=everything,
             transform=transform,
-            table=table,
+            table=torch.empty(0, settings.dim),
             generator=make_generator(settings.generator, transform, settings, device),
             rows=rows,
         )
+        training.table = training._own_start()
+        return training
+
+    def _own_start(self) -> Tensor:
+        """The item table before anybody has trained it, float32 (warm, d)."""
+        if self.settings.table_start == "features":
+            return self._own_embeddings("warm")
+        draw = torch.Generator().manual_seed(self.settings.seed)
+        return torch.randn(len(self.rows["warm"]), self.settings.dim, generator=draw)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave, from a checkpoint of the same catalogue and shape.
+        """Take over what `state` gave, from a checkpoint of the same or a smaller catalogue.
+
+        An item that has become warm since starts from the embedding that the generator makes of
+        it; the best round is then sought anew, since other items are ranked.
 
         Raises
         ------
         SnowdropError
-            If the checkpoint is of another catalogue, or its table of another shape.
+            If the checkpoint was made with other settings, or is of other items.
         """
-        if state["catalogue"] != self.catalogue:
-            raise SnowdropError(
-                "the checkpoint is of a catalogue with other items or another split; give the "
-                "same data, or another run_dir"
-            )
-        if state["table"].shape != self.table.shape:
-            raise SnowdropError(
-                f"the checkpoint's item table is {tuple(state['table'].shape)}, these settings "
-                f"make one of {tuple(self.table.shape)}; resume with the settings it began with"
-            )
-        for name, value in state["identity"].items():
-            if getattr(self.settings, name) != value:
+        began = state["settings"]
+        for name in _IDENTITY:
+            if getattr(self.settings, name) != began[name]:
                 raise SnowdropError(
-                    f"the checkpoint was made with {name} = {value!r}, these settings say "
+                    f"the checkpoint was made with {name} = {began[name]!r}, these settings say "
                     f"{getattr(self.settings, name)!r}; resume with the settings it began with"
                 )
         self.transform = FeatureTransform(**state["transform"])
         self.generator.load_state_dict(state["generator"])
         for name in _PLAIN_FIELDS:
             setattr(self, name, state[name])
+        former = former_index(state)
+        if former.version != self.index.version:
+            self._grow(former)
+
+    def _grow(self, former: ItemIndex) -> None:
+        row_of = {item: row for row, item in enumerate(former.ids_of("warm"))}
+        rows = torch.tensor([row_of.get(item, -1) for item in self.index.ids_of("warm")])
+        known = rows >= 0
+        if 2 * int(known.sum()) < len(row_of):
+            raise SnowdropError(
+                f"of the {len(row_of)} warm items of the checkpoint, the catalogue has only "
+                f"{int(known.sum())} as warm: it is another one; give the same data, or another "
+                "run_dir"
+            )
+        former_table = self.table
+        self.table = self.cold_table("warm") if self.fitted_round else self._own_start()
+        self.table[known] = former_table[rows[known]]
+        self.best_round, self.best_recall = 0, -1.0
+        log.info(
+            "the catalogue has changed: %d items have become warm, %d are cold",
+            int((~known).sum()),
+            len(self.index.ids) - len(rows),
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs."""
         plain = {name: getattr(self, name) for name in _PLAIN_FIELDS}
         return plain | {
-            "catalogue": self.catalogue,
-            "identity": {name: getattr(self.settings, name) for name in _IDENTITY},
+            "ids": list(self.index.ids),
+            "splits": list(self.index.splits),
+            "settings": self.settings.model_dump(mode="json"),
             "transform": self.transform.state(),
             "generator": self.generator.state_dict(),
         }
@@ -144,6 +169,7 @@ class Training:
 
 
 _IDENTITY = (
+    "dim",
     "encoder",
     "pooling",
     "max_tokens",
@@ -172,6 +198,11 @@ _PLAIN_FIELDS = (
     "history",
     "snapshots",
 )
+
+
+def former_index(state: dict[str, Any]) -> ItemIndex:
+    """The catalogue that a checkpoint was made with."""
+    return ItemIndex(tuple(state["ids"]), tuple(state["splits"]))
 
 
 def make_generator(

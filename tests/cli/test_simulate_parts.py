@@ -63,6 +63,13 @@ def test_data_that_is_whole_is_used_as_it_is(
     assert check_data(RunSettings()) == "demo"
 
 
+def test_a_split_without_a_test_item_is_refused(tmp_path: Path) -> None:
+    folder = data_folder(tmp_path / "data", "u,a\n")
+    (folder / "items.csv").write_text("item_id,title,split\na,Apple,warm\nb,Bread,validation\n")
+    with pytest.raises(SnowdropError, match="leaves no cold test item"):
+        checked(folder, tmp_path)
+
+
 def test_a_missing_data_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SnowdropError, match="does not exist"):
         checked(tmp_path / "nowhere", tmp_path)

@@ -168,7 +168,7 @@ def test_another_version_is_asked_for(federation: Federation) -> None:
             {"users", "users_without_warm", "warm", "validation", "test", "unknown", "peak_rss_mb"},
             set(),
         ),
-        ("train", {"users", "loss_sum"}, {"change", "touches"}),
+        ("train", {"users", "loss_sum", "scale"}, {"change", "touches"}),
         ("head", {"users", "names", "sums"}, set()),
         ("content-profile", {"users", "names", "sums"}, set()),
         ("random", {"users", "names", "sums"}, set()),
@@ -187,7 +187,7 @@ def test_only_what_is_documented_leaves_a_node(
 
 def test_touches_leave_only_where_they_average(tmp_path: Path) -> None:
     federation = Federation(tmp_path, average="users").announce()
-    assert fields_of(federation.train(1)) == ({"users", "loss_sum"}, {"change"})
+    assert fields_of(federation.train(1)) == ({"users", "loss_sum", "scale"}, {"change"})
 
 
 def test_the_counts_are_those_of_the_file(federation: Federation) -> None:
@@ -370,7 +370,7 @@ def test_a_new_training_starts_fresh(tmp_path: Path) -> None:
     )
     reply = federation.send(messages.TRAIN, other)
     assert everything_in(reply) == everything_in(first)
-    assert [p.name for p in (federation.state_dir() / "trainings").iterdir()] == ["cd" * 8]
+    assert (federation.state_dir() / "trainings" / ("cd" * 8)).is_dir()
 
 
 def test_demo_data_needs_no_files(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -131,10 +132,19 @@ def test_prune_keeps_the_last_rounds_and_the_best(
     store: StateStore, keep: int, best: int, kept: list[int]
 ) -> None:
     fill(store, 1, 2, 3, 4, 5)
-    fill(store, 8, training=OTHER)
     store.prune(TRAINING, keep, best)
     assert store.rounds(TRAINING) == kept
-    assert [path.name for path in (store.folder / "trainings").iterdir()] == [TRAINING]
+
+
+def test_prune_keeps_two_other_trainings(store: StateStore) -> None:
+    others = [f"{number:016x}" for number in range(4)]
+    for age, training in enumerate(reversed(others)):
+        fill(store, 1, training=training)
+        os.utime(store.folder / "trainings" / training, (1e9 + age, 1e9 + age))
+    fill(store, 1)
+    store.prune(TRAINING, 1, 0)
+    names = {path.name for path in (store.folder / "trainings").iterdir()}
+    assert names == {TRAINING, *others[:2]}
 
 
 @pytest.mark.parametrize("training", ["../../etc", "", "AB" * 8, "ab", "ab" * 8 + "/x"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import SnowdropError
 from common.messages import TrainAnswer
+from common.settings import RunSettings
 from server_app.aggregation import average, check
 
 ITEMS, DIM = 5, 3
@@ -66,11 +67,13 @@ def test_no_users_cannot_be_averaged() -> None:
 
 
 def test_a_good_answer_passes() -> None:
-    check(good_answer(), (ITEMS, DIM), with_touches=True)
+    check(good_answer(), (ITEMS, DIM), RunSettings())
 
 
 def test_touches_are_only_needed_where_they_are_used() -> None:
-    check(dataclasses.replace(good_answer(), touches=None), (ITEMS, DIM), with_touches=False)
+    check(
+        dataclasses.replace(good_answer(), touches=None), (ITEMS, DIM), RunSettings(average="users")
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,4 +97,4 @@ def test_touches_are_only_needed_where_they_are_used() -> None:
 )
 def test_check_refuses(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SnowdropError, match=sentence):
-        check(dataclasses.replace(good_answer(), **changed), (ITEMS, DIM), with_touches=True)
+        check(dataclasses.replace(good_answer(), **changed), (ITEMS, DIM), RunSettings())

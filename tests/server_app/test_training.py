@@ -62,8 +62,7 @@ def test_restore_takes_over_all_of_a_state(generator: str) -> None:
 @pytest.mark.parametrize(
     ("other", "sentence"),
     [
-        ({"items": 61}, "another split; give the same data"),
-        ({"dim": 5}, r"item table is \(36, 6\), these settings make one of \(36, 5\)"),
+        ({"dim": 5}, r"made with dim = 6, these settings say 5"),
     ],
 )
 def test_restore_refuses_what_does_not_fit(other: dict[str, int], sentence: str) -> None:
