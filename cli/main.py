@@ -8,6 +8,7 @@ import typer
 
 from cli.prepare import app as prepare_app
 from cli.recommend import recommend
+from cli.report import report
 from cli.settings import settings
 from cli.simulate import simulate
 from common.errors import SnowdropError
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.add_typer(prepare_app, name="prepare")
 app.command()(simulate)
 app.command()(recommend)
+app.command()(report)
 app.command()(settings)
 
 
