@@ -11,10 +11,23 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 WIDTH = 420
+LETTERS = 25
 COLOURS = 6
 """Series that get a colour of their own; more are drawn in grey."""
 
 Format = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How numbers are written on an axis, and as single values."""
+
+    tick: Format
+    value: Format
+
+
+PER_CENT = Unit(lambda value: f"{100 * value:.3g} %", lambda value: f"{100 * value:.1f} %")
+"""Of fractions."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +114,9 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [0.0 if k == 0 else k * step for k in range(first, last + 1)]
 
 
-def percent(value: float) -> str:
-    """A fraction in per cent, as short as an axis wants it."""
-    return f"{100 * value:.3g} %"
+def cut(label: str) -> str:
+    """A label that fits beside a chart."""
+    return label if len(label) <= LETTERS else label[: LETTERS - 1] + "…"
 
 
 def line_chart(
@@ -111,7 +124,7 @@ def line_chart(
     series: Sequence[Series],
     x_label: str,
     y_label: str,
-    form: Format = percent,
+    unit: Unit = PER_CENT,
     x_names: Sequence[str] | None = None,
     x_form: Format = lambda x: f"{x:g}",
 ) -> Markup:
@@ -124,14 +137,15 @@ def line_chart(
     series : Sequence[Series]
         At least one, with at least one point.
     x_label, y_label : str
-    form, x_form : Format
-        How a value of either axis is written.
+    unit : Unit
+    x_form : Format
+        How a place on the axis is written.
     x_names : Sequence[str], optional
         Names of the places 0, 1, … of a chart whose x is a group.
     """
     named = [line for line in series if line.points]
-    longest = max(len(line.label) for line in named)
-    right = min(150.0, 22 + 6.6 * longest)
+    longest = max(len(cut(line.label)) for line in named)
+    right = min(170.0, 22 + 6.8 * longest)
     left, top, bottom, height = 48.0, 30.0, 46.0, 276.0
     canvas = _Canvas(WIDTH, height)
     xs = [x for line in named for x, _ in line.points]
@@ -160,7 +174,7 @@ def line_chart(
     _axis_title(canvas, y_label)
     for tick in ticks(y0, y1):
         canvas.line(left, py(tick), WIDTH - right, py(tick), "zero" if tick == 0 else "grid")
-        canvas.text(left - 7, py(tick) + 4, form(tick), "tick end")
+        canvas.text(left - 7, py(tick) + 4, unit.tick(tick), "tick end")
     places = list(range(len(x_names))) if x_names else _whole_ticks(x0, x1)
     for place in places:
         name = x_names[int(place)] if x_names else x_form(place)
@@ -178,23 +192,24 @@ def line_chart(
         if line.spread:
             for (x, _), (_, value), spread in zip(points, line.points, line.spread, strict=True):
                 canvas.line(x, py(value - spread), x, py(value + spread), "whisker")
-        if not line.dashed and len(points) <= 60:
+        if not line.dashed:
+            quiet = len(points) > 24
             for (x, y), (at, value) in zip(points, line.points, strict=True):
-                place = x_names[int(at)] if x_names else f"{x_label} {x_form(at)}"
-                tip = f"{line.label} · {place}: {form(value)}"
-                canvas.add(_marker(line.colour, x, y, tip))
+                where = x_names[int(at)] if x_names else f"{x_label} {x_form(at)}"
+                tip = f"{line.label} · {where}: {unit.value(value)}"
+                canvas.add(_marker(line.colour, x, y, tip, quiet=quiet))
         x_end, y_end = points[-1]
         if line.colour is not None:
             y_text = ends[k]
             if abs(y_text - y_end) > 3:
                 canvas.line(x_end + 5, y_end, WIDTH - right + 10, y_text, "leader")
-            canvas.text(WIDTH - right + 13, y_text + 4, line.label, "name")
+            canvas.text(WIDTH - right + 13, y_text + 4, cut(line.label), "name")
         canvas.add("</g>")
     return canvas.done(label)
 
 
 def value_chart(
-    label: str, rows: Sequence[Row], x_label: str, form: Format = percent, bars: bool = False
+    label: str, rows: Sequence[Row], x_label: str, unit: Unit = PER_CENT, bars: bool = False
 ) -> Markup:
     """Rows with a dot (or a bar) at their value and the value beside it.
 
@@ -203,13 +218,13 @@ def value_chart(
     label : str
     rows : Sequence[Row]
     x_label : str
-    form : Format
+    unit : Unit
     bars : bool
         Bars from zero instead of dots: for quantities that add up.
     """
     step, top, bottom = 27.0, 10.0, 40.0
     height = top + step * len(rows) + bottom
-    left = min(190.0, 16 + 7.0 * max(len(row.label) for row in rows))
+    left = min(190.0, 16 + 7.0 * max(len(cut(row.label)) for row in rows))
     right = 58.0
     canvas = _Canvas(WIDTH, height)
     high = max(max([row.value, *row.parts]) for row in rows) * 1.02 or 1.0
@@ -219,35 +234,37 @@ def value_chart(
 
     for tick in ticks(0, high, 4):
         canvas.line(px(tick), top, px(tick), height - bottom, "zero" if tick == 0 else "grid")
-        canvas.text(px(tick), height - bottom + 16, form(tick), "tick middle")
+        canvas.text(px(tick), height - bottom + 16, unit.tick(tick), "tick middle")
     canvas.text((left + WIDTH - right) / 2, height - 6, x_label, "axis middle")
     for k, row in enumerate(rows):
         y = top + step * (k + 0.5)
         strong = " strong" if row.strong else ""
-        canvas.text(left - 9, y + 4, row.label, f"name end{strong}")
+        canvas.text(left - 9, y + 4, cut(row.label), f"name end{strong}")
         canvas.add(f'<g class="series {_colour(row.colour)}">')
         if bars:
             width = max(1.5, px(row.value) - left)
             canvas.add(
                 f'<rect class="bar" x="{left:.1f}" y="{y - 8:.1f}" width="{width:.1f}" '
-                f'height="16" rx="2" data-tip="{escape(f"{row.label}: {form(row.value)}")}"/>'
+                f'height="16" rx="2" data-tip="{escape(f"{row.label}: {unit.value(row.value)}")}"/>'
             )
         else:
             canvas.line(left, y, px(row.value), y, "stem")
             for part in row.parts if len(row.parts) > 1 else ():
                 canvas.line(px(part), y - 6, px(part), y + 6, "part")
-            canvas.add(_marker(row.colour, px(row.value), y, f"{row.label}: {form(row.value)}", 5))
+            canvas.add(
+                _marker(row.colour, px(row.value), y, f"{row.label}: {unit.value(row.value)}", 5)
+            )
         canvas.add("</g>")
         far = max([row.value, *row.parts])
-        canvas.text(px(far) + 10, y + 4, form(row.value), f"value{strong}")
+        canvas.text(px(far) + 10, y + 4, unit.value(row.value), f"value{strong}")
     return canvas.done(label)
 
 
-def interval_chart(label: str, rows: Sequence[Interval], x_label: str, form: Format) -> Markup:
+def interval_chart(label: str, rows: Sequence[Interval], x_label: str, unit: Unit) -> Markup:
     """Rows with the middle half, the middle nine tenths and the median of a distribution."""
     step, top, bottom = 29.0, 10.0, 40.0
     height = top + step * len(rows) + bottom
-    left = min(190.0, 16 + 7.0 * max(len(row.label) for row in rows))
+    left = min(190.0, 16 + 7.0 * max(len(cut(row.label)) for row in rows))
     right = 52.0
     canvas = _Canvas(WIDTH, height)
     high = max(row.quantiles[-1] for row in rows) * 1.04
@@ -257,22 +274,23 @@ def interval_chart(label: str, rows: Sequence[Interval], x_label: str, form: For
 
     for tick in ticks(0, high, 4):
         canvas.line(px(tick), top, px(tick), height - bottom, "zero" if tick == 0 else "grid")
-        canvas.text(px(tick), height - bottom + 16, form(tick), "tick middle")
+        canvas.text(px(tick), height - bottom + 16, unit.tick(tick), "tick middle")
     canvas.text((left + WIDTH - right) / 2, height - 6, x_label, "axis middle")
     for k, row in enumerate(rows):
         y = top + step * (k + 0.5)
         low, first, middle, third, most = row.quantiles
         strong = " strong" if row.strong else ""
-        canvas.text(left - 9, y + 4, row.label, f"name end{strong}")
+        canvas.text(left - 9, y + 4, cut(row.label), f"name end{strong}")
         tip = (
-            f"{row.label}: median {form(middle)}, middle half {form(first)} to {form(third)}, "
-            f"nine tenths {form(low)} to {form(most)}"
+            f"{row.label}: median {unit.value(middle)}, "
+            f"middle half {unit.value(first)} to {unit.value(third)}, "
+            f"nine tenths {unit.value(low)} to {unit.value(most)}"
         )
         canvas.add(f'<g class="series {_colour(row.colour)}" data-tip="{escape(tip)}">')
         canvas.line(px(low), y, px(most), y, "thin")
         canvas.line(px(first), y, px(third), y, "thick")
         canvas.add(f'<circle class="median" cx="{px(middle):.1f}" cy="{y:.1f}" r="4.6"/></g>')
-        canvas.text(px(most) + 8, y + 4, form(middle), f"value{strong}")
+        canvas.text(px(most) + 8, y + 4, unit.value(middle), f"value{strong}")
     return canvas.done(label)
 
 
@@ -313,9 +331,11 @@ def _colour(colour: int | None) -> str:
     return "other" if colour is None else f"s{colour % COLOURS}"
 
 
-def _marker(colour: int | None, x: float, y: float, tip: str, size: float = 3.6) -> str:
+def _marker(
+    colour: int | None, x: float, y: float, tip: str, size: float = 3.6, quiet: bool = False
+) -> str:
     """A mark whose shape tells the series too."""
-    said = f'class="mark" data-tip="{escape(tip)}"'
+    said = f'class="mark{" quiet" if quiet else ""}" data-tip="{escape(tip)}"'
     match -1 if colour is None else colour % COLOURS:
         case 1:
             return (

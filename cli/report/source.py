@@ -308,9 +308,9 @@ class _Private:
 
 
 def _kept_recall(private: _Private) -> pl.DataFrame | None:
-    top = private.lists.group_by("user_id").len()["len"].max()
-    if not top:
+    if private.lists.is_empty():
         return None
+    top = private.lists["rank"].to_numpy().max()
     history = pl.DataFrame(
         {"user_id": private.data.users, "history": private.data.warm.counts},
         schema={"user_id": pl.String, "history": pl.Int64},
@@ -339,7 +339,7 @@ def _drawn_sample(private: _Private) -> list[Sample]:
         kept = private.lists.filter(pl.col("user_id") == data.users[user]).sort("rank")
         sample.append(
             Sample(
-                name=f"User {chr(65 + k)}",
+                name=_letter(k),
                 history=[Shown(texts[item]) for item in history[:SHOWN_HISTORY]],
                 recommended=[
                     Shown(texts.get(row["item_id"], row["item_id"]), row["score"],
@@ -355,18 +355,22 @@ def _drawn_sample(private: _Private) -> list[Sample]:
 def _told_sample(told: Any) -> list[Sample]:
     users = told.get("users", []) if isinstance(told, dict) else told
     sample = []
-    for k, user in enumerate(users if isinstance(users, list) else []):
+    for k, user in enumerate(users[:SAMPLE_USERS] if isinstance(users, list) else []):
         history = [_shown(item) for item in user.get("history", [])]
         items = user.get("recommended") or user.get("recommendations") or []
         sample.append(
             Sample(
-                name=f"User {chr(65 + k)}",
+                name=_letter(k),
                 history=history[:SHOWN_HISTORY],
                 recommended=[_shown(item) for item in items[:SHOWN_ITEMS]],
                 history_length=int(user.get("history_length") or len(history)),
             )
         )
-    return sample[:SAMPLE_USERS]
+    return sample
+
+
+def _letter(user: int) -> str:
+    return f"User {'ABCDEFGH'[user]}"
 
 
 def _shown(item: Any) -> Shown:
