@@ -119,6 +119,12 @@ def cut(label: str) -> str:
     return label if len(label) <= LETTERS else label[: LETTERS - 1] + "…"
 
 
+def from_zero(series: Sequence[Series]) -> bool:
+    """Whether the vertical axis of `line_chart` begins at zero: not where all lines are far up."""
+    low, high = _reach([line for line in series if line.points])
+    return low <= 0.6 * high
+
+
 def line_chart(
     label: str,
     series: Sequence[Series],
@@ -147,20 +153,11 @@ def line_chart(
     longest = max(len(cut(line.label)) for line in named)
     right = min(170.0, 22 + 6.8 * longest)
     left, top, bottom, height = 48.0, 30.0, 46.0, 276.0
-    canvas = _Canvas(WIDTH, height)
     xs = [x for line in named for x, _ in line.points]
-    highs = [
-        y + s
-        for line in named
-        for (_, y), s in zip(line.points, line.spread or [0] * len(line.points), strict=True)
-    ]
-    lows = [
-        y - s
-        for line in named
-        for (_, y), s in zip(line.points, line.spread or [0] * len(line.points), strict=True)
-    ]
+    low, high = _reach(named)
     x0, x1 = (0.0, float(len(x_names) - 1)) if x_names else (min(xs), max(xs))
-    y0, y1 = min(0.0, *lows), max(highs) * 1.06 if max(highs) > 0 else 1.0
+    y0 = min(0.0, low) if from_zero(named) else low - 0.15 * (high - low)
+    y1 = high + 0.06 * (high - y0) if high > y0 else y0 + 1.0
     pad = 18.0 if x_names else 6.0
     plot_width = WIDTH - left - right - 2 * pad
 
@@ -171,15 +168,18 @@ def line_chart(
     def py(y: float) -> float:
         return top + (1 - (y - y0) / (y1 - y0)) * (height - top - bottom)
 
-    _axis_title(canvas, y_label)
+    crowded = bool(x_names) and max(map(len, x_names or [""])) * 6.4 > px(1) - px(0) > 0
+    canvas = _Canvas(WIDTH, height + 13 * crowded)
+    canvas.text(4, 14, y_label, "axis")
     for tick in ticks(y0, y1):
         canvas.line(left, py(tick), WIDTH - right, py(tick), "zero" if tick == 0 else "grid")
         canvas.text(left - 7, py(tick) + 4, unit.tick(tick), "tick end")
     places = list(range(len(x_names))) if x_names else _whole_ticks(x0, x1)
     for place in places:
         name = x_names[int(place)] if x_names else x_form(place)
-        canvas.text(px(place), height - bottom + 18, name, "tick middle")
-    canvas.text((left + WIDTH - right) / 2, height - 8, x_label, "axis middle")
+        lower = 13 if crowded and place % 2 else 0
+        canvas.text(px(place), height - bottom + 18 + lower, name, "tick middle")
+    canvas.text((left + WIDTH - right) / 2, canvas.height - 8, x_label, "axis middle")
 
     ends = _spread_labels([(py(line.points[-1][1]), k) for k, line in enumerate(named)], top)
     for k, line in sorted(enumerate(named), key=lambda pair: pair[1].colour is not None):
@@ -318,8 +318,15 @@ def embedding_map(
     return canvas.done(label)
 
 
-def _axis_title(canvas: _Canvas, words: str) -> None:
-    canvas.text(4, 14, words, "axis")
+def _reach(series: Sequence[Series]) -> tuple[float, float]:
+    """Lowest and highest place of lines with their whiskers."""
+    values = [
+        y + side * spread
+        for line in series
+        for (_, y), spread in zip(line.points, line.spread or [0.0] * len(line.points), strict=True)
+        for side in (-1, 1)
+    ]
+    return min(values), max(values)
 
 
 def _whole_ticks(low: float, high: float) -> list[float]:

@@ -147,7 +147,8 @@ def _result_table(subject: Subject) -> tuple[list[str], list[tuple[str, list[Cel
                 cells.append(Cell("–"))
                 continue
             spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-            cells.append(Cell(f"{fmean(values):.2f}", fmean(values), spread))
+            mean = fmean(values)
+            cells.append(Cell(f"{mean:.2f}", round(mean, 2), spread))
         if profile:
             cells.append(Cell(f"{subject.mean(method, names[0]) / profile:.3f}"))
         if subject.bench:

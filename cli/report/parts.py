@@ -20,6 +20,7 @@ from cli.report.charts import (
     Series,
     Unit,
     embedding_map,
+    from_zero,
     interval_chart,
     line_chart,
     value_chart,
@@ -225,7 +226,7 @@ def distance_part(subject: Subject) -> Part:
             ),
             f"Squared Fréchet distance of the fitted Gaussians, {subject.where}. A random half of "
             f"the warm items is the reference; the other half, held out, shows what {items:,} real "
-            "items reach, so its dot is the floor. Smaller is closer.",
+            "items reach: a method near it makes items like real ones. Smaller is closer.",
             ("Embeddings", "Fréchet distance ÷ variance"),
             [(row.label, f"{row.value:.3f}") for row in rows],
         )
@@ -291,7 +292,9 @@ def people_part(subject: Subject) -> Part:
         metric = _recall_column(having[0][1]) or ""
         series = []
         order = {method: k for k, method in enumerate(subject.ranking)}
-        methods = sorted({run.method for run, _ in having}, key=lambda m: order.get(m, len(order)))
+        methods = sorted(
+            {run.method for run, _ in having} - {FLOOR}, key=lambda m: order.get(m, len(order))
+        )
         for method in methods:
             groups = [
                 _by_group(frame, column, metric, edges)
@@ -327,7 +330,7 @@ def people_part(subject: Subject) -> Part:
                 ),
                 f"{metric_words(metric)} ({told}) of {subject.where}, users in groups of about the "
                 f"same size ({min(counts):,} to {max(counts):,}); whiskers are a standard error "
-                "over users.",
+                f"over users.{_notes(series)}",
                 ("Group", "Users", *(line.label for line in series)),
                 [
                     (
@@ -455,10 +458,18 @@ def _line_figure(
         title,
         line_chart(f"{title}: {', '.join(line.label for line in lines)}", lines, "round", y_label,
                    unit),
-        caption,
+        caption + _notes(lines),
         ["Round", *(line.label for line in lines)],
         rows,
     )  # fmt: skip
+
+
+def _notes(lines: Sequence[Series]) -> str:
+    """What a reader of lines must know beside the caption."""
+    notes = "" if from_zero(lines) else " The vertical axis does not begin at zero."
+    if any(line.colour is None for line in lines):
+        notes += " Grey: other methods."
+    return notes
 
 
 def metric_words(name: str) -> str:
@@ -530,7 +541,7 @@ def _bin_names(edges: np.ndarray, whole: bool) -> list[str]:
     if len(edges) == 1:
         return [f"{edges[0]:g}" if whole else f"{edges[0]:.2f}"]
     if not whole:
-        return [f"{a:.2f}–{b:.2f}" for a, b in pairwise(edges)]
+        return [f"{a:.2f}–{b:.2f}".replace("0.", ".") for a, b in pairwise(edges)]
     lows = [int(edges[0]), *(int(edge) + 1 for edge in edges[1:-1])]
     highs = [int(edge) for edge in edges[1:]]
     return [f"{a}" if a == b else f"{a}–{b}" for a, b in zip(lows, highs, strict=True)]

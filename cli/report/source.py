@@ -222,7 +222,6 @@ def _results_of(run: Run) -> list[Result]:
 def _read_bench(folder: Path) -> Source:
     table = _table(folder / "results.csv")
     rows = [] if table is None else table.to_dicts()
-    by_folder: dict[str, str] = {}
     presets = {str(row.get("preset") or "") for row in rows}
     results = []
     for row in rows:
@@ -248,13 +247,13 @@ def _read_bench(folder: Path) -> Source:
                 memory_mb=_first(row, "memory", "memory_mb", "peak_rss_mb", "peak_mb"),
             )
         )
-        if row.get("digest"):
-            by_folder[str(row["digest"])] = method
     runs = []
     for path in sorted((folder / "runs").glob("*/")):
         parts = path.name.rsplit("-", 2)
         if len(parts) == 3:
-            runs.append(Run(path, by_folder.get(parts[2], parts[0]), parts[1]))
+            run = Run(path, parts[0], parts[1])
+            run.method = str(run.summary.get("method") or run.method)
+            runs.append(run)
     if not results:
         for run in runs:
             results += _results_of(run)[:1]
