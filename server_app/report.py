@@ -133,7 +133,9 @@ def in_two_dimensions(
     """
     basis = snapshots[max(snapshots)]["warm"]
     centre = basis.mean(0)
-    _, _, axes = torch.pca_lowrank(basis, q=min(2, *basis.shape), niter=8)
+    spread = (basis - centre).T @ (basis - centre)
+    axes = torch.linalg.eigh(spread).eigenvectors[:, -2:].flip(1)
+    axes = axes * axes.sum(0).sign()  # else each axis may point either way
 
     def flat(rows: Tensor) -> np.ndarray:
         points = ((rows - centre) @ axes).numpy()

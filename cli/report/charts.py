@@ -85,6 +85,11 @@ class _Canvas:
             f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" {more}>{escape(words)}</text>'
         )
 
+    def below(self, x: float, y: float, words: str) -> None:
+        """The title of the horizontal axis, moved where it would be cut off."""
+        half = 3.3 * len(words) + 2
+        self.text(min(max(x, half), self.width - half), y, words, "axis middle")
+
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
         self.parts.append(
             f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
@@ -179,7 +184,7 @@ def line_chart(
         name = x_names[int(place)] if x_names else x_form(place)
         lower = 13 if crowded and place % 2 else 0
         canvas.text(px(place), height - bottom + 18 + lower, name, "tick middle")
-    canvas.text((left + WIDTH - right) / 2, canvas.height - 8, x_label, "axis middle")
+    canvas.below((left + WIDTH - right) / 2, canvas.height - 8, x_label)
 
     ends = _spread_labels([(py(line.points[-1][1]), k) for k, line in enumerate(named)], top)
     for k, line in sorted(enumerate(named), key=lambda pair: pair[1].colour is not None):
@@ -235,7 +240,7 @@ def value_chart(
     for tick in ticks(0, high, 4):
         canvas.line(px(tick), top, px(tick), height - bottom, "zero" if tick == 0 else "grid")
         canvas.text(px(tick), height - bottom + 16, unit.tick(tick), "tick middle")
-    canvas.text((left + WIDTH - right) / 2, height - 6, x_label, "axis middle")
+    canvas.below((left + WIDTH - right) / 2, height - 6, x_label)
     for k, row in enumerate(rows):
         y = top + step * (k + 0.5)
         strong = " strong" if row.strong else ""
@@ -275,7 +280,7 @@ def interval_chart(label: str, rows: Sequence[Interval], x_label: str, unit: Uni
     for tick in ticks(0, high, 4):
         canvas.line(px(tick), top, px(tick), height - bottom, "zero" if tick == 0 else "grid")
         canvas.text(px(tick), height - bottom + 16, unit.tick(tick), "tick middle")
-    canvas.text((left + WIDTH - right) / 2, height - 6, x_label, "axis middle")
+    canvas.below((left + WIDTH - right) / 2, height - 6, x_label)
     for k, row in enumerate(rows):
         y = top + step * (k + 0.5)
         low, first, middle, third, most = row.quantiles

@@ -275,7 +275,7 @@ def people_part(subject: Subject) -> Part:
         ("history", "Recall by length of history", "warm items in a user's history",
          "how many warm items a user has"),
         ("similarity", "Recall by similarity to warm items",
-         "cosine of the user's test items to the nearest warm items",
+         "cosine to the nearest warm items",
          "how similar the user's test items are to the nearest warm items"),
     ):  # fmt: skip
         having = [
