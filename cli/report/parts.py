@@ -80,7 +80,7 @@ def results_part(subject: Subject) -> Part:
     """Recall and NDCG on test items, by method."""
     part = Part()
     if not subject.by_method:
-        part.lack("The test comes at the end of a run: no result yet", f"{SIMULATE} …")
+        part.lack("Test results, which a run has at its end", BENCH if subject.bench else SIMULATE)
         return part
     for name in (subject.metric, subject.metric.replace("recall", "ndcg")):
         rows = [

@@ -134,8 +134,8 @@ class Subject:
             chosen += f", round {best}"
         return (
             f"Cold test items of {self.where}: no user's training saw them, and every user ranks "
-            f"all of them. Means in per cent{tested}{spread}{chosen}. Bold is the best of a "
-            "column, underlined the second."
+            f"all of them. Means in per cent{tested}{spread}{chosen}. Methods stand in the order "
+            "of their validation; bold is the best of a column, underlined the second."
         )
 
     def sample(self, run: Run) -> str:
