@@ -34,7 +34,7 @@ class Misalignment:
 
 
 def misalignment(warm: np.ndarray, generated: np.ndarray, seed: int = 0) -> Misalignment | None:
-    """Compare generated embeddings with warm ones, or None where there are too few.
+    """Compare generated embeddings with warm ones, or None where too few or not finite.
 
     Parameters
     ----------
@@ -48,13 +48,13 @@ def misalignment(warm: np.ndarray, generated: np.ndarray, seed: int = 0) -> Misa
     generated = rng.permutation(np.asarray(generated, dtype=np.float64))
     half = len(warm) // 2
     size = min(half, len(generated), MOST)
-    if size < 2:
+    if size < 2 or not (np.isfinite(warm).all() and np.isfinite(generated).all()):
         return None
     reference, held_out, made = warm[:size], warm[half : half + size], generated[:size]
     scale = float(reference.var(axis=0, ddof=1).sum())
     near_held, near_made = (_nearest(rows, reference) for rows in (held_out, made))
     middle = float(np.median(near_held))
-    if scale == 0 or middle == 0 or not np.isfinite(made).all():
+    if scale == 0 or middle == 0:
         return None
     return Misalignment(
         frechet_generated=frechet_distance(reference, made) / scale,

@@ -5,6 +5,7 @@ holds no result at all is an error.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -110,8 +111,9 @@ class Run:
             for name, rows in self._arrays.items():
                 if match := re.fullmatch(r"snapshot_(\d+)_(warm|cold)", name):
                     found.setdefault(int(match[1]), {})[match[2]] = rows
-            return {k: kinds for k, kinds in found.items() if len(kinds) == 2}
-        return in_two_dimensions(self._snapshots) if self._snapshots else {}
+            return {k: kinds for k, kinds in found.items() if len(kinds) == 2 and _finite(kinds)}
+        kept = {k: kinds for k, kinds in self._snapshots.items() if _finite(kinds)}
+        return in_two_dimensions(kept) if kept else {}
 
     @cached_property
     def embeddings(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -129,7 +131,8 @@ class Run:
         path = self.folder / "users.parquet"
         if path.exists():
             try:
-                return pl.read_parquet(path)
+                frame = pl.read_parquet(path)
+                return frame if frame.height else None
             except (pl.exceptions.PolarsError, OSError):
                 return None
         return _kept_recall(self._private) if self._private else None
@@ -231,8 +234,8 @@ def _read_bench(folder: Path) -> Source:
         split: dict[str, dict[str, float]] = {"test": {}, "validation": {}}
         for name, value in row.items():
             match = METRIC.fullmatch(name)
-            if match and isinstance(value, int | float):
-                split[match[1] or "test"][match[2]] = float(value)
+            if match and (number := _number(value)) is not None:
+                split[match[1] or "test"][match[2]] = number
         if not split["test"]:
             continue
         results.append(
@@ -383,13 +386,22 @@ def _shown(item: Any) -> Shown:
     return Shown(str(title), float(rest[0]) if rest else None)
 
 
+def _finite(kinds: Mapping[str, Any]) -> bool:
+    """Whether no embedding of a snapshot diverged."""
+    return all(bool(np.isfinite(np.asarray(rows)).all()) for rows in kinds.values())
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
 def _numbers(metrics: Any) -> dict[str, float]:
     told = metrics if isinstance(metrics, dict) else {}
-    return {k: float(v) for k, v in told.items() if isinstance(v, int | float)}
+    return {k: number for k, v in told.items() if (number := _number(v)) is not None}
 
 
 def _first(row: Mapping[str, Any], *names: str) -> float | None:
-    return next((float(row[n]) for n in names if isinstance(row.get(n), int | float)), None)
+    return next((v for n in names if (v := _number(row.get(n))) is not None), None)
 
 
 def _sum(rows: list[dict[str, Any]], column: str) -> float | None:

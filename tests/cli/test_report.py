@@ -329,6 +329,25 @@ def test_damaged_parts_are_left_out(bench_folder: Path, tmp_path: Path) -> None:
     assert page.text.count("not in this folder") == 6
 
 
+def test_a_method_that_diverged_is_left_out_of_what_it_has_not(
+    bench_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bench"
+    shutil.copytree(bench_folder, folder)
+    for run in (folder / "runs").glob("ipfedrec*"):
+        with np.load(run / "embeddings.npz") as arrays:
+            np.savez(run / "embeddings.npz", **{k: v * np.nan for k, v in arrays.items()})
+    table = pl.read_csv(folder / "results.csv")
+    lost = pl.when(pl.col("method").str.starts_with("ipfedrec")).then(float("nan"))
+    table.with_columns(
+        lost.otherwise(pl.col(n)).alias(n) for n in table.columns if "ndcg" in n
+    ).write_csv(folder / "results.csv")
+    content, page = page_of(folder)
+    assert re.search(r"ipfedrec:paper@dim=16\s+21\.00.*?–\s+–", page.text)
+    assert "nan" not in content.lower().replace("nano", "")
+    assert content.count("<option>") == 0  # only one method has a map
+
+
 def test_a_bench_that_goes_on_is_read_from_its_runs(bench_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bench"
     shutil.copytree(bench_folder, folder)
