@@ -9,6 +9,7 @@ import typer
 from cli.bench import bench
 from cli.prepare import app as prepare_app
 from cli.recommend import recommend
+from cli.report import report
 from cli.settings import settings
 from cli.simulate import simulate
 from common.errors import SnowdropError
@@ -23,6 +24,7 @@ app.add_typer(prepare_app, name="prepare")
 app.command()(simulate)
 app.command()(bench)
 app.command()(recommend)
+app.command()(report)
 app.command()(settings)
 
 

@@ -57,8 +57,7 @@ class Checkpoints:
 
     def rounds(self) -> list[int]:
         """Rounds with a checkpoint, ascending."""
-        names = (path.name for path in self.folder.glob("round-*.ckpt"))
-        return sorted(int(match[1]) for n in names if (match := re.match(r"round-(\d+)\.ckpt", n)))
+        return _rounds(self.folder)
 
     def save(self, number: int, state: dict[str, Any], keep: int, best: int) -> None:
         """Write the state after round ``number``; keep the last ``keep`` rounds and the best."""
@@ -77,17 +76,11 @@ class Checkpoints:
         SnowdropError
             If it is missing or damaged.
         """
-        content = io.BytesIO(read_checked(self._path(number)))
-        return torch.load(content, map_location="cpu", weights_only=True)
+        return _load(self._path(number))
 
     def newest(self) -> dict[str, Any] | None:
         """The newest whole checkpoint; a damaged one is passed over with a warning."""
-        for number in reversed(self.rounds()):
-            try:
-                return self.load(number)
-            except SnowdropError as error:
-                log.warning("%s; going back to the checkpoint before it", error)
-        return None
+        return newest_state(self.folder)
 
     def best(self) -> dict[str, Any] | None:
         """The checkpoint of the best validated round, or else the newest whole one."""
@@ -106,4 +99,27 @@ class Checkpoints:
             self._path(number).unlink()
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"round-{number:06d}.ckpt"
+        return _path(self.folder, number)
+
+
+def newest_state(folder: Path) -> dict[str, Any] | None:
+    """The newest whole checkpoint of a folder, read without holding it: a run may be going on."""
+    for number in reversed(_rounds(folder)):
+        try:
+            return _load(_path(folder, number))
+        except SnowdropError as error:
+            log.warning("%s; going back to the checkpoint before it", error)
+    return None
+
+
+def _rounds(folder: Path) -> list[int]:
+    names = (path.name for path in folder.glob("round-*.ckpt"))
+    return sorted(int(match[1]) for n in names if (match := re.match(r"round-(\d+)\.ckpt", n)))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    return torch.load(io.BytesIO(read_checked(path)), map_location="cpu", weights_only=True)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"round-{number:06d}.ckpt"

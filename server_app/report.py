@@ -92,15 +92,13 @@ class RunFolder:
     def plot_embeddings(self, snapshots: Mapping[int, Mapping[str, Tensor]]) -> None:
         """``embeddings.png``: warm and generated cold items in two PCA dimensions, by round.
 
-        The paper's figures 2 and 4; the axes are fitted on the last snapshot's warm items.
+        The paper's figures 2 and 4.
         """
         if not snapshots:
             return
         pyplot = _pyplot()
         rounds = sorted(snapshots)
-        basis = snapshots[rounds[-1]]["warm"]
-        centre = basis.mean(0)
-        _, _, axes_of = torch.pca_lowrank(basis, q=min(2, *basis.shape), niter=8)
+        flat = in_two_dimensions(snapshots)
         figure, panels = pyplot.subplots(
             1, len(rounds), figsize=(4.6 * len(rounds), 4.4), layout="constrained",
             squeeze=False, sharex=True, sharey=True,
@@ -110,9 +108,8 @@ class RunFolder:
                 ("warm", "#9aa5b1", "warm items"),
                 ("cold", "#d1495b", "generated cold items"),
             ):
-                flat = ((snapshots[number][kind] - centre) @ axes_of).numpy()
-                flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
-                panel.scatter(flat[:, 0], flat[:, 1], s=5, alpha=0.6, c=colour, label=label)
+                points = flat[number][kind]
+                panel.scatter(points[:, 0], points[:, 1], s=5, alpha=0.6, c=colour, label=label)
             panel.set(title=f"round {number}", xlabel="first principal component")
         panels[0][0].set_ylabel("second principal component")
         panels[0][0].legend(frameon=False, markerscale=2)
@@ -123,6 +120,37 @@ class RunFolder:
         figure.savefig(buffer, format="png", dpi=130)
         write_atomic(self.path / name, buffer.getvalue())
         _pyplot().close(figure)
+
+
+def in_two_dimensions(
+    snapshots: Mapping[int, Mapping[str, Tensor]],
+) -> dict[int, dict[str, np.ndarray]]:
+    """Snapshots of embeddings in the two main axes of the last one's warm items.
+
+    Parameters
+    ----------
+    snapshots : Mapping[int, Mapping[str, Tensor]]
+        By round, float32 (items, d) ``warm`` and ``cold``; at least one round.
+
+    Returns
+    -------
+    dict[int, dict[str, ndarray]]
+        By round, float32 (items, 2).
+    """
+    basis = snapshots[max(snapshots)]["warm"]
+    centre = basis.mean(0)
+    spread = (basis - centre).T @ (basis - centre)
+    axes = torch.linalg.eigh(spread).eigenvectors[:, -2:].flip(1)
+    axes = axes * axes.sum(0).sign()  # else each axis may point either way
+
+    def flat(rows: Tensor) -> np.ndarray:
+        points = ((rows - centre) @ axes).numpy()
+        return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
+
+    return {
+        number: {kind: flat(rows) for kind, rows in kinds.items()}
+        for number, kinds in snapshots.items()
+    }
 
 
 def result_table(summary: Mapping[str, Any]) -> str:

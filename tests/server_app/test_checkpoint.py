@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.errors import SnowdropError
-from server_app.checkpoint import Checkpoints
+from server_app.checkpoint import Checkpoints, newest_state
 
 
 @pytest.fixture
@@ -84,3 +84,11 @@ def test_clear_forgets_everything(checkpoints: Checkpoints) -> None:
     checkpoints.clear()
     assert checkpoints.rounds() == []
     assert checkpoints.newest() is None
+
+
+def test_a_run_that_goes_on_can_be_read(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    save(checkpoints, 1)  # and the folder is still held
+    newest = newest_state(checkpoints.folder)
+    assert newest is not None and newest["round"] == 1
+    assert newest_state(tmp_path / "nowhere") is None
+    assert not (tmp_path / "nowhere").exists()

@@ -1,0 +1,180 @@
+"""One data set's results and runs, and what captions say of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from cli.report.charts import COLOURS
+from cli.report.source import PROFILE, Result, Run, Source
+from common.catalogue import find_table, read_table
+from common.errors import SnowdropError
+from common.settings import DEMO
+
+FLOOR = "random"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What every part of the report is about.
+
+    ``by_method`` holds results, ``ranking`` methods, best first; ``main`` is the method that the
+    report is told by: a bench's best, or the one that a run trained.
+    """
+
+    bench: bool
+    name: str
+    runs: list[Run]
+    by_method: dict[str, list[Result]]
+    ranking: list[str]
+    main: str
+
+    @classmethod
+    def of(cls, source: Source, name: str) -> "Subject":
+        """The part of a source with the data of that name."""
+        by_method: dict[str, list[Result]] = {}
+        for result in source.results:
+            if result.data == name:
+                by_method.setdefault(result.method, []).append(result)
+        runs = [run for run in source.runs if run.data == name] or source.runs
+        ranking = _ranking(by_method) or list(dict.fromkeys(run.method for run in runs))
+        trained = [method for method in ranking if method not in (PROFILE, FLOOR)] or ranking
+        main = trained[0] if source.bench else runs[0].method
+        return cls(source.bench, name, runs, by_method, ranking, main)
+
+    @property
+    def seeds(self) -> list[str]:
+        """Seeds of all runs."""
+        told = {r.seed for group in self.by_method.values() for r in group}
+        seeds = (told or {run.seed for run in self.runs}) - {""}
+        return sorted(seeds, key=lambda seed: (len(seed), seed))
+
+    @property
+    def colours(self) -> Mapping[str, int | None]:
+        """Colours of the main method, the best others and the content profile; None is grey."""
+        others = [m for m in self.ranking if m not in (self.main, PROFILE, FLOOR)]
+        colours: dict[str, int | None] = dict.fromkeys([self.main, *self.ranking])
+        colours |= {method: k + 1 for k, method in enumerate(others[: COLOURS - 2])}
+        return colours | {PROFILE: COLOURS - 1, self.main: 0}
+
+    @property
+    def metric(self) -> str:
+        """The metric that methods are told apart by."""
+        results = [result for group in self.by_method.values() for result in group]
+        return _main_metric(results[0].test)[0] if results else "recall@20"
+
+    @property
+    def generated(self) -> bool:
+        """Whether the data is generated."""
+        return any(run.generated_data for run in self.runs)
+
+    def mean(self, method: str, name: str) -> float:
+        """A method's mean of a test metric over its runs; 0 where it has none."""
+        values = [r.test[name] for r in self.by_method.get(method, []) if name in r.test]
+        return fmean(values) if values else 0.0
+
+    def runs_of(self, method: str) -> list[Run]:
+        """Runs of a method, one a seed."""
+        return [run for run in self.runs if run.method == method]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a run of the main method found."""
+        told = (run.summary for run in self.runs if run.method == self.main)
+        return next((summary for summary in told if summary), {})
+
+    @property
+    def seed(self) -> str:
+        """The seeds in words."""
+        seeds = self.seeds
+        if not seeds:
+            return "seed unknown"
+        return f"seed {seeds[0]}" if len(seeds) == 1 else f"mean over seeds {', '.join(seeds)}"
+
+    @property
+    def where(self) -> str:
+        """Data and seeds, as every caption names them."""
+        return f"{self.name} ({'generated data, ' if self.generated else ''}{self.seed})"
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Term and value."""
+        data = self.summary.get("dataset", {})
+        items, settings = data.get("items", {}), self.runs[0].settings if self.runs else {}
+        facts = []
+        if data.get("users"):
+            facts.append(("Users", f"{data['users']:,}"))
+        for split, label in (
+            ("warm", "Warm items"),
+            ("validation", "Validation items"),
+            ("test", "Test items"),
+        ):
+            if items.get(split):
+                facts.append((label, f"{items[split]:,}"))
+        if interactions := sum(data.get("interactions", {}).values()):
+            facts.append(("Interactions", f"{interactions:,}"))
+        facts.append(("Seeds" if len(self.seeds) > 1 else "Seed", ", ".join(self.seeds) or "–"))
+        if split := _split_words(settings, self.seeds):
+            facts.append(("Split", split))
+        if not self.bench:
+            for key, label in (("preset", "Preset"), ("dim", "Dimensions"), ("nodes", "Nodes")):
+                if key in settings:
+                    facts.append((label, str(settings[key])))
+        return facts
+
+    def table(self) -> str:
+        """Under the result table."""
+        users = self.summary.get("tested_users")
+        tested = f" over {users:,} users with a test item" if users else ""
+        several = len(self.seeds) > 1
+        spread = " ± standard deviation over seeds" if several else ""
+        best = self.summary.get("best_round")
+        chosen = "; the tested round is the best on validation items" if best else ""
+        if best and not self.bench:
+            chosen += f", round {best}"
+        return (
+            f"Cold test items of {self.where}: no user's training saw them, and every user ranks "
+            f"all of them. Means in per cent{tested}{spread}{chosen}. Methods stand in the order "
+            "of their validation; bold is the best of a column, underlined the second."
+        )
+
+    def sample(self, run: Run) -> str:
+        """Over the users' lists."""
+        kind = "generated users" if run.generated_data else "users"
+        drawn = "" if (run.folder / "sample.json").exists() else " drawn at random (seed 0)"
+        return (
+            f"A few {kind}{drawn} of {self.name}, {run.method}, seed {run.seed or 'unknown'}. "
+            "Recommended are new items that nobody's training touched; a tick marks those that "
+            "the user did interact with. The lists come from a simulation: in a deployment they "
+            "stay on each user's node."
+        )
+
+
+def _split_words(settings: Mapping[str, Any], seeds: Sequence[str]) -> str:
+    """Where the split comes from, as far as the data is still there to tell."""
+    if settings.get("data") != DEMO:
+        try:
+            items = read_table(find_table(Path(str(settings["data"])), "items"))
+        except (KeyError, SnowdropError):
+            return ""
+        if "split" in items.columns:
+            return "given with the data"
+    return "6 : 1 : 3 by each seed" if len(seeds) > 1 else f"6 : 1 : 3 by seed {''.join(seeds)}"
+
+
+def _ranking(by_method: Mapping[str, list[Result]]) -> list[str]:
+    """Methods, best first: by validation where every method has it, else by test."""
+    validated = all(r.validation for group in by_method.values() for r in group)
+
+    def score(method: str) -> float:
+        group = by_method[method]
+        return fmean(_main_metric(r.validation if validated else r.test)[1] for r in group)
+
+    return sorted(by_method, key=score, reverse=True)
+
+
+def _main_metric(metrics: Mapping[str, float]) -> tuple[str, float]:
+    for name in ("recall@20", *metrics):
+        if name.startswith("recall") and name in metrics:
+            return name, metrics[name]
+    return "recall@20", 0.0

@@ -1,0 +1,580 @@
+"""`snowdrop report`: what stands in the page, and what a browser makes of it."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from typer.testing import CliRunner
+
+from cli.main import app
+from cli.report import make_report
+from cli.report.charts import Row, Series, line_chart, ticks, value_chart
+from cli.report.distance import frechet_distance, misalignment
+from cli.report.source import read_source
+from common.durable import write_checked
+from common.errors import SnowdropError
+from common.settings import RunSettings
+
+EVIL = 'Return of <script>alert("x")</script> & "Sons"'
+METRICS = ("recall@20", "recall@50", "recall@100", "precision@20", "ndcg@20", "ndcg@100")
+
+
+def metrics(recall: float) -> dict[str, float]:
+    return dict(zip(METRICS, np.array([1, 1.3, 1.6, 0.1, 0.7, 0.9]) * recall, strict=True))
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_rounds(folder: Path, levels: Mapping[int, float]) -> None:
+    buffer = io.StringIO()
+    names = [f"validation_{name}" for name in METRICS]
+    writer = csv.DictWriter(
+        buffer,
+        ["round", "loss", "generator_loss", *names, "train_seconds", "generator_seconds"],
+        restval="",
+    )
+    writer.writeheader()
+    for number in range(1, max(levels) + 1):
+        row: dict[str, Any] = {"round": number, "loss": 1 / number, "train_seconds": 0.5}
+        if number in levels:
+            row |= {f"validation_{k}": v for k, v in metrics(levels[number]).items()}
+            row |= {"generator_loss": 0.3, "generator_seconds": 4.0}
+        writer.writerow(row)
+    (folder / "rounds.csv").write_text(buffer.getvalue())
+
+
+def snapshots(rounds: tuple[int, ...], seed: int = 0) -> dict[int, dict[str, torch.Tensor]]:
+    draw = torch.Generator().manual_seed(seed)
+    warm, cold = (torch.randn(n, 8, generator=draw) for n in (60, 30))
+    return {r: {"warm": warm * r, "cold": cold * r + 5 / r} for r in rounds}
+
+
+def summary(method: str, **more: Any) -> dict[str, Any]:
+    return {
+        "method": method,
+        "generated_data": False,
+        "dataset": {
+            "users": 1234,
+            "items": {"warm": 4, "validation": 1, "test": 3},
+            "interactions": {"warm": 9, "validation": 1, "test": 3},
+        },
+        "best_round": 4,
+        "validation": metrics(0.3),
+        "test": metrics(0.25),
+        "baselines": {},
+        "tested_users": 2,
+        "timing": {"encode_seconds": 1.5, "total_seconds": 30.0},
+        "memory": {"peak_rss_mb": 812.4, "server_peak_rss_mb": 700.0, "device": "cpu"},
+    } | more
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A run of two users: u1 finds one of its two cold items, u2 its only one."""
+    data, folder = tmp_path / "shop", tmp_path / "run"
+    data.mkdir()
+    folder.mkdir()
+    items = [(f"w{k}", "warm") for k in range(4)] + [("v0", "validation")]
+    items += [(f"t{k}", "test") for k in range(3)]
+    pl.DataFrame(
+        {
+            "item_id": [item for item, _ in items],
+            "title": [EVIL if item == "t0" else f"Title of {item}" for item, _ in items],
+            "split": [split for _, split in items],
+        }
+    ).write_csv(data / "items.csv")
+    pairs = [("u1", i) for i in ("w0", "w1", "w2", "t0", "t2")]
+    pairs += [("u2", i) for i in ("w0", "w1", "w2", "w3", "v0")]
+    pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row").write_csv(
+        data / "interactions.csv"
+    )
+    settings = RunSettings.parse({"data": str(data), "run_dir": str(folder), "dim": 8})
+    (folder / "settings.json").write_text(settings.model_dump_json())
+    write_rounds(folder, {2: 0.2, 4: 0.3})
+    baselines = {
+        "content-profile": {"validation": metrics(0.2), "test": metrics(0.2)},
+        "random": {"validation": metrics(0.01), "test": metrics(0.01)},
+    }
+    write_json(folder / "summary.json", summary("MDiffFR", baselines=baselines))
+    buffer = io.BytesIO()
+    torch.save({"snapshots": snapshots((2, 4))}, buffer)
+    (folder / "checkpoint").mkdir()
+    write_checked(folder / "checkpoint" / "round-000004.ckpt", buffer.getvalue())
+    node = folder / "nodes" / "00000"
+    node.mkdir(parents=True)
+    pl.DataFrame(
+        {
+            "user_id": ["u1", "u1", "u2", "u2"],
+            "rank": [1, 2, 1, 2],
+            "item_id": ["t0", "t1", "v0", "t1"],
+            "score": [0.9, 0.4, 0.8, 0.2],
+        }
+    ).write_parquet(node / "recommendations.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bench_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three methods with two seeds each."""
+    folder = tmp_path_factory.mktemp("bench")
+    levels = {"mdifffr": 0.3, "ipfedrec:paper@dim=16": 0.2, "content-profile": 0.25}
+    rng = np.random.default_rng(0)
+    rows = []
+    for method, level in levels.items():
+        for seed in range(2):
+            digest = f"{len(rows):010x}"
+            name = re.sub(r"[^A-Za-z0-9.]+", "_", method)
+            run = folder / "runs" / f"{name}-{seed}-{digest}"
+            run.mkdir(parents=True)
+            settings = RunSettings.parse({"data": str(folder / "office"), "seed": seed, "dim": 8})
+            (run / "settings.json").write_text(settings.model_dump_json())
+            here = level + 0.02 * seed
+            write_json(run / "summary.json", summary(method, test=metrics(here)))
+            write_rounds(run, {r: here * r / 9 for r in (3, 6, 9)})
+            history = rng.integers(1, 40, 200)
+            pl.DataFrame(
+                {
+                    "user": np.arange(200),
+                    "history": history,
+                    "similarity": rng.random(200),
+                    "recall@20": np.where(history > 20, 0.5, 0.1),
+                    "ndcg@20": rng.random(200),
+                }
+            ).write_parquet(run / "users.parquet")
+            if method != "content-profile":
+                arrays = {"warm": rng.normal(size=(80, 8)), "cold": rng.normal(size=(40, 8)) + seed}
+                for number in (3, 6, 9):
+                    arrays[f"snapshot_{number}_warm"] = rng.normal(size=(80, 2))
+                    arrays[f"snapshot_{number}_cold"] = rng.normal(size=(40, 2)) * number
+                np.savez_compressed(run / "embeddings.npz", **arrays)
+                sample = {
+                    "user": 3,
+                    "history_length": 12,
+                    "history": [f"Old {EVIL}", "A pen"],
+                    "recommended": [
+                        {"title": "A pencil", "score": 1.25, "hit": True},
+                        {"title": "A ruler", "score": -0.5, "hit": False},
+                    ],
+                }
+                write_json(run / "sample.json", [sample])
+            rows.append(
+                {"data": "office", "method": method, "seed": seed}
+                | {f"test_{k}": v for k, v in metrics(here).items()}
+                | {f"validation_{k}": v for k, v in metrics(here + 0.1).items()}
+                | {"seconds": 61.0, "generator_seconds": 7.0, "memory_mb": 512.0, "digest": digest}
+            )
+    pl.DataFrame(rows).write_csv(folder / "results.csv")
+    return folder
+
+
+class Page(HTMLParser):
+    """Text, tags and attribute values of a page."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.values: list[str] = []
+        self.feed(content)
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.values += [value or "" for _, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def page_of(folder: Path) -> tuple[str, Page]:
+    content = make_report(folder, folder.parent / f"{folder.name}.html").read_text("utf-8")
+    return content, Page(content)
+
+
+def test_a_run_is_told_whole(run_folder: Path) -> None:
+    content, page = page_of(run_folder)
+    for words in (
+        "New items on shop",
+        "1,234",
+        "given with the data",
+        "MDiffFR",
+        "25.00",
+        "1.25 ×",
+        "the content profile",
+        "Recall over rounds",
+        "Fréchet distance",
+        "held-out warm items",
+        "Recall by length of history",
+        "Where the time went",
+        "812 MB",
+    ):
+        assert words in page.text, words
+    assert "Generated data" not in page.text
+    assert page.text.count("not in this folder") == 1  # similarity, which a bench measures
+    assert "snowdrop bench DATA_DIR --out DIR" in page.text
+    assert len(content) < 1_500_000
+
+
+def test_recall_of_kept_lists_is_counted_over_all_cold_items(run_folder: Path) -> None:
+    users = read_source(run_folder).runs[0].users
+    assert users is not None
+    assert users.sort("history").to_dicts() == [
+        {"recall@2": 0.5, "history": 3},
+        {"recall@2": 1.0, "history": 4},
+    ]
+
+
+def test_users_see_titles_and_what_they_did_interact_with(run_folder: Path) -> None:
+    by_length = {user.history_length: user for user in read_source(run_folder).runs[0].sample}
+    assert [item.title for item in by_length[4].history] == [f"Title of w{k}" for k in range(4)]
+    assert [(i.title, i.hit) for i in by_length[3].recommended] == [
+        (EVIL, True),
+        ("Title of t1", False),
+    ]
+
+
+def test_no_user_id_stands_in_the_page(run_folder: Path) -> None:
+    content, page = page_of(run_folder)
+    assert "User A" in page.text
+    assert not re.search(r"\bu[12]\b", content)
+
+
+def test_titles_are_text_and_nothing_else(run_folder: Path, bench_folder: Path) -> None:
+    for folder in (run_folder, bench_folder):
+        content, page = page_of(folder)
+        assert EVIL in page.text
+        assert EVIL not in content
+        assert page.tags.count("script") == 2  # the points of the map, and the page's own
+
+
+def test_nothing_is_loaded_from_anywhere(run_folder: Path, bench_folder: Path) -> None:
+    for folder in (run_folder, bench_folder):
+        content, page = page_of(folder)
+        assert not re.search(r"(?:https?:)?//\w", content)
+        assert {"link", "img", "iframe"} & set(page.tags) <= {"link"}  # its empty icon
+        assert "default-src 'none'" in content
+
+
+def test_generated_data_is_called_so_everywhere(run_folder: Path) -> None:
+    write_json(run_folder / "summary.json", summary("MDiffFR", generated_data=True))
+    _, page = page_of(run_folder)
+    assert "Generated data: no real person did any of this" in page.text
+    assert page.text.count("generated data, seed 0") >= 4
+
+
+def test_a_bench_shows_means_with_their_spread(bench_folder: Path) -> None:
+    content, page = page_of(bench_folder)
+    assert re.search(r"31\.00\s+± 1\.41", page.text)  # 0.30 and 0.32
+    assert re.search(r'class="best"><span>31\.00', content)
+    assert re.search(r'class="second"><span>26\.00', content)
+    for words in (
+        "ipfedrec:paper@dim=16",
+        "mean over seeds 0, 1",
+        "Recall by similarity to warm items",
+        "1.19 ×",
+        "Time of the generator",
+        "512 MB",
+    ):
+        assert words in page.text, words
+    assert "not in this folder" not in page.text
+
+
+def test_a_method_without_rounds_is_a_level_not_a_curve(bench_folder: Path) -> None:
+    content, _ = page_of(bench_folder)
+    chart = next(s for s in re.findall(r"<svg.*?</svg>", content, re.S) if "NDCG@20 over" in s)
+    assert chart.count("dashed") == 1
+    assert "content profile" in chart
+
+
+def test_groups_of_users_have_their_own_recall(bench_folder: Path) -> None:
+    _, page = page_of(bench_folder)
+    table = page.text[page.text.index("Recall by length of history") :]
+    assert re.search(r"1–\d+ \d+ 10\.00 %", table)
+    assert re.search(r"–39 \d+ 50\.00 %", table)
+
+
+def test_a_running_run_is_told_as_far_as_it_is(run_folder: Path) -> None:
+    for name in ("summary.json", "checkpoint", "nodes"):
+        path = run_folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _, page = page_of(run_folder)
+    assert "Recall over rounds" in page.text
+    for words in ("Test results", "Embeddings over rounds", "Distances", "Users' recommendations"):
+        assert words in page.text, words
+    assert "snowdrop simulate DATA_DIR --run-dir DIR" in page.text
+
+
+def test_damaged_parts_are_left_out(bench_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bench"
+    shutil.copytree(bench_folder, folder)
+    for run in (folder / "runs").iterdir():
+        for name in ("embeddings.npz", "sample.json", "users.parquet", "rounds.csv"):
+            (run / name).write_text("no such thing")
+    _, page = page_of(folder)
+    assert "31.00" in page.text
+    assert page.text.count("not in this folder") == 6
+
+
+def test_a_method_that_diverged_is_left_out_of_what_it_has_not(
+    bench_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bench"
+    shutil.copytree(bench_folder, folder)
+    for run in (folder / "runs").glob("ipfedrec*"):
+        with np.load(run / "embeddings.npz") as arrays:
+            np.savez(run / "embeddings.npz", **{k: v * np.nan for k, v in arrays.items()})
+    table = pl.read_csv(folder / "results.csv")
+    lost = pl.when(pl.col("method").str.starts_with("ipfedrec")).then(float("nan"))
+    table.with_columns(
+        lost.otherwise(pl.col(n)).alias(n) for n in table.columns if "ndcg" in n
+    ).write_csv(folder / "results.csv")
+    content, page = page_of(folder)
+    assert re.search(r"ipfedrec:paper@dim=16\s+21\.00.*?–\s+–", page.text)
+    assert "nan" not in content.lower().replace("nano", "")
+    assert content.count("<option>") == 0  # only one method has a map
+
+
+def test_a_bench_that_goes_on_is_read_from_its_runs(bench_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bench"
+    shutil.copytree(bench_folder, folder)
+    (folder / "results.csv").unlink()
+    _, page = page_of(folder)
+    assert re.search(r"31\.00\s+± 1\.41", page.text)
+    assert "ipfedrec:paper@dim=16" in page.text
+
+
+def test_several_data_sets_have_a_chapter_each(bench_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    table = pl.read_csv(bench_folder / "results.csv")
+    both = pl.concat([table, table.with_columns(pl.lit("films").alias("data"))])
+    both.write_csv(folder / "results.csv")
+    _, page = page_of(folder)
+    assert page.tags.count("h1") == 2
+    assert "New items on office" in page.text
+    assert "New items on films" in page.text
+
+
+def test_a_folder_without_results_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SnowdropError, match="holds no results; give a folder that"):
+        make_report(tmp_path)
+    with pytest.raises(SnowdropError, match="is no folder"):
+        make_report(tmp_path / "nowhere")
+
+
+def test_the_command_writes_beside_the_run_or_where_it_is_told(run_folder: Path) -> None:
+    runner = CliRunner()
+    assert runner.invoke(app, ["report", str(run_folder)]).exit_code == 0
+    beside = (run_folder / "report.html").read_text("utf-8")
+    out = run_folder / "deep" / "page.html"
+    assert runner.invoke(app, ["report", str(run_folder), "--out", str(out)]).exit_code == 0
+    assert out.read_text("utf-8") == beside
+
+
+def test_frechet_distance_has_its_closed_form_on_a_line() -> None:
+    """Of N(μ, σ²) and N(ν, τ²): (μ − ν)² + (σ − τ)²."""
+    base = np.linspace(-1, 1, 101)[:, None]
+    base /= base.std(ddof=1)
+    assert frechet_distance(base * 3 + 1, base * 0.5 - 2) == pytest.approx(3**2 + 2.5**2)
+    assert frechet_distance(base, base) == pytest.approx(0, abs=1e-12)
+
+
+def test_frechet_distance_is_what_scipy_says() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6))
+    second = rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6)) + 0.5
+    one, two = (np.cov(x, rowvar=False) for x in (first, second))
+    gap = first.mean(0) - second.mean(0)
+    expected = gap @ gap + np.trace(one + two - 2 * np.real(sqrtm(one @ two)))
+    assert frechet_distance(first, second) == pytest.approx(expected)
+    assert frechet_distance(second, first) == pytest.approx(expected)
+
+
+def test_frechet_distance_stands_singular_covariances() -> None:
+    rng = np.random.default_rng(0)
+    few, many = rng.normal(size=(4, 32)), rng.normal(size=(100, 32))
+    assert np.isfinite(frechet_distance(few, many))
+
+
+def test_generated_items_like_warm_ones_are_no_further_than_held_out_ones() -> None:
+    rng = np.random.default_rng(0)
+    warm, alike = rng.normal(size=(1000, 8)), rng.normal(size=(500, 8))
+    same = misalignment(warm, alike)
+    far = misalignment(warm, alike + 3)
+    crowded = misalignment(warm, np.repeat(warm[:50], 10, axis=0) + 1e-3)
+    assert same is not None and far is not None and crowded is not None
+    assert same.items == 500
+    assert same.frechet_generated == pytest.approx(same.frechet_held_out, abs=0.03)
+    assert np.median(same.nearest_generated) == pytest.approx(1, abs=0.1)
+    assert np.median(same.nearest_held_out) == pytest.approx(1)
+    assert far.frechet_generated == pytest.approx(9, rel=0.1)  # 8 · 3² over a variance of 8
+    assert np.median(far.nearest_generated) > 3
+    assert np.quantile(crowded.nearest_generated, 0.25) < 0.1
+
+
+def test_misalignment_does_not_depend_on_scale_and_needs_items() -> None:
+    rng = np.random.default_rng(0)
+    warm, cold = rng.normal(size=(100, 4)), rng.normal(size=(30, 4)) + 1
+    small, large = misalignment(warm, cold), misalignment(100 * warm, 100 * cold)
+    assert small is not None and large is not None
+    assert small.frechet_generated == pytest.approx(large.frechet_generated)
+    assert misalignment(warm, cold[:1]) is None
+    assert misalignment(np.ones((10, 4)), cold) is None
+
+
+def test_axes_have_round_numbers() -> None:
+    assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert ticks(0.13, 0.47) == pytest.approx([0.2, 0.3, 0.4])
+    assert ticks(3, 3) == [3]
+
+
+def test_charts_stand_one_point_and_zeros() -> None:
+    assert "<circle" in line_chart("x", [Series("one", [(1, 0.0)])], "round", "loss")
+    assert "nan" not in value_chart("x", [Row("nothing", 0.0)], "seconds")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium from the variable CHROMIUM or the PATH."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not found:
+        pytest.skip("no Chromium: name one in CHROMIUM, or `apt-get install chromium`")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=found)
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """A page opened in the browser, and all that it says or asks for."""
+
+    def __init__(self, browser: Any, path: Path, **context: Any) -> None:
+        self.noise: list[str] = []
+        self.requests: list[str] = []
+        self.page = browser.new_page(reduced_motion="reduce", **context)
+        self.page.on("console", lambda message: self.noise.append(message.text))
+        self.page.on("pageerror", lambda error: self.noise.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+
+
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(params=["run", "bench"])
+def report(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    folder = request.getfixturevalue(f"{request.param}_folder")
+    return make_report(folder, tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_charts_are_drawn_quietly_and_whole(
+    browser: Any, report: Path, size: dict[str, int]
+) -> None:
+    visit = Visit(browser, report, viewport=size)
+    charts = visit.page.eval_on_selector_all(
+        "figure.chart svg, .stage svg",
+        """all => all.map(svg => {
+            const frame = svg.getBoundingClientRect();
+            const marks = [...svg.querySelectorAll(".mark, .bar, .median, .line, .dots")];
+            const outside = [...svg.querySelectorAll("text")].filter(text => {
+                const box = text.getBoundingClientRect();
+                return box.left < frame.left - 3 || box.right > frame.right + 12 ||
+                    box.top < frame.top - 3 || box.bottom > frame.bottom + 3;
+            });
+            return {
+                label: svg.getAttribute("aria-label"), width: frame.width, height: frame.height,
+                drawn: marks.filter(mark => {
+                    const box = mark.getBoundingClientRect();
+                    return box.width > 1 || box.height > 1;
+                }).length,
+                outside: outside.map(text => text.textContent),
+            };
+        })""",
+    )
+    assert len(charts) >= 8
+    for chart in charts:
+        assert chart["label"]
+        assert chart["width"] > 250 and chart["height"] > 60, chart
+        assert chart["drawn"] >= 1, chart
+        assert chart["outside"] == [], chart
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    assert visit.noise == []
+    assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
+
+
+def test_the_slider_moves_the_points(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report, viewport=DESKTOP)
+    places = "['warm', 'cold'].map(k => document.querySelector(`.stage .${k}`).getAttribute('d'))"
+    last = visit.page.evaluate(places)
+    slider = visit.page.locator("input[type=range]")
+    slider.focus()
+    slider.press("Home")
+    first = visit.page.evaluate(places)
+    assert first[0] != last[0] and first[1] != last[1]
+    assert len(first[0].split("M")) == len(last[0].split("M")) > 20
+    rounds = json.loads(visit.page.locator("#maps").text_content() or "")[0]["methods"]
+    numbers = next(iter(rounds.values()))["rounds"]
+    assert visit.page.locator(".map output").text_content() == str(numbers[0])
+    assert slider.get_attribute("aria-valuetext") == f"round {numbers[0]}"
+    slider.press("End")
+    assert visit.page.evaluate(places) == last
+    assert visit.noise == []
+
+
+def test_another_method_has_other_points(browser: Any, bench_folder: Path, tmp_path: Path) -> None:
+    visit = Visit(browser, make_report(bench_folder, tmp_path / "page.html"))
+    place = "document.querySelector('.stage .cold').getAttribute('d')"
+    before = visit.page.evaluate(place)
+    visit.page.select_option(".map select", "ipfedrec:paper@dim=16")
+    assert visit.page.evaluate(place) != before
+    assert visit.page.locator(".which").text_content() == "ipfedrec:paper@dim=16"
+    assert visit.noise == []
+
+
+def test_points_glide_and_rounds_play(browser: Any, bench_folder: Path, tmp_path: Path) -> None:
+    visit = Visit(browser, make_report(bench_folder, tmp_path / "page.html"))
+    visit.page.emulate_media(reduced_motion="no-preference")
+    visit.page.get_by_role("button", name="Play the rounds").click()
+    for number in (3, 6, 9):
+        visit.page.locator(".map output", has_text=str(number)).wait_for()
+    visit.page.get_by_role("button", name="Play the rounds").wait_for()
+    assert visit.noise == []
+
+
+def test_marks_tell_their_value(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report, viewport=DESKTOP)
+    visit.page.locator(".chart .mark").first.hover()
+    tip = visit.page.locator("#tip")
+    assert tip.is_visible()
+    assert "%" in (tip.text_content() or "")
+
+
+def test_dark_light_and_print_have_colours_of_their_own(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report, viewport=DESKTOP, color_scheme="light")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = visit.page.evaluate(paper)
+    visit.page.emulate_media(color_scheme="dark")
+    dark = visit.page.evaluate(paper)
+    visit.page.emulate_media(color_scheme="dark", media="print")
+    assert visit.page.evaluate(paper) == "rgb(255, 255, 255)"
+    assert light != dark
+    assert visit.page.locator(".prints svg").first.is_visible()
+    assert not visit.page.locator(".controls").is_visible()
