@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := runs/demo
-SOURCES := server_app client_app common cli tests benchmarks
+SOURCES := server_app client_app common cli deploy tests benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint clean
@@ -25,7 +25,7 @@ test: setup  ## all tests
 lint: setup  ## style and types
 	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/ruff format --check $(SOURCES)
-	$(VENV)/bin/mypy server_app client_app common cli
+	$(VENV)/bin/mypy server_app client_app common cli deploy
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from cli.deploy import app as deploy_app
 from cli.prepare import app as prepare_app
 from cli.recommend import recommend
 from cli.settings import settings
@@ -19,6 +20,7 @@ app = typer.Typer(
     help="Recommend brand-new items in a federation that never collects an interaction.",
 )
 app.add_typer(prepare_app, name="prepare")
+app.add_typer(deploy_app, name="deploy")
 app.command()(simulate)
 app.command()(recommend)
 app.command()(settings)
