@@ -4,7 +4,7 @@ RUN := runs/demo
 SOURCES := server_app client_app common cli deploy tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-fast lint clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -21,6 +21,9 @@ demo: setup  ## a federation in a simulation, on generated data
 
 test: setup  ## all tests
 	$(VENV)/bin/python -m pytest
+
+test-fast: setup  ## the tests that take no minutes
+	$(VENV)/bin/python -m pytest -m 'not slow'
 
 lint: setup  ## style and types
 	$(VENV)/bin/ruff check $(SOURCES)
