@@ -61,7 +61,8 @@ def superlink(federation: Federation) -> Process:
             "--health-server-address", health,
         ),
         health=health,
-        environment=_environment(federation, server),
+        # At this level gRPC logs who fails the TLS handshake; Flower's default keeps it silent.
+        environment=_environment(federation, server) | {"GRPC_VERBOSITY": "INFO"},
     )  # fmt: skip
 
 

@@ -4,17 +4,18 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from cli.main import app
 from common.settings import RunSettings
 from deploy import compose
 from deploy.federation import Federation
-from deploy.flower import tool
+from deploy.flower import ENVIRONMENT, tool
 from deploy.processes import EXECUTOR, SUPERLINK, processes
 from deploy.systemd import unit_name
 
@@ -22,33 +23,44 @@ ROOT = Path(__file__).parents[2]
 Made = tuple[Path, Federation]
 
 
+PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
+
+
 @lru_cache
-def help_of(*command: str) -> str:
-    """What a program's ``--help`` prints."""
-    environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    environment |= {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
+def help_of(*words: str) -> str:
+    """What ``words --help`` prints."""
+    program, *rest = words
+    if program == "snowdrop":
+        return CliRunner().invoke(app, [*rest, "--help"], env=PLAIN).output
+    environment = os.environ | PLAIN | ENVIRONMENT
     done = subprocess.run(
-        [*command, "--help"],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
+        [tool(Path(program).name), *rest, "--help"],
+        env=environment, capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
 
 
 def check(command: list[str]) -> None:
-    """Every option of a command stands in its program's help."""
-    program, *rest = command
-    name = Path(program).name
-    words: tuple[str, ...] = (
-        (tool(name),) if name != "snowdrop" else (sys.executable, "-m", "cli.main")
-    )
-    if name in ("snowdrop", "flwr"):
-        for word in rest:
-            if word.startswith(("-", "/")) or f" {word} " not in help_of(*words):
-                break
+    """Every option of a command, and every command before them, stands in its program's help."""
+    words = (command[0],)
+    for word in command[1:]:
+        if word.startswith(("-", "/")):
+            break
+        if words[0] in ("snowdrop", "flwr") and f" {word} " in help_of(*words):
             words = (*words, word)
+    assert len(words) > 1 or words[0] not in ("snowdrop", "flwr")
     shown = help_of(*words)
-    for option in (word.partition("=")[0] for word in rest if word.startswith("--")):
-        assert re.search(rf"{option}\b", shown), f"{name} knows no {option}"
+    for option in (word.partition("=")[0] for word in command if word.startswith("--")):
+        assert re.search(rf"{option}\b", shown), f"{' '.join(words)} knows no {option}"
+
+
+def test_the_check_finds_what_a_program_does_not_take() -> None:
+    for command in (
+        ["flower-superlink", "--root-certificates"],
+        ["snowdrop", "deploy", "up", "--x"],
+    ):
+        with pytest.raises(AssertionError, match="knows no"):
+            check(command)
 
 
 def test_flowers_programs_know_every_option(made: Made) -> None:
@@ -155,7 +167,7 @@ def test_no_two_processes_share_a_port() -> None:
 
 
 def test_units_restart_for_ever_and_say_what_the_description_says(made: Made) -> None:
-    folder, description = made
+    description = made[1]
     for process in processes(description):
         text = (Path(process.folder) / unit_name(description, process)).read_text()
         assert "Restart=always\n" in text
@@ -169,7 +181,7 @@ def test_start_scripts_and_environment_files_say_the_same(made: Made, tmp_path: 
     for process in processes(made[1]):
         script = Path(process.folder) / f"{process.name}.sh"
         assert os.access(script, os.X_OK)
-        text = script.read_text().replace("exec ", "exec printf '%s\\0' ")
+        text = script.read_text().replace("\nexec ", "\nexec printf '%s\\0' ")
         shown = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
         assert shown.stdout.split("\0")[:-1] == list(process.command)
         env = text[: text.index("umask")] + "exec env -0"

@@ -18,7 +18,7 @@ from cli.main import app
 from deploy import local, supervisor
 from deploy.federation import Federation as Description
 from deploy.federation import free_ports
-from deploy.flower import ENVIRONMENT, Flower, tool
+from deploy.flower import ENVIRONMENT, Flower, end_family, tool
 from deploy.processes import EXECUTOR
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,12 @@ class Run:
         try:
             return pl.read_csv(self.folder / "rounds.csv")
         except (FileNotFoundError, pl.exceptions.NoDataError):
-            return pl.DataFrame({"round": [], "users": [], "seconds": []})
+            return pl.DataFrame({"round": [], "users": []})
+
+    def users(self) -> list[int]:
+        """Users that took part, round by round."""
+        users: list[int] = self.rounds()["users"].to_list()
+        return users
 
     def wait_for_round(self, number: int, seconds: float = 120) -> None:
         """Wait until a round is done."""
@@ -184,18 +189,29 @@ class Federation:
         users: list[str] = pl.read_csv(path)["user_id"].unique().sort().to_list()
         return users
 
-    def refused_node(self, key: Path, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """A SuperNode with some key, run until it gives up."""
+    def node_with(self, key: Path, seconds: float = 60) -> tuple[int, str]:
+        """Status and output of a SuperNode with some key, run until it gives up."""
         place = self.description
-        return subprocess.run(
-            [
-                tool("flower-supernode"), "--superlink", place.fleet_address,
-                "--root-certificates", str(self.folder / "ca" / "ca.crt"),
-                "--auth-supernode-private-key", str(key), "--port", str(free_ports(1)[0]),
-            ],
-            env=os.environ | ENVIRONMENT | {"FLWR_HOME": str(key.parent)},
-            capture_output=True, text=True, timeout=seconds, check=False,
-        )  # fmt: skip
+        command = [
+            tool("flower-supernode"), "--superlink", place.fleet_address,
+            "--root-certificates", str(self.folder / "ca" / "ca.crt"),
+            "--auth-supernode-private-key", str(key), "--port", str(free_ports(1)[0]),
+        ]  # fmt: skip
+        marks = {supervisor.MARK: str(self.folder), supervisor.NAME_MARK: "stranger"}
+        said = key.parent / "said.log"
+        with said.open("w") as output:
+            process = subprocess.Popen(
+                command,
+                env=os.environ | ENVIRONMENT | marks | {"FLWR_HOME": str(key.parent)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            return process.wait(seconds), said.read_text()
+        finally:
+            end_family(supervisor.family(self.folder, "stranger"))  # Flower leaves its child
+            process.wait()
 
 
 @contextmanager
