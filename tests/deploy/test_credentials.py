@@ -111,7 +111,7 @@ def test_a_renewed_certificate_has_the_same_authority(made: Made) -> None:
 
 
 def test_a_missing_authority_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SnowdropError, match="certificate authority in .* cannot be read"):
+    with pytest.raises(SnowdropError, match=r"certificate authority in .* cannot be read"):
         make_server_certificate(tmp_path, tmp_path, ["localhost"])
 
 

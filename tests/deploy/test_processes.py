@@ -42,7 +42,7 @@ def help_of(*words: str) -> str:
 
 def check(command: list[str]) -> None:
     """Every option of a command, and every command before them, stands in its program's help."""
-    words = (command[0],)
+    words: tuple[str, ...] = (command[0],)
     for word in command[1:]:
         if word.startswith(("-", "/")):
             break
@@ -148,19 +148,21 @@ def test_only_the_executor_knows_the_servers_settings(made: Made) -> None:
 
 
 def test_the_control_api_is_on_loopback_unless_told_otherwise(made: Made) -> None:
-    for description in (made[1], Federation.new("/f", "f", 1, ())):
+    for description in (made[1], Federation.new(Path("/f"), "f", 1, ())):
         for process in processes(description):
             command = list(process.command)
             if "--host" in command:
                 assert command[command.index("--host") + 1] == "127.0.0.1"
             assert process.health.startswith("127.0.0.1:")
-    link = list(processes(Federation.new("/f", "f", 1, ()))[0].command)
+    link = list(processes(Federation.new(Path("/f"), "f", 1, ()))[0].command)
     assert link[link.index("--fleet-api-address") + 1] == "127.0.0.1:9092"
 
 
 def test_no_two_processes_share_a_port() -> None:
     for first in (9092, 0):
-        description = Federation.new("/f", "f", 20, (), first).with_node("late", free=not first)
+        description = Federation.new(Path("/f"), "f", 20, (), first).with_node(
+            "late", free=not first
+        )
         own = [v for k, v in description.model_dump().items() if k.endswith("_port")]
         ports = own + [p for n in description.nodes for p in (n.runtime_port, n.health_port)]
         assert len(set(ports)) == len(ports) == 4 + 2 * 21
