@@ -1,10 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := runs/demo
-SOURCES := server_app client_app common cli tests benchmarks
+SOURCES := server_app client_app common cli deploy tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-fast lint clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -22,10 +22,13 @@ demo: setup  ## a federation in a simulation, on generated data
 test: setup  ## all tests
 	$(VENV)/bin/python -m pytest
 
+test-fast: setup  ## the tests that take no minutes
+	$(VENV)/bin/python -m pytest -m 'not slow'
+
 lint: setup  ## style and types
 	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/ruff format --check $(SOURCES)
-	$(VENV)/bin/mypy server_app client_app common cli
+	$(VENV)/bin/mypy server_app client_app common cli deploy
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

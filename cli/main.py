@@ -7,6 +7,7 @@ import sys
 import typer
 
 from cli.bench import bench
+from cli.deploy import app as deploy_app
 from cli.prepare import app as prepare_app
 from cli.recommend import recommend
 from cli.report import report
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Recommend brand-new items in a federation that never collects an interaction.",
 )
 app.add_typer(prepare_app, name="prepare")
+app.add_typer(deploy_app, name="deploy")
 app.command()(simulate)
 app.command()(bench)
 app.command()(recommend)

@@ -6,23 +6,18 @@ shows its log, and ends what it started; the user's Flower configuration is neve
 
 import json
 import os
-import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
-import psutil
 import typer
 from rich.console import Console
 
@@ -33,15 +28,11 @@ from client_app.interactions import arrange, interaction_files, read_interaction
 from client_app.recommend import FILE
 from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
+from deploy.federation import free_ports
+from deploy.flower import ENVIRONMENT, Flower, end, tool, wait_for_port
 from server_app.app import load_catalogue
 
 CONNECTION = "snowdrop"
-_START_SECONDS = 60.0
-_STOP_SECONDS = 15.0
-_FLOWER_NOISE = re.compile(
-    r"^\s*$|\x1b\[9[0-9]m|^(INFO|DEBUG|WARNING) *:|^Using SuperLink|^Successfully installed"
-)
-_FAILURE = re.compile(r"^snowdrop: ")
 
 
 def simulate(
@@ -180,83 +171,15 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
         raise SnowdropError(f"the run ended as {status}; its log above says why")
 
 
-class Flower:
-    """The `flwr` command, with a home of its own."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = dict(environment)
-
-    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """One `flwr` command, run to its end."""
-        return subprocess.run(
-            [tool("flwr"), *arguments],
-            env=self._environment, capture_output=True, text=True, check=False,
-            start_new_session=True,
-        )  # fmt: skip
-
-    def json(self, *arguments: str) -> Any:
-        """The JSON that a `flwr` command prints.
-
-        Raises
-        ------
-        SnowdropError
-            If it fails, with what it printed.
-        """
-        done = self.call(*arguments, "--format", "json")
-        try:
-            answer = json.loads(done.stdout[done.stdout.index("{") :])
-        except ValueError as error:
-            raise SnowdropError(
-                f"flwr {arguments[0]} failed: {done.stdout}{done.stderr}"
-            ) from error
-        if done.returncode or answer.get("success") is False:
-            raise SnowdropError(
-                f"flwr {arguments[0]} failed: {answer.get('error-message', answer)}"
-            )
-        return answer
-
-    def follow(self, run_id: str, verbose: bool) -> None:
-        """Show the log of a run until it ends."""
-        process = subprocess.Popen(
-            [tool("flwr"), "log", run_id, CONNECTION, "--stream"],
-            env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-        assert process.stdout is not None
-        try:
-            explained = False
-            for line in process.stdout:
-                # What follows our own sentence on a failure is Flower's traceback of it.
-                if verbose or not (explained or _FLOWER_NOISE.search(line)):
-                    sys.stdout.write(line)
-                    sys.stdout.flush()
-                explained = explained or bool(_FAILURE.search(line))
-            process.wait()
-        finally:
-            end(process)
-
-    def status(self, run_id: str) -> str:
-        """Final status of a run, such as ``finished:completed``."""
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            status = str(self.json("ls", CONNECTION, "--run-id", run_id)["runs"][0]["status"])
-            if status.startswith("finished") or time.monotonic() > deadline:
-                return status
-            time.sleep(0.5)
-
-
 @contextmanager
 def superlink(home: Path) -> Iterator[Flower]:
     """A SuperLink for simulations on a free loopback port, ended with all it started."""
-    port = free_port()
+    (port,) = free_ports(1)
     environment = os.environ | {
+        **ENVIRONMENT,
         "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_DISABLE_MEMORY_MONITOR": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "PYTHONUNBUFFERED": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     (home / "config.toml").write_text(
@@ -274,63 +197,9 @@ def superlink(home: Path) -> Iterator[Flower]:
         )  # fmt: skip
     try:
         wait_for_port(port, process, log_path)
-        yield Flower(environment)
+        yield Flower(environment, CONNECTION)
     finally:
         end(process)
-
-
-def tool(name: str) -> str:
-    """Path of a command that is installed beside this Python."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise SnowdropError(f"the command {name} is not installed; run `pip install flwr`")
-    return found
-
-
-def free_port() -> int:
-    """A loopback port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the SuperLink answers on its port.
-
-    Raises
-    ------
-    SnowdropError
-        If it ends or does not come up, with the end of its log.
-    """
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise SnowdropError(f"the SuperLink did not start: {log.read_text()[-500:]}")
-
-
-def end(process: subprocess.Popen[Any]) -> None:
-    """End a process and all that descends from it, in whatever session: asked, then made to."""
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
-    everyone = [*family, process] if process.poll() is None else family
-    for member in everyone:
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            member.terminate()
-    _, alive = psutil.wait_procs(family, timeout=_STOP_SECONDS)
-    for member in alive:
-        with suppress(psutil.NoSuchProcess):
-            member.kill()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _interrupt(*_: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("server_app", "client_app", "common", "cli")
+PACKAGES = ("server_app", "client_app", "common", "cli", "deploy")
 
 
 def module_name(path: Path) -> str:
@@ -56,9 +56,10 @@ def modules_under(package: str) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [
-        ("server_app", {"client_app", "cli"}),
-        ("client_app", {"server_app", "cli"}),
-        ("common", {"server_app", "client_app", "cli"}),
+        ("server_app", {"client_app", "cli", "deploy"}),
+        ("client_app", {"server_app", "cli", "deploy"}),
+        ("common", {"server_app", "client_app", "cli", "deploy"}),
+        ("deploy", {"server_app", "cli"}),
     ],
 )
 def test_packages_do_not_import_each_other(package: str, forbidden: set[str]) -> None:

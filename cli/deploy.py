@@ -1,0 +1,265 @@
+"""`snowdrop deploy`: from a folder of keys to a running federation."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli.prepare.folder import read
+from cli.prepare.generated import generated
+from common.errors import SnowdropError
+from deploy import folder as federation_folder
+from deploy import local, supervisor
+from deploy.data import share
+from deploy.federation import FIRST_PORT, Federation
+from deploy.health import healthy
+from deploy.processes import processes
+
+app = typer.Typer(no_args_is_help=True, help="Set up and run a federation of separate processes.")
+
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="the federation's folder")]
+ProcessName = Annotated[str, typer.Argument(help="superlink, executor, or a node's name")]
+
+
+@app.command()
+def init(
+    folder: Dir,
+    nodes: Annotated[int, typer.Option(min=1, help="number of nodes")] = 2,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="name or address of the server, for its certificate; nodes use the first "
+            "[default: this machine's loopback only]"
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="name for `flwr run . NAME` [default: DIR's name]")
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=60000, help="first port, for nodes; 0: free ones")
+    ] = FIRST_PORT,
+    control_host: Annotated[
+        str, typer.Option(help="address of the Control API: whoever reaches it may run code")
+    ] = "127.0.0.1",
+    at: Annotated[
+        Path | None, typer.Option(help="where DIR will stand on the machines [default: as here]")
+    ] = None,
+    programs: Annotated[
+        str | None,
+        typer.Option(help="folder of Flower's programs on the machines [default: as here]"),
+    ] = None,
+    force: Annotated[bool, typer.Option(help="replace all keys that are there")] = False,
+    keep: Annotated[bool, typer.Option(help="leave a federation that is there alone")] = False,
+) -> None:
+    """Make certificates, node keys, settings, start scripts and systemd units."""
+    folder = folder.absolute()
+    if supervisor.supervisor_pid(folder):
+        raise SnowdropError(f"{folder} is up; `snowdrop deploy down {folder}` ends it")
+    federation = Federation.new(
+        at.absolute() if at else folder,
+        name or folder.name,
+        nodes,
+        tuple(host or ()),
+        port,
+        str(Path(sys.executable).parent) if programs is None else programs,
+        control_host,
+    )
+    federation = federation_folder.make(folder, federation, force, keep)
+    federation_folder.describe(folder, federation)
+
+
+@app.command("share")
+def share_data(
+    folder: Dir, data: Annotated[Path, typer.Option(help="the data folder to share out")]
+) -> None:
+    """Give the server the items, and each node its users' interactions."""
+    federation = Federation.load(folder)
+    users = share(*read(data.absolute()), folder.absolute(), federation.node_names())
+    told = ", ".join(f"{name} {count}" for name, count in users.items())
+    typer.echo(f"shared {data}: users of {told}")
+
+
+@app.command()
+def up(
+    folder: Dir,
+    data: Annotated[
+        Path | None, typer.Option(help="data folder to share out first [default: as it is]")
+    ] = None,
+    demo: Annotated[bool, typer.Option(help="share out generated demo data first")] = False,
+) -> None:
+    """Start the whole federation on this machine, and wait until it is well."""
+    folder = folder.absolute()
+    federation = Federation.load(folder)
+    if demo and data is not None:
+        raise SnowdropError("--demo and --data are two sources of data; give one of them")
+    if supervisor.supervisor_pid(folder):
+        raise SnowdropError(f"{folder} is up; `snowdrop deploy status {folder}` tells how it is")
+    if demo:
+        data = folder / "demo-data"
+        if not (data / "items.csv").exists():
+            generated(data)
+    if data is not None:
+        share_data(folder, data)
+    local.up(folder, typer.echo)
+    home = folder / "server" / "flower-home"
+    typer.echo(
+        f"all is well. Start a run, in the folder of Snowdrop's source:\n"
+        f"  FLWR_HOME={home} flwr run . {federation.name} --stream\n"
+        f"its results go to {folder / 'server' / 'run'}; then, on a node:\n"
+        f"  snowdrop recommend {folder / 'nodes' / federation.nodes[0].name / 'state'} --user U\n"
+        f"`snowdrop deploy status {folder}` tells how it is, `down` ends it."
+    )
+
+
+@app.command()
+def down(folder: Dir) -> None:
+    """End the federation; nothing of it stays running."""
+    ran = local.down(folder.absolute())
+    typer.echo("all ended" if ran else "nothing was running")
+
+
+@app.command()
+def status(folder: Dir) -> None:
+    """How each process is; exit status 1 unless all is well."""
+    folder = folder.absolute()
+    federation = Federation.load(folder)
+    supervised = supervisor.supervisor_pid(folder) is not None
+    every = processes(federation)
+    well = {p.name: healthy(p.health, 2.0) for p in every} if supervised else {}
+    online = local.online(folder, federation) if well.get(every[0].name) else set()
+    table = Table("process", "state", "pid", "healthy", "online", "restarts", "since", box=None)
+    good = supervised
+    for process in every:
+        report = supervisor.report(folder, process.name) if supervised else None
+        is_node = process.name in federation.node_names()
+        there = process.name in online if is_node else True
+        good = good and well.get(process.name, False) and there
+        table.add_row(
+            process.name,
+            report.state if report else "down",
+            str(report.pid or "") if report else "",
+            "yes" if well.get(process.name) else "no",
+            ("yes" if there else "no") if is_node else "",
+            str(report.restarts) if report else "",
+            report.since if report else "",
+        )
+    Console().print(table)
+    if not good:
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    folder: Dir,
+    name: Annotated[str, typer.Argument(help="superlink, executor, supervisor, or a node's name")],
+    follow: Annotated[bool, typer.Option(help="go on as the log grows")] = False,
+) -> None:
+    """Print the log of a process."""
+    folder = folder.absolute()
+    if name != "supervisor":
+        _known(folder, name)
+    path = supervisor.log_path(folder, name)
+    if not path.exists():
+        raise SnowdropError(f"{name} has no log yet: {path} is missing")
+    if follow:
+        raise typer.Exit(subprocess.run(["tail", "-n", "+1", "-F", str(path)]).returncode)
+    typer.echo(path.read_text(errors="replace"), nl=False)
+
+
+@app.command()
+def stop(folder: Dir, name: ProcessName) -> None:
+    """End one process, and hold it back until `start`."""
+    folder = _known(folder.absolute(), name)
+    supervisor.held_path(folder, name).touch()
+    _until(folder, name, "held")
+
+
+@app.command()
+def start(folder: Dir, name: ProcessName) -> None:
+    """Start a process that was stopped."""
+    folder = _known(folder.absolute(), name)
+    supervisor.held_path(folder, name).unlink(missing_ok=True)
+    _until(folder, name, "running")
+
+
+@app.command()
+def restart(folder: Dir, name: ProcessName) -> None:
+    """Stop and start a process."""
+    stop(folder, name)
+    start(folder, name)
+
+
+@app.command()
+def add(folder: Dir, name: Annotated[str, typer.Argument(help="the new node's name")]) -> None:
+    """Make the folder and key of one more node; `register` lets it in."""
+    folder = folder.absolute()
+    used = Federation.load(folder)
+    # Ports that were picked free do not follow the first one.
+    picked = used.control_port != used.fleet_port + 1
+    federation_folder.add_node(folder, name, free_port=picked)
+    typer.echo(
+        f"{folder / 'nodes' / name} is made; put its interactions.csv into data/ there, then "
+        f"`snowdrop deploy register {folder}`"
+    )
+
+
+@app.command()
+def remove(folder: Dir, name: ProcessName) -> None:
+    """Shut a node out; its folder stays."""
+    folder = folder.absolute()
+    federation = Federation.load(folder)
+    smaller = federation.without_node(name)
+    local.unregister(folder, federation, name)
+    (folder / "server" / "node-keys" / f"{name}.pub").unlink(missing_ok=True)
+    smaller.save(folder)
+    typer.echo(f"{name} is shut out; what it holds is in {folder / 'nodes' / name}")
+
+
+@app.command()
+def rekey(folder: Dir, name: ProcessName) -> None:
+    """Make a new key for a node; `register` swaps it for the old one."""
+    folder = folder.absolute()
+    if name not in Federation.load(folder).node_names():
+        raise SnowdropError(f"there is no node '{name}'; `snowdrop deploy status` lists them")
+    federation_folder.give_key(folder, name)
+    typer.echo(f"{folder / 'nodes' / name / 'key'} is new; `snowdrop deploy register {folder}`")
+
+
+@app.command()
+def register(folder: Dir) -> None:
+    """Tell the SuperLink of new node keys."""
+    folder = folder.absolute()
+    new = local.register(folder, Federation.load(folder))
+    for name in new:
+        supervisor.held_path(folder, name).unlink(missing_ok=True)
+    typer.echo(f"registered: {', '.join(new)}" if new else "no key is new")
+
+
+@app.command()
+def renew(folder: Dir) -> None:
+    """Make a new certificate for the SuperLink, from the same authority."""
+    folder = folder.absolute()
+    federation_folder.renew_certificate(folder, Federation.load(folder))
+    typer.echo("the certificate is new; restart the SuperLink for it to be used")
+
+
+def _known(folder: Path, name: str) -> Path:
+    names = [process.name for process in processes(Federation.load(folder))]
+    if name not in names:
+        raise SnowdropError(f"there is no process '{name}'; there are {', '.join(names)}")
+    return folder
+
+
+def _until(folder: Path, name: str, state: str) -> None:
+    if supervisor.supervisor_pid(folder) is None:
+        raise SnowdropError(f"{folder} is not up; `snowdrop deploy up {folder}` starts it")
+    deadline = time.monotonic() + 60
+    while (report := supervisor.report(folder, name)) is None or report.state != state:
+        if time.monotonic() > deadline:
+            raise SnowdropError(f"{name} is not {state} after a minute; look at its log")
+        time.sleep(0.1)

@@ -1,0 +1,179 @@
+"""What a deployed federation is: its names, ports and nodes, and where its files stand.
+
+``DIR/federation.json`` holds it. ``DIR/server`` is all that the server's machine needs,
+``DIR/nodes/NAME`` all that a node's machine needs; ``DIR/ca`` stays with whoever runs the
+federation.
+"""
+
+import re
+import socket
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from common.durable import write_atomic
+from common.errors import SnowdropError
+from common.settings import explain
+
+FILE = "federation.json"
+FIRST_PORT = 9092
+_NODE_PORTS = 10  # the first node's ports come this much after the first port
+
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name):
+        raise ValueError("a name has letters, digits, '-' and '_' only, 63 at most")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class NodePlace(BaseModel):
+    """One node: its name, and the loopback ports that it uses on its machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    runtime_port: Port
+    health_port: Port
+
+
+class Federation(BaseModel):
+    """One federation, as every command, unit and container of it is made from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name = Field(description="name of the connection: `flwr run . NAME`")
+    root: PurePosixPath = Field(description="where DIR stands on the machines that run it")
+    programs: str = Field(description="folder of Flower's programs; empty: found on PATH")
+    hosts: tuple[str, ...] = Field(description="names and addresses that nodes know the server by")
+    fleet_host: str = Field(description="address that nodes may come in on")
+    control_host: str = Field(description="address of the Control and Runtime APIs")
+    health_host: str = Field("127.0.0.1", description="address of the health services")
+    fleet_port: Port
+    control_port: Port
+    superlink_health_port: Port
+    executor_health_port: Port
+    nodes: tuple[NodePlace, ...]
+
+    @classmethod
+    def new(
+        cls,
+        root: Path | PurePosixPath,
+        name: str,
+        nodes: int,
+        hosts: tuple[str, ...],
+        first_port: int = FIRST_PORT,
+        programs: str = "",
+        control_host: str = "127.0.0.1",
+    ) -> Self:
+        """A federation with consecutive ports, or with free ones where ``first_port`` is 0.
+
+        Without ``hosts``, everything stays on this machine's loopback.
+        """
+        ports = [first_port + k for k in range(_NODE_PORTS)] if first_port else free_ports(4)
+        try:
+            federation = cls(
+                name=name,
+                root=PurePosixPath(root),
+                programs=programs,
+                hosts=hosts or ("127.0.0.1",),
+                fleet_host="0.0.0.0" if hosts else "127.0.0.1",
+                control_host=control_host,
+                fleet_port=ports[0],
+                control_port=ports[1],
+                superlink_health_port=ports[2],
+                executor_health_port=ports[3],
+                nodes=(),
+            )
+            for number in range(nodes):
+                federation = federation.with_node(f"node-{number}", free=not first_port)
+        except ValidationError as error:
+            raise SnowdropError(explain(error)) from error
+        return federation
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The federation of a folder.
+
+        Raises
+        ------
+        SnowdropError
+            If the folder holds none.
+        """
+        path = folder / FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise SnowdropError(
+                f"{folder} holds no federation; `snowdrop deploy init {folder}` makes one"
+            ) from error
+        except ValidationError as error:
+            raise SnowdropError(f"{path}: {explain(error)}") from error
+
+    def save(self, folder: Path) -> None:
+        """Write it to its folder."""
+        write_atomic(folder / FILE, self.model_dump_json(indent=2).encode())
+
+    def with_node(self, name: str, free: bool = False) -> Self:
+        """The same federation with one node more, on ports that no other process of it has."""
+        used = [self.fleet_port + _NODE_PORTS - 1, *(node.health_port for node in self.nodes)]
+        ports = free_ports(2) if free else [max(used) + 1, max(used) + 2]
+        try:
+            place = NodePlace(name=name, runtime_port=ports[0], health_port=ports[1])
+        except ValidationError as error:
+            raise SnowdropError(explain(error)) from error
+        if any(node.name == name for node in self.nodes):
+            raise SnowdropError(f"there is a node '{name}' already; choose another name")
+        return self.model_copy(update={"nodes": (*self.nodes, place)})
+
+    def without_node(self, name: str) -> Self:
+        """The same federation with one node less."""
+        nodes = tuple(node for node in self.nodes if node.name != name)
+        if len(nodes) == len(self.nodes):
+            raise SnowdropError(f"there is no node '{name}'; there are {self.node_names()}")
+        return self.model_copy(update={"nodes": nodes})
+
+    def node_names(self) -> list[str]:
+        """Names of the nodes, in the order in which they share a data folder."""
+        return [node.name for node in self.nodes]
+
+    @property
+    def server(self) -> PurePosixPath:
+        """The server's folder on its machine."""
+        return self.root / "server"
+
+    def node_folder(self, name: str) -> PurePosixPath:
+        """A node's folder on its machine."""
+        return self.root / "nodes" / name
+
+    @property
+    def fleet_address(self) -> str:
+        """Where nodes find the SuperLink."""
+        return address(self.hosts[0], self.fleet_port)
+
+    @property
+    def control_address(self) -> str:
+        """Where `flwr` and the executor find the SuperLink."""
+        host = self.hosts[0] if self.control_host in ("0.0.0.0", "::") else self.control_host
+        return address(host, self.control_port)
+
+
+def address(host: str, port: int) -> str:
+    """``host:port``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody uses now, all different."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()

@@ -1,0 +1,117 @@
+"""The folder of a federation: made, given nodes, renewed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import typer
+
+from common.durable import write_atomic
+from common.errors import SnowdropError
+from deploy import credentials
+from deploy.federation import Federation
+from deploy.processes import processes
+from deploy.systemd import write_start_files
+
+
+def make(folder: Path, federation: Federation, force: bool, keep: bool) -> Federation:
+    """Credentials, settings and start files of a federation, in ``folder``.
+
+    Parameters
+    ----------
+    folder : Path
+    federation : Federation
+    force : bool
+        Make everything anew; keys that were registered are then worth nothing.
+    keep : bool
+        Leave a federation that is there as it is.
+
+    Raises
+    ------
+    SnowdropError
+        If a federation is there and neither is wanted.
+    """
+    if (folder / "federation.json").exists() and not force:
+        if keep:
+            return Federation.load(folder)
+        raise SnowdropError(f"{folder} holds a federation; --force replaces all its keys")
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    credentials.make_authority(folder / "ca", federation.name)
+    shutil.rmtree(folder / "server" / "node-keys", ignore_errors=True)
+    for stale in ("superlink.db", "registered.json"):
+        (folder / "server" / stale).unlink(missing_ok=True)
+    renew_certificate(folder, federation)
+    credentials.make_secret(folder / "server" / "executor.secret")
+    for name in federation.node_names():
+        give_key(folder, name)
+    _write_settings(folder, federation)
+    _write_connection(folder, federation)
+    federation.save(folder)
+    write_start_files(federation, folder)
+    return federation
+
+
+def renew_certificate(folder: Path, federation: Federation) -> None:
+    """A new certificate for the SuperLink, from the same authority."""
+    hosts = dict.fromkeys([*federation.hosts, federation.control_host])
+    named = [host for host in hosts if host not in ("0.0.0.0", "::")]
+    credentials.make_server_certificate(folder / "ca", folder / "server", named)
+    _copy(folder / "ca" / "ca.crt", folder / "server" / "ca.crt")
+
+
+def give_key(folder: Path, name: str) -> None:
+    """A new key for a node; the server keeps a copy of the public half, to register it."""
+    place = folder / "nodes" / name
+    credentials.make_node_key(place)
+    _copy(folder / "ca" / "ca.crt", place / "ca.crt")
+    _copy(place / "key.pub", folder / "server" / "node-keys" / f"{name}.pub")
+    for process in ("data", "state"):
+        (place / process).mkdir(exist_ok=True)
+
+
+def add_node(folder: Path, name: str, free_port: bool) -> Federation:
+    """The federation with one node more, its key and its start files."""
+    federation = Federation.load(folder).with_node(name, free=free_port)
+    give_key(folder, name)
+    federation.save(folder)
+    write_start_files(federation, folder)
+    return federation
+
+
+def _copy(source: Path, target: Path) -> None:
+    credentials.write_public(target, source.read_bytes())
+
+
+def _write_settings(folder: Path, federation: Federation) -> None:
+    server = federation.server
+    values = {
+        "data": str(server / "data"),
+        "run_dir": str(server / "run"),
+        "encode_cache": str(server / "cache"),
+        "nodes": len(federation.nodes),
+        "resume": True,
+    }
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    text = "# Settings of every run on this federation; --run-config says otherwise for one run.\n"
+    path = folder / "server" / "settings.toml"
+    write_atomic(path, (text + "\n".join(lines) + "\n").encode())
+
+
+def _write_connection(folder: Path, federation: Federation) -> None:
+    address, ca = federation.control_address, str(federation.server / "ca.crt")
+    text = (
+        f'[superlink]\ndefault = "{federation.name}"\n\n[superlink.{federation.name}]\n'
+        f"address = {json.dumps(address)}\n"
+        f"root-certificates = {json.dumps(ca, ensure_ascii=False)}\n"
+    )
+    write_atomic(folder / "server" / "flower-home" / "config.toml", text.encode())
+
+
+def describe(folder: Path, federation: Federation) -> None:
+    """Print what was made and what to do with it."""
+    typer.echo(f"{folder} holds the federation '{federation.name}':")
+    typer.echo("  ca/      the certificate authority; keep ca.key away from every machine")
+    typer.echo("  server/  for the server's machine, with units and start scripts")
+    for process in processes(federation)[2:]:
+        typer.echo(f"  nodes/{process.name}/  for that node's machine, likewise")

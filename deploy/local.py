@@ -1,0 +1,181 @@
+"""A federation on this machine: brought up, watched, and taken down."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from common.durable import write_atomic
+from common.errors import SnowdropError
+from deploy import supervisor
+from deploy.federation import Federation
+from deploy.flower import Flower
+from deploy.health import healthy
+from deploy.processes import SUPERLINK, processes
+
+_START_SECONDS = 120.0
+_DOWN_SECONDS = 60.0
+
+
+def connection(folder: Path, federation: Federation) -> Flower:
+    """The `flwr` command with the federation's connection."""
+    environment = os.environ | processes(federation)[0].environment
+    # The folder may stand elsewhere on this machine than where the server runs.
+    home = folder / "server" / "flower-home"
+    return Flower(environment | {"FLWR_HOME": str(home)}, federation.name)
+
+
+def up(folder: Path, say: Callable[[str], None]) -> None:
+    """Start the federation and wait until all is well.
+
+    Raises
+    ------
+    SnowdropError
+        If it is up, or something does not come up; then everything is ended again.
+    """
+    federation = Federation.load(folder)
+    if Path(federation.root) != folder:
+        raise SnowdropError(f"{folder} was made for {federation.root}; `up` needs it there")
+    if supervisor.supervisor_pid(folder):
+        raise SnowdropError(f"{folder} is up; `snowdrop deploy status {folder}` tells how it is")
+    for process in processes(federation):
+        supervisor.held_path(folder, process.name).unlink(missing_ok=True)
+    known = registered(folder)
+    for name in federation.node_names():
+        if not (folder / "nodes" / name / "data" / "interactions.csv").exists():
+            raise SnowdropError(
+                f"{name} has no interactions; give --data, or put them into "
+                f"{folder / 'nodes' / name / 'data' / 'interactions.csv'}"
+            )
+        if name not in known:  # the SuperLink would refuse it; it starts once it is registered
+            write_atomic(supervisor.held_path(folder, name), b"")
+    _start_supervisor(folder)
+    try:
+        say("starting the SuperLink")
+        superlink = processes(federation)[0]
+        _wait(lambda: healthy(superlink.health), folder, SUPERLINK)
+        for name in register(folder, federation):
+            say(f"registered the key of {name}")
+            supervisor.held_path(folder, name).unlink(missing_ok=True)
+        say(f"waiting for {len(federation.nodes)} nodes")
+        for process in processes(federation)[1:]:
+            _wait(lambda process=process: healthy(process.health), folder, process.name)  # type: ignore[misc]
+        for name in federation.node_names():
+            _wait(lambda name=name: name in online(folder, federation), folder, name)  # type: ignore[misc]
+    except BaseException:
+        down(folder)
+        raise
+
+
+def down(folder: Path) -> bool:
+    """End the federation and everything that it started; whether anything ran.
+
+    Raises
+    ------
+    SnowdropError
+        If something does not end.
+    """
+    ran = bool(supervisor.family(folder))
+    pid = supervisor.supervisor_pid(folder)
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + _DOWN_SECONDS
+        while supervisor.supervisor_pid(folder) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if supervisor.supervisor_pid(folder) == pid:
+            os.kill(pid, signal.SIGKILL)
+    supervisor.end_all(folder)
+    if left := supervisor.family(folder):
+        raise SnowdropError(f"these processes do not end: {[p.pid for p in left]}")
+    for path in (folder / "run").glob("*.json"):
+        path.unlink()
+    return ran or pid is not None
+
+
+def register(folder: Path, federation: Federation) -> list[str]:
+    """Tell the SuperLink every node key that it has not been told yet; their nodes' names.
+
+    Raises
+    ------
+    SnowdropError
+        If the SuperLink cannot be reached, or refuses a key.
+    """
+    flower = connection(folder, federation)
+    known = registered(folder)
+    new = []
+    for name in federation.node_names():
+        key = folder / "server" / "node-keys" / f"{name}.pub"
+        if known.get(name, {}).get("key") == (text := key.read_text().strip()):
+            continue
+        if name in known:  # its key was replaced
+            flower.json("supernode", "unregister", known[name]["id"], flower.connection)
+        answer = flower.json("supernode", "register", str(key), flower.connection, "--name", name)
+        known[name] = {"id": str(answer["node-id"]), "key": text}
+        _remember(folder, known)
+        new.append(name)
+    return new
+
+
+def unregister(folder: Path, federation: Federation, name: str) -> None:
+    """Shut a node out: its key is worth nothing from now on."""
+    known = registered(folder)
+    if name in known:
+        flower = connection(folder, federation)
+        flower.json("supernode", "unregister", known.pop(name)["id"], flower.connection)
+        _remember(folder, known)
+
+
+def registered(folder: Path) -> dict[str, dict[str, str]]:
+    """Id and public key of every registered node, by its name."""
+    try:
+        known: dict[str, dict[str, str]] = json.loads(_registry(folder).read_text())
+    except FileNotFoundError:
+        return {}
+    return known
+
+
+def online(folder: Path, federation: Federation) -> set[str]:
+    """Names of the nodes that the SuperLink takes for online."""
+    flower = connection(folder, federation)
+    answer = flower.json("supernode", "list", flower.connection)
+    here = {node["node-id"] for node in answer["nodes"] if node["status"] == "online"}
+    return {name for name, node in registered(folder).items() if node["id"] in here}
+
+
+def _registry(folder: Path) -> Path:
+    return folder / "server" / "registered.json"
+
+
+def _remember(folder: Path, known: dict[str, dict[str, str]]) -> None:
+    write_atomic(_registry(folder), json.dumps(known, indent=2).encode())
+
+
+def _start_supervisor(folder: Path) -> None:
+    logs = folder / "logs"
+    logs.mkdir(exist_ok=True)
+    with (logs / "supervisor.log").open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.supervisor", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    while supervisor.supervisor_pid(folder) != process.pid:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SnowdropError(f"the supervisor did not start; {logs / 'supervisor.log'} says why")
+        time.sleep(0.05)
+
+
+def _wait(ready: Callable[[], bool], folder: Path, name: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not ready():
+        if time.monotonic() > deadline:
+            log = supervisor.log_path(folder, name)
+            raise SnowdropError(f"{name} did not come up; {log} says why")
+        time.sleep(0.2)

@@ -1,0 +1,245 @@
+"""Keeps a federation's processes running on one machine: `python -m deploy.supervisor DIR`.
+
+What systemd or Docker do elsewhere. A process that ends is started again, after a pause that
+grows to some seconds, for as long as the supervisor runs. ``DIR/run/NAME.held`` holds a process
+back; ``DIR/run/NAME.json`` says how each one is.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from common.durable import write_atomic
+from common.errors import SnowdropError
+from deploy.federation import FILE, Federation
+from deploy.flower import end_family
+from deploy.processes import EXECUTOR, SUPERLINK, Process, processes
+
+log = logging.getLogger("snowdrop.supervisor")
+
+MARK = "SNOWDROP_FEDERATION"
+"""Environment variable that all processes of a federation carry: its folder."""
+
+NAME_MARK = "SNOWDROP_PROCESS"
+_TICK_SECONDS = 0.1
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
+_WELL_SECONDS = 30.0  # who ran this long starts again at once
+_LOG_BYTES = 50_000_000
+
+
+@dataclass(frozen=True)
+class Report:
+    """How one process is."""
+
+    state: str  # running, waiting or held
+    pid: int | None
+    since: str
+    restarts: int
+
+
+class Child:
+    """One process, kept running."""
+
+    def __init__(self, folder: Path, process: Process) -> None:
+        self.process = process
+        self._folder = folder
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._next = 0.0
+        self._pause = _FIRST_PAUSE
+        self._starts = 0
+        self._report: Report | None = None
+
+    def tend(self) -> None:
+        """Start, restart or end the process, as things stand."""
+        held = held_path(self._folder, self.process.name).exists()
+        if self._popen is not None and self._popen.poll() is not None:
+            self._mourn()
+        if self._popen is not None and held:
+            self.end()
+        elif self._popen is None and not held and time.monotonic() >= self._next:
+            self._start()
+        state = "running" if self._popen else "held" if held else "waiting"
+        self._tell(state)
+
+    def end(self) -> None:
+        """End the process and all that it started."""
+        end_family(family(self._folder, self.process.name))
+        if self._popen is not None:
+            self._popen.wait()
+            self._popen = None
+        self._next, self._pause = 0.0, _FIRST_PAUSE
+
+    def _start(self) -> None:
+        path = log_path(self._folder, self.process.name)
+        if path.exists() and path.stat().st_size > _LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        marks = {MARK: str(self._folder), NAME_MARK: self.process.name}
+        try:
+            with path.open("ab") as output:
+                self._popen = subprocess.Popen(
+                    self.process.command,
+                    cwd=self._folder,
+                    env=os.environ | self.process.environment | marks,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            log.error("%s cannot be started: %s", self.process.name, error)
+            self._wait()
+            return
+        self._starts += 1
+        self._started = time.monotonic()
+        log.info("%s started, pid %d", self.process.name, self._popen.pid)
+
+    def _mourn(self) -> None:
+        assert self._popen is not None
+        code = self._popen.returncode
+        end_family(family(self._folder, self.process.name))  # what it left behind
+        self._popen = None
+        if time.monotonic() - self._started > _WELL_SECONDS:
+            self._pause = _FIRST_PAUSE
+        log.warning("%s ended with %d; again in %g s", self.process.name, code, self._pause)
+        self._wait()
+
+    def _wait(self) -> None:
+        self._next = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def _tell(self, state: str) -> None:
+        pid = self._popen.pid if self._popen else None
+        last = self._report
+        if last and (last.state, last.pid) == (state, pid):
+            return
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._report = Report(state, pid, now, max(0, self._starts - 1))
+        with suppress(SnowdropError):  # a full disk is no reason to stop
+            write_atomic(
+                report_path(self._folder, self.process.name),
+                json.dumps(asdict(self._report)).encode(),
+            )
+
+
+def supervise(folder: Path) -> None:
+    """Keep the federation running until SIGTERM, then end it, nodes first."""
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: stopping.append(received))
+    with _only_one(folder):
+        end_family(family(folder))  # of a supervisor that was killed
+        children: dict[str, Child] = {}
+        stamp = 0
+        while not stopping:
+            if (changed := (folder / FILE).stat().st_mtime_ns) != stamp:
+                stamp = changed
+                wanted = {p.name: p for p in processes(Federation.load(folder))}
+                for name in children.keys() - wanted.keys():
+                    children.pop(name).end()
+                    report_path(folder, name).unlink(missing_ok=True)
+                for name in wanted.keys() - children.keys():
+                    children[name] = Child(folder, wanted[name])
+            for child in children.values():
+                child.tend()
+            time.sleep(_TICK_SECONDS)
+        end_all(folder)
+        log.info("all ended")
+
+
+def end_all(folder: Path) -> None:
+    """End every process of the federation; nodes first, while they can still say goodbye."""
+    server = (SUPERLINK, EXECUTOR)
+    end_family([p for p in family(folder) if _mark(p, NAME_MARK) not in server])
+    end_family(family(folder, EXECUTOR))
+    end_family(family(folder))
+
+
+def family(folder: Path, name: str | None = None) -> list[psutil.Process]:
+    """The federation's processes, or those of one of its parts, and all that they started."""
+    members = (p for p in psutil.process_iter() if p.pid != os.getpid())
+    return [
+        p for p in members if _mark(p, MARK) == str(folder) and name in (None, _mark(p, NAME_MARK))
+    ]
+
+
+def _mark(process: psutil.Process, variable: str) -> str | None:
+    try:
+        return process.environ().get(variable)
+    except (psutil.Error, OSError):
+        return None
+
+
+def supervisor_pid(folder: Path) -> int | None:
+    """The process that supervises the federation, if one does."""
+    try:
+        with lock_path(folder).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def report(folder: Path, name: str) -> Report | None:
+    """How a process is, as its supervisor last said."""
+    try:
+        return Report(**json.loads(report_path(folder, name).read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def held_path(folder: Path, name: str) -> Path:
+    """While this file exists, the process is held back."""
+    return folder / "run" / f"{name}.held"
+
+
+def report_path(folder: Path, name: str) -> Path:
+    """Where the supervisor says how a process is."""
+    return folder / "run" / f"{name}.json"
+
+
+def log_path(folder: Path, name: str) -> Path:
+    """The log of a process."""
+    return folder / "logs" / f"{name}.log"
+
+
+def lock_path(folder: Path) -> Path:
+    """Locked by the supervisor while it runs; holds its pid."""
+    return folder / "run" / "supervisor.lock"
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[IO[str]]:
+    path = lock_path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (folder / "logs").mkdir(exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SnowdropError(f"{folder} is supervised already") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    supervise(Path(sys.argv[1]).absolute())

@@ -1,0 +1,124 @@
+"""The supervisor, over small programs in the place of Flower's."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from common.errors import SnowdropError
+from deploy import local, supervisor
+from deploy.federation import Federation
+
+# Flower's programs, as far as the supervisor can tell: they start a child and wait.
+STUB = """#!/bin/sh
+echo "$0 starts"
+case "$*" in *node-1*) exit 3;; esac
+sleep 1000 &
+exec sleep 1000
+"""
+
+
+def wait_for(what: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A supervised federation of a SuperLink, an executor, node-0, and node-1 that always ends."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("flower-superlink", "flower-superexec", "flower-supernode"):
+        (programs / name).write_text(STUB)
+        (programs / name).chmod(0o755)
+    place = tmp_path / "fed"
+    place.mkdir()
+    Federation.new(place, "fed", 2, (), 0, programs=str(programs)).save(place)
+    local._start_supervisor(place)
+    try:
+        wait_for(lambda: state(place, "node-0") == "running")
+        wait_for(lambda: len(supervisor.family(place, "node-0")) == 2)
+        yield place
+    finally:
+        local.down(place)
+
+
+def state(folder: Path, name: str) -> str | None:
+    report = supervisor.report(folder, name)
+    return report.state if report else None
+
+
+def pid(folder: Path, name: str) -> int | None:
+    report = supervisor.report(folder, name)
+    return report.pid if report else None
+
+
+def test_a_process_that_dies_is_started_again_without_its_orphans(folder: Path) -> None:
+    old = supervisor.family(folder, "node-0")
+    os.kill(pid(folder, "node-0") or 0, signal.SIGKILL)
+    wait_for(lambda: pid(folder, "node-0") not in (None, *[p.pid for p in old]))
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in old)
+    report = supervisor.report(folder, "node-0")
+    assert report and report.restarts == 1
+
+
+def test_it_never_gives_up_and_pauses_longer_each_time(folder: Path) -> None:
+    def pauses() -> list[str]:
+        told = (folder / "logs" / "supervisor.log").read_text()
+        return [line.split()[-2] for line in told.splitlines() if "node-1 ended with 3" in line]
+
+    wait_for(lambda: len(pauses()) >= 3)
+    assert pauses()[:3] == ["0.5", "1", "2"]
+
+
+def test_a_held_process_stays_away_until_it_is_let_go(folder: Path) -> None:
+    supervisor.held_path(folder, "node-0").touch()
+    wait_for(lambda: state(folder, "node-0") == "held")
+    assert not supervisor.family(folder, "node-0")
+    assert state(folder, "superlink") == "running"
+    supervisor.held_path(folder, "node-0").unlink()
+    wait_for(lambda: state(folder, "node-0") == "running")
+
+
+def test_a_new_node_is_started_and_a_removed_one_ended(folder: Path) -> None:
+    Federation.load(folder).with_node("late", free=True).save(folder)
+    wait_for(lambda: state(folder, "late") == "running")
+    Federation.load(folder).without_node("late").save(folder)
+    wait_for(lambda: state(folder, "late") is None)
+    assert not supervisor.family(folder, "late")
+
+
+def test_down_leaves_nothing(folder: Path) -> None:
+    assert len(supervisor.family(folder)) >= 6
+    assert local.down(folder)
+    assert not supervisor.family(folder)
+    assert supervisor.supervisor_pid(folder) is None
+    assert not local.down(folder)
+
+
+def test_down_ends_what_a_killed_supervisor_left(folder: Path) -> None:
+    os.kill(supervisor.supervisor_pid(folder) or 0, signal.SIGKILL)
+    wait_for(lambda: supervisor.supervisor_pid(folder) is None)
+    assert supervisor.family(folder)
+    assert local.down(folder)
+    assert not supervisor.family(folder)
+
+
+def test_a_second_supervisor_is_refused(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.supervisor", str(folder)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "is supervised already" in done.stderr
+    with pytest.raises(SnowdropError, match="is up"):
+        local.up(folder, print)
+    assert state(folder, "node-0") == "running"

@@ -1,0 +1,85 @@
+"""A federation of separate processes, with TLS and node keys, through good and bad days."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from cli.recommend import find_recommendations
+from common.errors import SnowdropError
+from deploy import supervisor
+from deploy.credentials import make_node_key
+from tests.e2e.federation import Federation, federation, snowdrop, wait_for
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    with federation(tmp_path_factory.mktemp("deployment") / "fed") as made:
+        yield made
+
+
+def test_a_run_over_tls_ends_in_recommendations_on_the_nodes(fed: Federation) -> None:
+    run = fed.run()
+    assert run.wait() == "finished:completed", run.log()
+    assert run.rounds()["users"].to_list() == [80, 80]
+    assert run.summary()["failed_answers"] == 0
+    for node in ("node-0", "node-1"):
+        user = fed.users_of(node)[0]
+        shown = snowdrop("recommend", fed.state(node), "--user", user, "--items", fed.data)
+        assert shown.count("item-") == 5
+    with pytest.raises(SnowdropError, match="keeps no recommendations"):
+        find_recommendations(fed.state("node-0"), fed.users_of("node-1")[0])
+    assert "yes" in snowdrop("deploy", "status", fed.folder)
+    assert "Created node_id" in snowdrop("deploy", "logs", fed.folder, "superlink")
+    interactions = (fed.data / "interactions.csv").read_text().splitlines()[1]
+    for path in (fed.folder / "server").rglob("*.csv"):
+        assert interactions not in path.read_text()
+
+
+def test_who_has_no_valid_key_or_speaks_plain_text_gets_nothing(
+    fed: Federation, tmp_path: Path
+) -> None:
+    make_node_key(tmp_path)
+    before = fed.log("superlink")
+    status, said = fed.node_with(tmp_path / "key")
+    assert status != 0
+    assert "Failed to activate SuperNode" in said
+    refused = fed.log("superlink")[len(before) :]
+    assert "No SuperNode found with the given public key" in refused
+    assert "Activated" not in refused
+
+    before = fed.log("superlink")
+    with socket.create_connection(("127.0.0.1", fed.description.fleet_port), 5) as plain:
+        plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+        plain.settimeout(10)
+        assert plain.recv(1024) == b""
+    wait_for(
+        lambda: "Handshake failed" in fed.log("superlink")[len(before) :], 10, "a line in the log"
+    )
+
+
+def test_killed_and_late_nodes_take_part_while_rounds_go_on(fed: Federation) -> None:
+    run = fed.run(rounds=1000, round_timeout=20)
+    run.wait_for_round(1)
+    fed.kill("node-0")
+    alone = len(fed.users_of("node-1"))
+    wait_for(lambda: alone in run.users(), 90, "a round without the killed node")
+
+    late = pl.read_csv(fed.data / "interactions.csv").with_columns("late-" + pl.col("user_id"))
+    snowdrop("deploy", "add", fed.folder, "node-2")
+    late.write_csv(fed.folder / "nodes" / "node-2" / "data" / "interactions.csv")
+    snowdrop("deploy", "register", fed.folder)
+
+    wait_for(lambda: 160 in run.users(), 200, "all three nodes in one round")
+    run.stop()
+    rounds = run.rounds()
+    assert rounds["round"].to_list() == list(range(1, rounds.height + 1))
+    waited = rounds.filter(pl.col("users") == alone)["train_seconds"].to_list()
+    assert max(waited) < 20 + 5
+    report = supervisor.report(fed.folder, "node-0")
+    assert report is not None
+    assert report.restarts >= 1
