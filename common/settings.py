@@ -91,6 +91,9 @@ class RunSettings(TrainingSettings):
     evaluate_every: Count = Field(10, description="rounds between two validations")
     nodes: Count = Field(2, description="nodes to wait for before the first round")
     nodes_timeout: Positive = Field(120.0, description="seconds to wait for them")
+    nodes_per_round: int = Field(
+        0, ge=0, description="nodes that are asked to train in a round, drawn anew; 0: all"
+    )
     round_timeout: Positive = Field(600.0, description="seconds that nodes have for an answer")
     max_update_norm: float = Field(
         0.0,

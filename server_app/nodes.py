@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
@@ -82,16 +83,27 @@ class Nodes:
                 )
             time.sleep(0.2)
 
+    def draw(self, count: int, seed: tuple[int, ...]) -> list[int]:
+        """Some ``count`` of the nodes that are there; 0: all of them."""
+        there = sorted(self._online())
+        if not 0 < count < len(there):
+            return there
+        return sorted(np.random.default_rng(seed).choice(there, count, replace=False).tolist())
+
     def ask(
-        self, kind: str, content: RecordDict, answer_type: type[Answer]
+        self,
+        kind: str,
+        content: RecordDict,
+        answer_type: type[Answer],
+        among: Sequence[int] | None = None,
     ) -> list[tuple[int, Answer]]:
-        """Send ``content`` to every node; the usable answers, by node id.
+        """Send ``content`` to every node, or those ``among``; the usable answers, by node id.
 
         A node that needs the catalogue is given it and asked again. Nodes that fail, answer late
         or send what cannot be read are left out, logged and counted in ``failed``.
         """
         unaware: list[int] = []
-        replies = self._exchange(kind, content, sorted(self._online()))
+        replies = self._exchange(kind, content, sorted(self._online()) if among is None else among)
         answers = self.parse(kind, replies, answer_type, unaware)
         if unaware:
             notice = messages.CatalogueNotice.of(self._index).to_record()

@@ -181,7 +181,8 @@ class ColdStart(Strategy):
 
     def _ask_to_train(self, number: int) -> list[tuple[int, messages.TrainAnswer]]:
         request = self._train_request(number).to_record()
-        return self.nodes.ask(messages.TRAIN, request, messages.TrainAnswer)
+        among = self.nodes.draw(self.settings.nodes_per_round, (self.settings.seed, number))
+        return self.nodes.ask(messages.TRAIN, request, messages.TrainAnswer, among)
 
     def _usable(
         self, answers: list[tuple[int, messages.TrainAnswer]]

@@ -143,6 +143,10 @@ class Federation:
         answer = self.flower.json("run", str(ROOT), name, "--run-config", str(config))
         return Run(self, str(answer["run-id"]), folder)
 
+    def all_online(self) -> bool:
+        """Whether the SuperLink takes all nodes for online."""
+        return local.online(self.folder, self.description) == set(self.description.node_names())
+
     def log(self, name: str) -> str:
         """Log of a process so far."""
         path = supervisor.log_path(self.folder, name)

@@ -1,0 +1,216 @@
+"""What a federation must survive: crashes, restarts, damage, bad nodes; and its everyday job."""
+
+import io
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from client_app.interactions import NodeInteractions
+from client_app.store import StateStore
+from common.durable import read_checked
+from tests.e2e.federation import Federation, Run, federation, snowdrop, wait_for
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    with federation(tmp_path_factory.mktemp("resilience") / "fed") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(fed: Federation) -> Run:
+    """Four rounds in which nothing happens."""
+    run = fed.run(rounds=4)
+    assert run.wait() == "finished:completed", run.log()
+    return run
+
+
+def checkpoints(run: Run) -> list[Path]:
+    return sorted((run.folder / "checkpoint").glob("round-*.ckpt"))
+
+
+def newest(run: Run) -> dict[str, Any]:
+    content = io.BytesIO(read_checked(checkpoints(run)[-1]))
+    state: dict[str, Any] = torch.load(content, weights_only=True)
+    return state
+
+
+def flip_a_byte(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def same_table(one: Run, other: Run) -> None:
+    assert newest(one)["round"] == newest(other)["round"]
+    torch.testing.assert_close(newest(one)["table"], newest(other)["table"], atol=1e-5, rtol=0)
+
+
+def test_a_training_goes_on_after_its_serverapp_was_killed(
+    fed: Federation, undisturbed: Run
+) -> None:
+    run = fed.run(rounds=4)
+    run.wait_for_round(1)
+    second = fed.run(run.folder, rounds=4, resume=True)
+    assert second.wait() != "finished:completed"
+    assert "another run is using" in second.log()
+    fed.kill_serverapp()
+    assert run.wait() != "finished:completed"
+
+    again = fed.run(run.folder, rounds=4, resume=True)
+    assert again.wait() == "finished:completed", again.log()
+    assert "going on after round" in again.log()
+    assert again.rounds()["round"].to_list() == [1, 2, 3, 4]
+    same_table(again, undisturbed)
+
+
+def test_a_training_goes_on_after_the_superlink_was_killed(
+    fed: Federation, undisturbed: Run
+) -> None:
+    run = fed.run(rounds=4)
+    run.wait_for_round(2)
+    fed.kill("superlink")
+    wait_for(lambda: "yes" in snowdrop("deploy", "status", fed.folder), 60, "the SuperLink is back")
+    wait_for(lambda: fed.all_online(), 120, "all nodes are back")
+
+    again = fed.run(run.folder, rounds=4, resume=True, nodes_timeout=60)
+    assert again.wait() == "finished:completed", again.log()
+    assert again.rounds()["round"].to_list() == [1, 2, 3, 4]
+    same_table(again, undisturbed)
+
+
+def test_a_damaged_checkpoint_takes_server_and_nodes_one_round_back(
+    fed: Federation, undisturbed: Run
+) -> None:
+    before = newest(undisturbed)["table"]
+    flip_a_byte(checkpoints(undisturbed)[-1])
+    again = fed.run(undisturbed.folder, rounds=4, resume=True)
+    assert again.wait() == "finished:completed", again.log()
+    log = again.log()
+    assert log.count("is damaged") == 1
+    assert "going on after round 3" in log
+    torch.testing.assert_close(newest(again)["table"], before, atol=1e-5, rtol=0)
+
+
+def poison(fed: Federation, run: Run, node: str, value: float) -> None:
+    """Fill the heads that a node keeps of the newest round with a number."""
+    store, state = StateStore(fed.state(node)), newest(run)
+    users = NodeInteractions(tuple(fed.users_of(node)), {}, 0, 0)
+    heads = {"weight": torch.full((len(users.users), 16), value)}
+    heads["bias"] = torch.zeros(len(users.users))
+    path = fed.state(node) / "trainings" / state["id"] / f"round-{state['round']:06d}.state"
+    assert path.exists()
+    store.save(state["id"], state["round"], users, heads)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"), [(float("nan"), "NaN"), (1e7, "above max_update_norm"), (0.0, "damaged")]
+)
+def test_a_bad_node_is_refused_and_a_damaged_state_replaced(
+    fed: Federation, value: float, why: str
+) -> None:
+    run = fed.run(rounds=2)
+    assert run.wait() == "finished:completed", run.log()
+    if why == "damaged":
+        states = sorted(fed.state("node-1").glob("trainings/*/round-000002.state"))
+        for path in states:
+            flip_a_byte(path)
+    else:
+        poison(fed, run, "node-1", value)
+    again = fed.run(run.folder, rounds=3, resume=True, max_update_norm=1000.0)
+    assert again.wait() == "finished:completed", again.log()
+    row = again.rounds().row(-1, named=True)
+    if why == "damaged":
+        assert (row["users"], row["failed_nodes"]) == (80, 0)
+        assert "is damaged" in fed.log("node-1")
+    else:
+        assert (row["users"], row["failed_nodes"]) == (len(fed.users_of("node-0")), 1)
+        assert why in again.log()
+
+
+def test_a_node_that_cannot_write_says_so_and_loses_nothing(fed: Federation) -> None:
+    run = fed.run(rounds=1)
+    assert run.wait() == "finished:completed", run.log()
+    kept = fed.state("node-1") / "trainings"
+    aside = kept.rename(kept.with_name("aside"))
+    kept.write_text("a file where a folder should be")
+    again = fed.run(run.folder, rounds=2, resume=True)
+    assert again.wait() == "finished:completed", again.log()
+    assert again.rounds()["failed_nodes"].to_list() == [0, 1]
+    kept.unlink()
+    aside.rename(kept)
+    assert f"cannot write {kept}" in fed.log("node-1")
+    assert list(kept.glob("*/round-000001.state"))
+
+
+def add_items(fed: Federation, count: int) -> list[str]:
+    """Put copies of the first items into the catalogue, as new ones."""
+    path = fed.folder / "server" / "data" / "items.csv"
+    items = pl.read_csv(path)
+    new = items.head(count).with_columns("new-" + pl.col("item_id"))
+    pl.concat([items, new]).write_csv(path)
+    return new["item_id"].to_list()
+
+
+def recommended(fed: Federation, node: str) -> pl.DataFrame:
+    return pl.read_parquet(fed.state(node) / "recommendations.parquet")
+
+
+def test_new_items_reach_every_user_and_become_warm(fed: Federation) -> None:
+    run = fed.run(rounds=2)
+    assert run.wait() == "finished:completed", run.log()
+    new = add_items(fed, 3)
+    published = fed.run(run.folder, mode="publish", top=500)
+    assert published.wait() == "finished:completed", published.log()
+    assert "recommended to 80 users on 2 nodes" in published.log()
+    for node in ("node-0", "node-1"):
+        lists = recommended(fed, node)
+        assert sorted(lists["user_id"].unique()) == fed.users_of(node)
+        assert set(new) <= set(lists["item_id"])
+        seen = pl.read_csv(fed.folder / "nodes" / node / "data" / "interactions.csv")
+        assert lists.join(seen, on=["user_id", "item_id"], how="semi").height == 0
+
+    for node in ("node-0", "node-1"):  # a user of each node finds the first new item
+        path = fed.folder / "nodes" / node / "data" / "interactions.csv"
+        found = pl.DataFrame({"user_id": [fed.users_of(node)[0]], "item_id": [new[0]]})
+        seen = pl.read_csv(path).select("user_id", "item_id")
+        pl.concat([seen, found]).write_csv(path)
+    before = newest(run)
+    again = fed.run(run.folder, rounds=3, resume=True, warm_after=2)
+    assert again.wait() == "finished:completed", again.log()
+    after = newest(again)
+    was, now = (dict(zip(state["ids"], state["splits"], strict=True)) for state in (before, after))
+    assert now[new[0]] == "warm"
+    assert now[new[1]] == "test"
+    assert {item for item in was if was[item] == "warm"} <= {i for i in now if now[i] == "warm"}
+    assert (after["id"], after["round"]) == (before["id"], 3)
+
+
+def test_nodes_that_come_and_go_do_not_stop_the_training(fed: Federation) -> None:
+    chance = random.Random(0)
+    run = fed.run(rounds=20, round_timeout=30, round_retries=10)
+    run.wait_for_round(1)
+    fed.kill("node-0")
+    while run.status() == "running":
+        node = chance.choice(["node-0", "node-1"])
+        fed.stop(node)
+        time.sleep(2)
+        fed.start(node)
+        time.sleep(18)
+    assert run.status() == "finished:completed", run.log()
+    rounds = run.rounds()
+    assert rounds["round"].to_list() == list(range(1, 21))
+    assert rounds["loss"][-1] < rounds["loss"][0]
+    for node in ("node-0", "node-1"):  # a stale round would be written after a later one
+        states = (fed.state(node) / "trainings" / newest(run)["id"]).glob("round-*.state")
+        by_time = sorted(states, key=lambda path: path.stat().st_mtime_ns)
+        assert by_time == sorted(by_time)
+        assert by_time[-1].stem >= "round-000017"
