@@ -137,11 +137,28 @@ def end_family(family: Sequence[psutil.Process]) -> None:
     for member in family:
         with suppress(psutil.NoSuchProcess):
             member.terminate()
-    _, alive = psutil.wait_procs(family, timeout=_STOP_SECONDS)
-    for member in alive:
+    for member in (alive := _alive_after(family, _STOP_SECONDS)):
         with suppress(psutil.NoSuchProcess):
             member.kill()
-    psutil.wait_procs(alive, timeout=_STOP_SECONDS)
+    _alive_after(alive, _STOP_SECONDS)
+
+
+def _alive_after(family: Sequence[psutil.Process], seconds: float) -> Sequence[psutil.Process]:
+    """Those that still run after some seconds; returns at once when none does.
+
+    Unlike psutil's own wait, it takes a zombie for gone: its parent may be slow to bury it.
+    """
+    deadline = time.monotonic() + seconds
+    while (alive := [p for p in family if _runs(p)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return alive
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end(process: subprocess.Popen[Any]) -> None:
