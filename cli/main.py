@@ -11,6 +11,7 @@ from cli.prepare import app as prepare_app
 from cli.recommend import recommend
 from cli.settings import settings
 from cli.simulate import simulate
+from cli.tune import tune
 from common.errors import SnowdropError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.add_typer(prepare_app, name="prepare")
 app.command()(simulate)
 app.command()(bench)
+app.command()(tune)
 app.command()(recommend)
 app.command()(settings)
 

@@ -88,6 +88,7 @@ class RunSettings(TrainingSettings):
     round_timeout: Positive = Field(600.0, description="seconds that nodes have for an answer")
     round_retries: int = Field(2, ge=0, description="repeats of a round without a usable answer")
     baselines: bool = Field(True, description="measure the content profile and random ranking too")
+    tensorboard: bool = Field(False, description="write curves for TensorBoard while it runs")
     top: Count = Field(20, description="new items that a node keeps for each user at the end")
 
     encoder: str = Field(
