@@ -82,8 +82,8 @@ LOCAL: dict[str, Range] = {
     ),
     "table_start": OneOf(["features", "random"]),
     "whitening": Number(0, 1, log=False),
-    "dim": OneOf([64, 128, 256]),
-    "rounds": OneOf([40, 80]),
+    "dim": OneOf([64, 128, 200, 256]),
+    "rounds": OneOf([40, 100]),
 }
 """The training on nodes, of every method."""
 
@@ -185,15 +185,17 @@ def open_study(out: Path, name: str, seed: int) -> optuna.Study:
 
 
 def search(study: optuna.Study, method: str, base: Mapping[str, Any], trials: int) -> None:
-    """Try settings until ``trials`` of them are done; those that fail count as tried."""
+    """Try settings until ``trials`` of them are done; those that fail count as tried.
+
+    The first two are the method's tuned settings of now and its published ones, as far as they lie
+    in the search.
+    """
     chosen = Chosen.parse(method)
     space = {name: r for name, r in SPACES[method].items() if name not in base}
     if not study.get_trials():
-        start = chosen.settings(read_tuned([]), {}, {})
-        plain = {n: getattr(start, n) for n, r in space.items() if not isinstance(r, Together)}
-        study.enqueue_trial(
-            {name: value for name, value in plain.items() if _inside(space, name, value)}
-        )
+        for form in ("tuned", "paper"):
+            known = Chosen.parse(f"{method}:{form}").settings(read_tuned([]), {}, {})
+            study.enqueue_trial(as_choices(space, known))
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[best]}"),
@@ -252,8 +254,17 @@ def as_toml(
     return "\n".join(lines) + "\n"
 
 
-def _inside(space: Mapping[str, Range], name: str, value: Any) -> bool:
-    there = space[name]
-    if isinstance(there, Number):
-        return there.low <= value <= there.high
-    return isinstance(there, OneOf) and value in there.values
+def as_choices(space: Mapping[str, Range], settings: RunSettings) -> dict[str, Any]:
+    """The point of a search that makes these settings, as far as they lie in it."""
+    point: dict[str, Any] = {}
+    for name, there in space.items():
+        if isinstance(there, Together):
+            for key, chosen in there.sets.items():
+                if all(getattr(settings, k) == v for k, v in chosen.items()):
+                    point[name] = key
+        else:
+            value = getattr(settings, name)
+            number = isinstance(there, Number) and there.low <= value <= there.high
+            if number or (isinstance(there, OneOf) and value in there.values):
+                point[name] = value
+    return point

@@ -91,6 +91,16 @@ def test_what_was_cut_off_is_not_counted(
     assert "30.00 %" in (tmp_path / "ridge.toml").read_text()
 
 
+def test_a_search_begins_with_what_is_known() -> None:
+    published = Chosen.parse("ipfedrec:paper").settings({}, {}, {})
+    point = tuning.as_choices(SPACES["ipfedrec"], published)
+    assert point["local"] == "all users"
+    assert point["schedule"] == "every round"
+    assert (point["item_pull"], point["head_lr"], point["rounds"]) == (10, 0.1, 100)
+    plain = tuning.as_choices(SPACES["cs-fcf"], Chosen.parse("cs-fcf").settings({}, {}, {}))
+    assert plain["local"] == "touched rows"
+
+
 def test_only_methods_with_a_search(data_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SnowdropError, match="'random' has no search; choose from mdifffr"):
         tune(str(data_folder), "random", tmp_path)
