@@ -33,6 +33,8 @@ _UNNAMED = (
     "data", "run_dir", "resume", "preset", "nodes_timeout", "round_timeout", "top", "tensorboard",
 )  # fmt: skip
 """Settings that change no result."""
+_PRELOADED = ["cli.bench", "cli.prepare", "cli.recommend", "cli.settings", "cli.tune"]
+"""All that a fresh process imports before it works: what `cli.main` does, which it runs again."""
 _LARGE = ("checkpoint", "nodes")
 _LAST = "sample.json"
 _POLL_SECONDS = 0.2
@@ -178,7 +180,7 @@ def in_own_process(
         If it raises one, or the process dies.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cli.main"])
+    context.set_forkserver_preload(_PRELOADED)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work_and_tell, args=(sender, work, arguments))
     process.start()
