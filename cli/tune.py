@@ -91,7 +91,7 @@ SMALL_HEADS: dict[str, Range] = {"dim": OneOf([16, 32, 64])}
 """An mlp head has 2 d² numbers for each user."""
 
 MAPPING: dict[str, Range] = {
-    "item_pull": Number(0.3, 3000),
+    "item_pull": Number(0.3, 300),
     "generator_lr": Number(3e-4, 1e-2),
     "generator_weight_decay": Number(1e-5, 1e-1),
     "condition_dim": OneOf([0, 64]),
