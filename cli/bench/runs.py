@@ -109,7 +109,7 @@ def plan(
             }
             settings = chosen.settings(tuned, shared, given)
             named = {k: v for k, v in settings.model_dump().items() if k not in _UNNAMED}
-            content = json.dumps([named, checksum], sort_keys=True)
+            content = json.dumps([chosen.name, named, checksum], sort_keys=True)
             digest = hashlib.sha256(content.encode()).hexdigest()[:10]
             label = re.sub(r"[^A-Za-z0-9.]+", "_", chosen.name.replace("-", "_"))
             folder = out.absolute() / "runs" / f"{label}-{seed}-{digest}"

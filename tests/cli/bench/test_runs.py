@@ -25,7 +25,7 @@ def test_a_run_is_known_by_its_settings_and_its_data(data_folder: Path, tmp_path
     assert [r.digest for r in planned("ridge,mdifffr", data_folder, tmp_path / "b", 2)] == [
         r.digest for r in first
     ]
-    assert len({run.folder for run in first}) == len(first) == 8
+    assert len({run.digest for run in first}) == len({run.folder for run in first}) == 8
     changed = planned("ridge,mdifffr", data_folder, tmp_path, 2, head_lr=3.0)
     assert not {r.digest for r in changed} & {r.digest for r in first}
     assert first[0].folder.name == f"ridge-0-{first[0].digest}"
