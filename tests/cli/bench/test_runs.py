@@ -13,7 +13,7 @@ from cli.bench.runs import Run, data_checksum, execute, perform, plan
 from cli.in_process import InProcessGrid
 from common.errors import SnowdropError
 from server_app import app as server_app
-from tests.cli.bench.conftest import QUICK
+from tests.cli.conftest import QUICK
 
 
 def planned(methods: str, data: Path, out: Path, seeds: int = 1, **shared: Any) -> list[Run]:

@@ -10,7 +10,7 @@ from cli.bench.methods import METHODS, Chosen, read_tuned
 from cli.tune import SPACES, open_study, tune
 from common.errors import SnowdropError
 from common.settings import RunSettings
-from tests.cli.bench.conftest import QUICK
+from tests.cli.conftest import QUICK
 
 FIXED = [f"{k}={v}" for k, v in QUICK.items()]
 
