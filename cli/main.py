@@ -13,6 +13,7 @@ from cli.recommend import recommend
 from cli.report import report
 from cli.settings import settings
 from cli.simulate import simulate
+from cli.tune import tune
 from common.errors import SnowdropError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app.add_typer(prepare_app, name="prepare")
 app.add_typer(deploy_app, name="deploy")
 app.command()(simulate)
 app.command()(bench)
+app.command()(tune)
 app.command()(recommend)
 app.command()(report)
 app.command()(settings)

@@ -45,12 +45,15 @@ def simulate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="a setting; `snowdrop settings` lists all"),
     ] = None,
+    tensorboard: Annotated[bool, typer.Option(help="write curves for TensorBoard too")] = False,
     verbose: Annotated[bool, typer.Option(help="show Flower's and Ray's own log too")] = False,
 ) -> None:
     """Train, test and recommend in a federation simulated on this machine."""
     values = parse_assignments(set_ or [])
     if nodes is not None:
         values["nodes"] = nodes
+    if tensorboard:
+        values["tensorboard"] = True
     name = Path(data).name
     folder = run_dir or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
     values |= {"data": data, "run_dir": str(folder.absolute())}

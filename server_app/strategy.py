@@ -22,6 +22,7 @@ from common.metrics import metric_names
 from common.settings import KS, RunSettings
 from server_app import aggregation
 from server_app.checkpoint import Checkpoints
+from server_app.curves import Curves
 from server_app.nodes import Nodes, Traffic
 from server_app.report import RunFolder
 from server_app.training import Training, make_generator
@@ -90,11 +91,14 @@ class ColdStart(Strategy):
         self.nodes = Nodes(grid, self.index, timeout or settings.round_timeout)
         self.summary()
         self.nodes.wait(settings.nodes, settings.nodes_timeout)
+        curves = Curves(self.folder.path, training.round) if settings.tensorboard else None
         began, first = time.monotonic(), training.round
         result = Result()
         while training.round < last:
             row = self._round(training.round + 1)
             training.history.append(row)
+            if curves:
+                curves.add(row)
             left = (time.monotonic() - began) / (training.round - first) * (last - training.round)
             log.info("%s", _round_line(row, last, left))
             self._save()

@@ -33,10 +33,13 @@ def bench(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="a setting for all methods"),
     ] = None,
+    tensorboard: Annotated[bool, typer.Option(help="write curves for TensorBoard too")] = False,
     keep: Annotated[bool, typer.Option(help="keep checkpoints and nodes' states")] = False,
 ) -> None:
     """Compare methods on the same data, split and seeds; make only the runs that are missing."""
     shared = parse_assignments(set_ or [])
+    if tensorboard:
+        shared["tensorboard"] = True
     folder = check_data(RunSettings.parse({"data": data, "run_dir": str(out.absolute())}))
     runs = plan(choose(methods), seeds, folder, out, read_tuned(tuned or []), shared)
     missing = [run for run in runs if not run.whole]

@@ -11,10 +11,11 @@ import multiprocessing
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cli.bench.artefacts import write_artefacts
 from cli.bench.methods import Chosen
@@ -26,8 +27,14 @@ from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
 from server_app import app as server_app
 
-_UNNAMED = ("data", "run_dir", "resume", "preset", "nodes_timeout", "round_timeout", "top")
+Result = TypeVar("Result")
+
+_UNNAMED = (
+    "data", "run_dir", "resume", "preset", "nodes_timeout", "round_timeout", "top", "tensorboard",
+)  # fmt: skip
 """Settings that change no result."""
+_PRELOADED = ["cli.bench", "cli.prepare", "cli.recommend", "cli.settings", "cli.tune"]
+"""All that a fresh process imports before it works: what `cli.main` does, which it runs again."""
 _LARGE = ("checkpoint", "nodes")
 _LAST = "sample.json"
 _POLL_SECONDS = 0.2
@@ -102,7 +109,7 @@ def plan(
             }
             settings = chosen.settings(tuned, shared, given)
             named = {k: v for k, v in settings.model_dump().items() if k not in _UNNAMED}
-            content = json.dumps([named, checksum], sort_keys=True)
+            content = json.dumps([chosen.name, named, checksum], sort_keys=True)
             digest = hashlib.sha256(content.encode()).hexdigest()[:10]
             label = re.sub(r"[^A-Za-z0-9.]+", "_", chosen.name.replace("-", "_"))
             folder = out.absolute() / "runs" / f"{label}-{seed}-{digest}"
@@ -151,39 +158,56 @@ def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
     SnowdropError
         If the run fails; nothing of it is left.
     """
+    try:
+        in_own_process(
+            perform, (run, keep), lambda: watch(min(1.0, run.rounds_done() / run.settings.rounds))
+        )
+    except SnowdropError as error:
+        raise SnowdropError(f"{run.chosen.name}, seed {run.seed}: {error}") from error
+    finally:
+        if not run.whole:
+            shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def in_own_process(
+    work: Callable[..., Result], arguments: tuple[Any, ...], watch: Callable[[], None]
+) -> Result:
+    """What a function of a module returns, called in a fresh process that ends with it.
+
+    Raises
+    ------
+    SnowdropError
+        If it raises one, or the process dies.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(_PRELOADED)
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_perform_and_tell, args=(run, keep, sender))
+    process = context.Process(target=_work_and_tell, args=(sender, work, arguments))
     process.start()
     sender.close()
     try:
         while process.is_alive():
             process.join(_POLL_SECONDS)
-            watch(min(1.0, run.rounds_done() / run.settings.rounds))
-        if not run.whole:
-            told = receiver.recv() if _has_told(receiver) else f"status {process.exitcode}"
-            raise SnowdropError(f"{run.chosen.name}, seed {run.seed}, ended with: {told}")
+            watch()
+        try:
+            worked, told = receiver.recv()
+        except EOFError:
+            raise SnowdropError(f"its process died with status {process.exitcode}") from None
+        if not worked:
+            raise SnowdropError(told)
+        return told
     finally:
         if process.is_alive():
             process.terminate()
             process.join()
-        if not run.whole:
-            shutil.rmtree(run.folder, ignore_errors=True)
 
 
-def _has_told(receiver: Connection) -> bool:
-    try:
-        return receiver.poll()
-    except OSError:
-        return False
-
-
-def _perform_and_tell(run: Run, keep: bool, sender: Connection) -> None:
+def _work_and_tell(
+    sender: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
     logging.getLogger("snowdrop").setLevel(logging.ERROR)
-    try:
-        perform(run, keep)
-    except SnowdropError as error:
-        sender.send(str(error))
-    except KeyboardInterrupt:
-        pass
+    with suppress(KeyboardInterrupt):
+        try:
+            sender.send((True, work(*arguments)))
+        except SnowdropError as error:
+            sender.send((False, str(error)))
