@@ -106,16 +106,13 @@ class RunSettings(TrainingSettings):
     )
     round_retries: int = Field(2, ge=0, description="repeats of a round without a usable answer")
     baselines: bool = Field(True, description="measure the content profile and random ranking too")
-<<<<<<< HEAD
     warm_after: int = Field(
         0,
         ge=0,
         description="users over all nodes after whose interactions a new item gets a row of its "
         "own when training goes on; 0: only where items.csv says warm",
     )
-=======
     tensorboard: bool = Field(False, description="write curves for TensorBoard while it runs")
->>>>>>> methods
     top: Count = Field(20, description="new items that a node keeps for each user at the end")
 
     encoder: str = Field(
