@@ -96,7 +96,7 @@ def _guarded(handle: Callable[[Node, RecordDict], RecordDict]) -> Callable[..., 
 def keep_catalogue(node: Node, record: RecordDict) -> RecordDict:
     """Keep the announced item ids and splits."""
     node.store.save_index(messages.CatalogueNotice.from_record(record).index())
-    return messages.status_record("kept")
+    return messages.status_record(messages.KEPT)
 
 
 @app.query("describe")

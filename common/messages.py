@@ -25,6 +25,7 @@ TRAIN = "train"
 EVALUATE = "evaluate"
 
 NEEDS_CATALOGUE = "needs-catalogue"
+KEPT = "kept"
 REFUSED = 200
 """Code of the error reply of a node that cannot do what it was asked, with a fixed sentence."""
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -26,20 +26,20 @@ _LOOK_SECONDS = 2.0
 class Traffic:
     """Bytes of messages and answers, as Flower's records count them."""
 
-    sent: int = 0
-    answered: int = 0
     down: int = 0
     up: int = 0
+    asked: set[int] = field(default_factory=set)
+    answered: set[int] = field(default_factory=set)
 
     @property
     def down_per_node(self) -> int:
-        """Bytes of one message, on average."""
-        return self.down // max(self.sent, 1)
+        """Bytes to a node, on average over those that were asked."""
+        return self.down // max(len(self.asked), 1)
 
     @property
     def up_per_node(self) -> int:
-        """Bytes of one answer, on average."""
-        return self.up // max(self.answered, 1)
+        """Bytes from a node, on average over those that answered."""
+        return self.up // max(len(self.answered), 1)
 
 
 class Nodes:
@@ -102,37 +102,22 @@ class Nodes:
         A node that needs the catalogue is given it and asked again. Nodes that fail, answer late
         or send what cannot be read are left out, logged and counted in ``failed``.
         """
-        unaware: list[int] = []
-        replies = self._exchange(kind, content, sorted(self._online()) if among is None else among)
-        answers = self.parse(kind, replies, answer_type, unaware)
-        if unaware:
-            notice = messages.CatalogueNotice.of(self._index).to_record()
-            self._exchange(messages.QUERY_CATALOGUE, notice, unaware)
-            answers += self.parse(kind, self._exchange(kind, content, unaware), answer_type)
-        return answers
+        ids = sorted(self._online()) if among is None else among
+        return self.parse(kind, self._exchange(kind, content, ids), answer_type)
 
     def parse(
-        self,
-        kind: str,
-        replies: Iterable[tuple[int, Message]],
-        answer_type: type[Answer],
-        unaware: list[int] | None = None,
+        self, kind: str, replies: Iterable[tuple[int, Message]], answer_type: type[Answer]
     ) -> list[tuple[int, Answer]]:
-        """The readable answers by node id; nodes that need the catalogue go into ``unaware``."""
+        """The readable answers by node id."""
         answers = []
         for node, reply in replies:
             if reply.has_error():
                 self.refuse(node, kind, reply.error.reason)
-            elif (
-                unaware is not None
-                and messages.status_of(reply.content) == messages.NEEDS_CATALOGUE
-            ):
-                unaware.append(node)
-            else:
-                try:
-                    answers.append((node, answer_type.from_record(reply.content)))
-                except SnowdropError as error:
-                    self.refuse(node, kind, error)
+                continue
+            try:
+                answers.append((node, answer_type.from_record(reply.content)))
+            except SnowdropError as error:
+                self.refuse(node, kind, error)
         return answers
 
     def refuse(self, node: int, kind: str, why: object) -> None:
@@ -140,9 +125,11 @@ class Nodes:
         self.failed += 1
         log.warning("node %d is left out of this %s: %s", node, kind, why)
 
-    def messages_to(self, kind: str, content: RecordDict, ids: Sequence[int]) -> list[Message]:
-        """One message to each node, with the round's timeout as time to live."""
-        return [Message(content, node, kind, ttl=self._timeout) for node in ids]
+    def messages_to(
+        self, kind: str, content: RecordDict, ids: Sequence[int], seconds: float | None = None
+    ) -> list[Message]:
+        """One message to each node, living for ``seconds``; by default the round's timeout."""
+        return [Message(content, node, kind, ttl=seconds or self._timeout) for node in ids]
 
     def _exchange(
         self, kind: str, content: RecordDict, ids: Sequence[int]
@@ -150,28 +137,30 @@ class Nodes:
         """Ask the nodes ``ids``; their replies, by node id.
 
         Flower's own `send_and_receive` looks every three seconds and waits for nodes that are
-        gone; this one looks more often and gives up on a node that left or was restarted since.
+        gone; this one looks more often, gives up on a node that left or was restarted since, and
+        tells a node the catalogue within the same time.
         """
-        if not ids:
-            return []
-        self.traffic.sent += len(ids)
-        self.traffic.down += len(ids) * _size(content)
-        since = self._online()
-        sent = self._grid.push_messages(self.messages_to(kind, content, ids))
-        waiting = dict(zip(sent, ids, strict=True))
-        replies: dict[int, Message] = {}
         deadline = time.monotonic() + self._timeout
+        since = self._online()
+        waiting = self._send(kind, content, ids, deadline)
+        told: set[int] = set()
+        replies: dict[int, Message] = {}
         pause, looked, missing = _SHORTEST_PAUSE, time.monotonic(), set[int]()
         while waiting and time.monotonic() < deadline:
             for reply in self._grid.pull_messages(list(waiting)):
                 node = waiting.pop(reply.metadata.reply_to_message_id)
-                replies[node] = reply
-                if reply.has_content():
-                    self.traffic.answered += 1
-                    self.traffic.up += _size(reply.content)
+                status = self._received(node, reply)
+                if status == messages.NEEDS_CATALOGUE and node not in told:
+                    told.add(node)
+                    notice = messages.CatalogueNotice.of(self._index).to_record()
+                    waiting |= self._send(messages.QUERY_CATALOGUE, notice, [node], deadline)
+                elif status == messages.KEPT:
+                    waiting |= self._send(kind, content, [node], deadline)
+                else:
+                    replies[node] = reply
             if waiting and time.monotonic() > looked + _LOOK_SECONDS:
                 looked, now = time.monotonic(), self._online()
-                gone = {n for n in waiting.values() if now.get(n) != since.get(n)}
+                gone = {n for n in waiting.values() if now.get(n) != since.get(n, "")}
                 for message in [m for m, n in waiting.items() if n in gone & missing]:
                     self.refuse(waiting.pop(message), kind, "it left before it answered")
                 missing = gone  # seen twice: what it sent before it left has been pulled by then
@@ -181,6 +170,33 @@ class Nodes:
         for node in waiting.values():
             self.refuse(node, kind, f"no answer within {self._timeout:g} s")
         return sorted(replies.items())
+
+    def _send(
+        self, kind: str, content: RecordDict, ids: Sequence[int], deadline: float
+    ) -> dict[str, int]:
+        """Node of each message that the SuperLink took; it takes none that is too large for it."""
+        if not ids:
+            return {}
+        self.traffic.asked.update(ids)
+        self.traffic.down += len(ids) * _size(content)
+        seconds = max(deadline - time.monotonic(), 1.0)
+        sent = self.messages_to(kind, content, ids, seconds)
+        names: list[str | None] = list(self._grid.push_messages(sent))
+        taken: dict[str, int] = {}
+        for node, name in zip(ids, names or [None] * len(ids), strict=True):
+            if name:
+                taken[name] = node
+            else:
+                self.refuse(node, kind, "the SuperLink did not take the message")
+        return taken
+
+    def _received(self, node: int, reply: Message) -> str | None:
+        """Count a reply; the status word where it is one alone."""
+        if not reply.has_content():
+            return None
+        self.traffic.answered.add(node)
+        self.traffic.up += _size(reply.content)
+        return messages.status_of(reply.content)
 
     def _online(self) -> dict[int, str]:
         """Nodes that are there, with the time since which they are."""
