@@ -78,11 +78,8 @@ def test_killed_and_late_nodes_take_part_while_rounds_go_on(fed: Federation) -> 
     run.stop()
     rounds = run.rounds()
     assert rounds["round"].to_list() == list(range(1, rounds.height + 1))
-    # Of one exchange: telling a newcomer the catalogue makes it three, a repeat doubles them.
-    one_missing = (pl.col("users") == alone) & (pl.col("failed_nodes") == 1)
-    waited = rounds.filter(one_missing)["train_seconds"].to_list()
-    assert waited
-    assert max(waited) < 20 + 5
+    once = rounds.filter(pl.col("failed_nodes") < 2)["train_seconds"]  # else it was repeated
+    assert once.max() < 20 + 5
     report = supervisor.report(fed.folder, "node-0")
     assert report is not None
     assert report.restarts >= 1
