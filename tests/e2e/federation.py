@@ -15,6 +15,7 @@ import psutil
 from typer.testing import CliRunner
 
 from cli.main import app
+from common.errors import SnowdropError
 from deploy import local, supervisor
 from deploy.federation import Federation as Description
 from deploy.federation import free_ports
@@ -144,8 +145,12 @@ class Federation:
         return Run(self, str(answer["run-id"]), folder)
 
     def all_online(self) -> bool:
-        """Whether the SuperLink takes all nodes for online."""
-        return local.online(self.folder, self.description) == set(self.description.node_names())
+        """Whether the SuperLink is there and takes all nodes for online."""
+        try:
+            here = local.online(self.folder, self.description)
+        except SnowdropError:
+            return False
+        return here == set(self.description.node_names())
 
     def log(self, name: str) -> str:
         """Log of a process so far."""
