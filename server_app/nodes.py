@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from flwr.app import Message, RecordDict
@@ -25,20 +25,20 @@ _LOOK_SECONDS = 2.0
 class Traffic:
     """Bytes of messages and answers, as Flower's records count them."""
 
-    sent: int = 0
-    answered: int = 0
     down: int = 0
     up: int = 0
+    asked: set[int] = field(default_factory=set)
+    answered: set[int] = field(default_factory=set)
 
     @property
     def down_per_node(self) -> int:
-        """Bytes of one message, on average."""
-        return self.down // max(self.sent, 1)
+        """Bytes to a node, on average over those that were asked."""
+        return self.down // max(len(self.asked), 1)
 
     @property
     def up_per_node(self) -> int:
-        """Bytes of one answer, on average."""
-        return self.up // max(self.answered, 1)
+        """Bytes from a node, on average over those that answered."""
+        return self.up // max(len(self.answered), 1)
 
 
 class Nodes:
@@ -142,11 +142,11 @@ class Nodes:
         """
         if not ids:
             return []
-        self.traffic.sent += len(ids)
+        self.traffic.asked.update(ids)
         self.traffic.down += len(ids) * _size(content)
         since = self._online()
         sent = self._grid.push_messages(self.messages_to(kind, content, ids))
-        waiting = dict(zip(sent, ids, strict=True))
+        waiting = self._accepted(sent, kind, ids)
         replies: dict[int, Message] = {}
         deadline = time.monotonic() + self._timeout
         pause, looked, missing = _SHORTEST_PAUSE, time.monotonic(), set[int]()
@@ -155,11 +155,11 @@ class Nodes:
                 node = waiting.pop(reply.metadata.reply_to_message_id)
                 replies[node] = reply
                 if reply.has_content():
-                    self.traffic.answered += 1
+                    self.traffic.answered.add(node)
                     self.traffic.up += _size(reply.content)
             if waiting and time.monotonic() > looked + _LOOK_SECONDS:
                 looked, now = time.monotonic(), self._online()
-                gone = {n for n in waiting.values() if now.get(n) != since.get(n)}
+                gone = {n for n in waiting.values() if now.get(n) != since.get(n, "")}
                 for message in [m for m, n in waiting.items() if n in gone & missing]:
                     self.refuse(waiting.pop(message), kind, "it left before it answered")
                 missing = gone  # seen twice: what it sent before it left has been pulled by then
@@ -169,6 +169,19 @@ class Nodes:
         for node in waiting.values():
             self.refuse(node, kind, f"no answer within {self._timeout:g} s")
         return sorted(replies.items())
+
+    def _accepted(
+        self, sent: Iterable[str | None], kind: str, ids: Sequence[int]
+    ) -> dict[str, int]:
+        """Node of each message that the SuperLink took; it takes none that is too large for it."""
+        names = list(sent)
+        taken: dict[str, int] = {}
+        for node, name in zip(ids, names or [None] * len(ids), strict=True):
+            if name:
+                taken[name] = node
+            else:
+                self.refuse(node, kind, "the SuperLink did not take the message")
+        return taken
 
     def _online(self) -> dict[int, str]:
         """Nodes that are there, with the time since which they are."""
