@@ -40,7 +40,7 @@ def check(answer: TrainAnswer, shape: tuple[int, int], settings: RunSettings) ->
     if not (np.isfinite(answer.loss_sum) and 0 < answer.scale < np.inf):
         raise SnowdropError("its loss or scale is NaN, Inf or not above 0")
     norm = answer.scale * float(np.linalg.norm(answer.change.astype(np.float64)))
-    if not norm < np.finfo(np.float32).max:
+    if not norm < float(np.finfo(np.float32).max):
         raise SnowdropError(f"its change has norm {norm:.3g}, which no item table can hold")
     if settings.max_update_norm and not norm <= settings.max_update_norm * answer.users:
         raise SnowdropError(
