@@ -4,7 +4,7 @@ The same strategy and the same ClientApp, for benchmarks and tests where gRPC an
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -23,9 +23,16 @@ class InProcessGrid(Grid):
     nodes : int
     run_config : Mapping[str, Any]
         As `flwr run` would hand it to every app.
+    node_configs : Sequence[Mapping[str, Any]], optional
+        Of each node; by default a share of a simulation.
     """
 
-    def __init__(self, nodes: int, run_config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        nodes: int,
+        run_config: Mapping[str, Any],
+        node_configs: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self._waiting: dict[str, Message] = {}
         self._names = itertools.count()
         TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1
@@ -33,11 +40,13 @@ class InProcessGrid(Grid):
             node + 2: Context(
                 run_id=1,
                 node_id=node + 2,
-                node_config={"partition-id": node, "num-partitions": nodes},
+                node_config=dict(config),
                 state=RecordDict(),
                 run_config=dict(run_config),
             )
-            for node in range(nodes)
+            for node, config in enumerate(
+                node_configs or [{"partition-id": k, "num-partitions": nodes} for k in range(nodes)]
+            )
         }
 
     def get_node_ids(self) -> Iterable[int]:

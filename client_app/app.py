@@ -57,12 +57,16 @@ class Node:
         request: messages.OfTraining,
         data: NodeInteractions,
         at_most: int,
+        or_newer: bool = False,
     ) -> State:
-        """The newest state of the request's training up to a round, or fresh heads."""
+        """The newest state of the request's training up to a round, or fresh heads.
+
+        With ``or_newer``, users that it does not know have their newest state, if there is one.
+        """
         settings = request.training_settings()
         fresh = HEADS[settings.head].fresh(self.keys(data), settings)
-        found, state = self.store.load(request.training, at_most, data, fresh)
-        if found < at_most:
+        found, state = self.store.load(request.training, at_most, data, fresh, or_newer)
+        if found != at_most:
             log.info("there is no state of round %d here; using that of round %d", at_most, found)
         return state
 
@@ -146,9 +150,9 @@ def train(node: Node, record: RecordDict) -> RecordDict:
     state, result = train_round(
         table, state, data.warm, node.keys(data), request.round, settings, mapped
     )
+    change, scale = messages.for_wire_scaled(result.change.numpy(), settings)  # or nothing is kept
     node.store.save(request.training, request.round, data, state)
     node.store.prune(request.training, settings.keep_rounds, request.best_round)
-    change, scale = messages.for_wire_scaled(result.change.numpy(), settings)
     return messages.TrainAnswer(
         users=result.users,
         loss_sum=result.loss_sum,
@@ -178,22 +182,19 @@ def recommend_new(node: Node, record: RecordDict) -> RecordDict:
     request = messages.RecommendRequest.from_record(record)
     index, data = node.interactions(request.catalogue)
     settings = request.training_settings()
-    state = node.state(request, data, request.round)
-    cold = _checked(request.cold, len(request.rows), settings.dim)
-    ids = [index.ids[row] for row in request.rows]
-    seen = None if node.settings.simulated else _seen(index, data, request.rows)
+    state = node.state(request, data, request.round, or_newer=True)
+    ids = [item for split in COLD_SPLITS for item in index.ids_of(split)]
+    cold = _checked(request.cold, len(ids), settings.dim)
+    seen = None if node.settings.simulated else _seen(index, data)
     served = recommend(data, state, cold, ids, request.top, settings, node.settings.state_dir, seen)
     return messages.RecommendAnswer(served).to_record()
 
 
-def _seen(index: ItemIndex, data: NodeInteractions, rows: np.ndarray) -> Ragged:
-    """Places in ``rows`` of the cold items that each user has interacted with."""
-    place_of = np.empty(len(index.ids), dtype=np.int64)
-    place_of[rows] = np.arange(len(rows))
-    parts = ((data.by_split[split], index.rows(split)) for split in COLD_SPLITS)
-    return merged(
-        [Ragged(part.offsets, place_of[of_split[part.items]]) for part, of_split in parts]
-    )
+def _seen(index: ItemIndex, data: NodeInteractions) -> Ragged:
+    """Rows, in the table of all cold items, of those that each user has interacted with."""
+    first, second = (data.by_split[split] for split in COLD_SPLITS)
+    shifted = second.items + len(index.rows(COLD_SPLITS[0]))
+    return merged([first, Ragged(second.offsets, shifted)])
 
 
 def _scorer(
@@ -215,7 +216,7 @@ def _scorer(
         warm = _checked(request.warm, len(index.rows("warm")), request.cold.shape[1])
         return ContentProfileScorer(data.warm, warm, _checked(request.cold, items, warm.shape[1]))
     settings: TrainingSettings = request.training_settings()
-    state = node.state(request, data, request.round)
+    state = node.state(request, data, request.round, or_newer=True)
     return HeadScorer(state, _checked(request.cold, items, settings.dim), settings)
 
 

@@ -269,7 +269,7 @@ def _train_chunk(
             pulled = None if pull is None else pull.step(rows, samples, active)
             if batch is None:
                 moved += step
-                rows = rows + step
+                rows = rows + step if epoch + 1 < settings.local_epochs else rows
             else:
                 where = batch[:, :, None].expand(-1, -1, rows.shape[2])
                 moved.scatter_add_(1, where, step)

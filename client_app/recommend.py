@@ -50,28 +50,29 @@ def recommend(
     Returns
     -------
     int
-        Number of users served.
+        Number of users with a list: those that do not know every item already.
     """
     scorer = HeadScorer(state, cold, settings)
     tie_order = torch.from_numpy(np.argsort(np.argsort(np.asarray(ids))))
     user_ids, item_ids = pl.Series(data.users, dtype=pl.String), pl.Series(ids, dtype=pl.String)
-    frames = []
+    frames, served = [], 0
     for users in user_chunks(np.arange(len(data.users)), len(ids)):
         logits = scorer(users)
         if seen is not None:
             logits = logits.masked_fill(membership(seen.take(users), len(ids)), -torch.inf)
         best = rank(logits, tie_order, top)
-        scores = logits.gather(1, best).flatten()
+        scores = logits.gather(1, best)
         shown = best.shape[1]
+        served += int(scores.isfinite().any(1).sum())
         frames.append(
             pl.DataFrame(
                 {
                     "user_id": user_ids.gather(np.repeat(users, shown)),
                     "rank": np.tile(np.arange(1, shown + 1, dtype=np.int32), len(users)),
                     "item_id": item_ids.gather(best.flatten().numpy()),
-                    "score": scores.sigmoid().numpy(),
+                    "score": scores.flatten().sigmoid().numpy(),
                 }
-            ).filter(pl.Series(scores.isfinite().numpy()))
+            ).filter(pl.Series(scores.isfinite().flatten().numpy()))
         )
     if not frames:
         (folder / FILE).unlink(missing_ok=True)
@@ -79,7 +80,7 @@ def recommend(
     buffer = io.BytesIO()
     pl.concat(frames).write_parquet(buffer)
     write_atomic(folder / FILE, buffer.getvalue())
-    return len(data.users)
+    return served
 
 
 def read_recommendations(folder: Path, user: str) -> pl.DataFrame | None:

@@ -30,6 +30,10 @@ _OTHER_TRAININGS = 2
 """Trainings beside the present one that are kept: a trial must not cost the users their heads."""
 
 
+_OTHER_CATALOGUES = 1
+"""Catalogues beside the newest that are kept: publishing must not disturb a training."""
+
+
 class StateStore:
     """What one node remembers between messages; everything is checksummed and atomic."""
 
@@ -51,10 +55,12 @@ class StateStore:
     def save_index(self, index: ItemIndex) -> None:
         """Keep the announced catalogue."""
         content = json.dumps({"ids": index.ids, "splits": index.splits})
-        write_checked(self.folder / f"catalogue-{index.version}.json", content.encode())
-        for path in self.folder.glob("catalogue-*.json"):
-            if path.name != f"catalogue-{index.version}.json":
-                path.unlink()
+        announced = self.folder / f"catalogue-{index.version}.json"
+        write_checked(announced, content.encode())
+        others = [path for path in self.folder.glob("catalogue-*.json") if path != announced]
+        others.sort(key=lambda path: path.stat().st_mtime_ns)
+        for path in others[:-_OTHER_CATALOGUES]:
+            path.unlink(missing_ok=True)
 
     def load_index(self, version: str) -> ItemIndex | None:
         """The catalogue of that version, or None where this node has not got it.
@@ -77,7 +83,12 @@ class StateStore:
         return sorted(int(match[1]) for n in names if (match := re.match(r"round-(\d+)\.state", n)))
 
     def load(
-        self, training: str, at_most: int, data: NodeInteractions, fresh: State
+        self,
+        training: str,
+        at_most: int,
+        data: NodeInteractions,
+        fresh: State,
+        or_newer: bool = False,
     ) -> tuple[int, State]:
         """The newest whole state of round ``at_most`` or before.
 
@@ -89,6 +100,9 @@ class StateStore:
             Today's users; those that the state does not know start from ``fresh``.
         fresh : State
             Tensors float32 (users, …).
+        or_newer : bool
+            Whether a user that this state does not know, since it came later, starts from the
+            newest state instead.
 
         Returns
         -------
@@ -96,12 +110,16 @@ class StateStore:
             0 where there is no state.
         state : State
         """
-        for number in reversed([r for r in self.rounds(training) if r <= at_most]):
+        later, start = 0, fresh
+        kept = self.rounds(training)
+        if or_newer and kept and kept[-1] > at_most:
+            later, start = self.load(training, kept[-1], data, fresh)
+        for number in reversed([r for r in kept if r <= at_most]):
             try:
-                return number, self._read(training, number, data, fresh)
+                return number, self._read(training, number, data, start)
             except SnowdropError as error:
                 log.warning("%s; going back to the state before it", error)
-        return 0, fresh
+        return later, start
 
     def _read(self, training: str, number: int, data: NodeInteractions, fresh: State) -> State:
         folder = self._training(training)

@@ -65,18 +65,21 @@ class Catalogue(ItemIndex):
         """What may be announced to nodes."""
         return ItemIndex(self.ids, self.splits)
 
-    def grown_from(self, former: ItemIndex) -> Self:
+    def grown_from(self, former: ItemIndex, training: bool = True) -> Self:
         """These items, with the split of a training that began with ``former``.
 
         What was warm stays warm. All others are what the data folder says or, where it does not,
-        what they were; new ones are test items.
+        what they were; new ones are test items. Only ``training`` turns items warm.
         """
         was = dict(zip(former.ids, former.splits, strict=True))
-        splits = (
-            "warm" if was.get(item) == "warm" else of if self.split_given else was.get(item, "test")
-            for item, of in zip(self.ids, self.splits, strict=True)
-        )
-        return replace(self, splits=tuple(splits))
+
+        def now(item: str, given: str) -> str:
+            before = was.get(item, "test")
+            if before == "warm" or not self.split_given:
+                return before
+            return given if training or given != "warm" else before
+
+        return replace(self, splits=tuple(map(now, self.ids, self.splits)))
 
     def with_warm(self, rows: np.ndarray) -> Self:
         """These items, those in ``rows`` of the catalogue warm from now on."""

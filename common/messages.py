@@ -172,8 +172,7 @@ class RecommendRequest(OfTraining):
     """New items to be ranked for every user; the lists stay on the node."""
 
     top: int
-    rows: np.ndarray  # int64 (cold,): places of the cold items in the catalogue
-    cold: np.ndarray  # (cold, d)
+    cold: np.ndarray  # (cold, d): validation items, then test items
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -191,16 +190,28 @@ def for_wire(table: np.ndarray, settings: TrainingSettings) -> np.ndarray:
     SnowdropError
         If a value does not fit.
     """
-    packed = table.astype(settings.wire_dtype, copy=False)
-    if not np.isfinite(packed).all():
-        raise SnowdropError(f"a table holds NaN, Inf or what wire_dtype = {packed.dtype} cannot")
-    return packed
+    with np.errstate(over="ignore"):
+        packed = table.astype(settings.wire_dtype, copy=False)
+    if np.isfinite(packed).all():
+        return packed
+    if np.isfinite(table).all():
+        raise SnowdropError(
+            f"a table holds numbers up to {np.abs(table).max():.3g}, too large for wire_dtype = "
+            f"{packed.dtype}; set wire_dtype = float32, or lower item_lr"
+        )
+    raise SnowdropError("a table holds NaN or Inf: lower item_lr or head_lr")
 
 
 def for_wire_scaled(table: np.ndarray, settings: TrainingSettings) -> tuple[np.ndarray, float]:
-    """A table of any magnitude as it travels, and what it must be multiplied by on arrival."""
-    if settings.wire_dtype == "float32":
-        return table, 1.0
+    """A table of any magnitude as it travels, and what it must be multiplied by on arrival.
+
+    Raises
+    ------
+    SnowdropError
+        If it holds NaN or Inf.
+    """
+    if settings.wire_dtype == "float32" or not np.isfinite(table).all():
+        return for_wire(table, settings), 1.0
     scale = float(np.abs(table).max(initial=0.0)) or 1.0
     return for_wire(table / scale, settings), scale
 

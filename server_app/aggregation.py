@@ -34,15 +34,14 @@ def check(answer: TrainAnswer, shape: tuple[int, int], settings: RunSettings) ->
         raise SnowdropError(f"its change has shape {answer.change.shape}, expected {shape}")
     if answer.change.dtype != settings.wire_dtype or not np.isfinite(answer.change).all():
         raise SnowdropError(f"its change holds NaN, Inf or no {settings.wire_dtype}")
-    if answer.users < 0 or (answer.users == 0 and answer.change.any()):
-        raise SnowdropError(f"it claims {answer.users} users")
-    if 0 < settings.max_node_users < answer.users:
-        raise SnowdropError(
-            f"it claims {answer.users} users, above max_node_users = {settings.max_node_users}"
-        )
-    if not (np.isfinite(answer.loss_sum) and np.isfinite(answer.scale)):
-        raise SnowdropError("its loss or scale is NaN or Inf")
-    norm = abs(answer.scale) * float(np.linalg.norm(answer.change.astype(np.float64)))
+    _check_users(answer.users, settings)
+    if answer.users == 0 and answer.change.any():
+        raise SnowdropError("it claims 0 users and a change")
+    if not (np.isfinite(answer.loss_sum) and 0 < answer.scale < np.inf):
+        raise SnowdropError("its loss or scale is NaN, Inf or not above 0")
+    norm = answer.scale * float(np.linalg.norm(answer.change.astype(np.float64)))
+    if not norm < float(np.finfo(np.float32).max):
+        raise SnowdropError(f"its change has norm {norm:.3g}, which no item table can hold")
     if settings.max_update_norm and not norm <= settings.max_update_norm * answer.users:
         raise SnowdropError(
             f"its change has norm {norm:.3g} for {answer.users} users, above max_update_norm = "
@@ -58,21 +57,31 @@ def check(answer: TrainAnswer, shape: tuple[int, int], settings: RunSettings) ->
             raise SnowdropError("it changes rows that no user touched")
 
 
-def check_metrics(answer: EvaluateAnswer, names: Sequence[str]) -> None:
+def _check_users(users: int, settings: RunSettings) -> None:
+    if users < 0:
+        raise SnowdropError(f"it claims {users} users")
+    if 0 < settings.max_node_users < users:
+        raise SnowdropError(
+            f"it claims {users} users, above max_node_users = {settings.max_node_users}"
+        )
+
+
+def check_metrics(answer: EvaluateAnswer, names: Sequence[str], settings: RunSettings) -> None:
     """Refuse sums of metrics that cannot be; every metric lies between 0 and 1 for each user.
 
     Raises
     ------
     SnowdropError
     """
+    _check_users(answer.users, settings)
     sums = np.asarray(answer.sums)
     if answer.names != list(names) or len(sums) != len(names):
         raise SnowdropError("its metrics are not those asked for")
-    if answer.users < 0 or not ((sums >= 0) & (sums <= answer.users + 1e-6)).all():
+    if not ((sums >= 0) & (sums <= answer.users + 1e-6)).all():
         raise SnowdropError("its sums of metrics cannot be")
 
 
-def check_counts(answer: CountAnswer, rows: int) -> np.ndarray:
+def check_counts(answer: CountAnswer, rows: int, settings: RunSettings) -> np.ndarray:
     """The counts of an answer, int64 (rows,); what cannot be is refused.
 
     Raises
@@ -82,6 +91,7 @@ def check_counts(answer: CountAnswer, rows: int) -> np.ndarray:
     users = answer.users
     if users.shape != (rows,) or users.dtype != np.int64 or users.min(initial=0) < 0:
         raise SnowdropError("its counts of users are misshapen or negative")
+    _check_users(int(users.max(initial=0)), settings)
     return users
 
 

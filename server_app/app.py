@@ -179,10 +179,11 @@ def publish(grid: Grid, settings: RunSettings) -> dict[str, Any]:
     folder = RunFolder(Path(settings.run_dir))
     state = Checkpoints(folder.path / "checkpoint", exclusive=False).best()
     if state is None:
-        raise SnowdropError(f"{folder.path} has no training to publish from; train first")
-    settings = RunSettings(**(state["settings"] | settings.model_dump(include=set(OPERATION))))
+        raise SnowdropError(f"{folder.path} has no whole checkpoint; set run_dir to a training's")
+    today = settings.model_dump(mode="json", include=set(OPERATION))
+    settings = RunSettings.parse(state["settings"] | today)
     device = pick_device(settings.server_device)
-    catalogue = load_catalogue(settings).grown_from(former_index(state))
+    catalogue = load_catalogue(settings).grown_from(former_index(state), training=False)
     features = encode(catalogue.texts, settings, device)
     training = Training.begin(settings, catalogue.index(), features, device)
     training.restore(state)
@@ -197,6 +198,11 @@ def _newest_or_clear(checkpoints: Checkpoints, settings: RunSettings) -> dict[st
         checkpoints.clear()
         return None
     state = checkpoints.newest()
+    if state is None and checkpoints.rounds():
+        raise SnowdropError(
+            f"no checkpoint in {checkpoints.folder} can be read; restore one from a backup, or "
+            "start anew with resume=false"
+        )
     if state is None:
         log.info("there is no checkpoint in %s: starting anew", checkpoints.folder)
     return state
@@ -211,7 +217,7 @@ def _warm_enough(grid: Grid, catalogue: Catalogue, settings: RunSettings) -> Cat
     users = np.zeros(len(rows), np.int64)
     for node, answer in nodes.ask(messages.QUERY_COUNT, request, messages.CountAnswer):
         try:
-            users += check_counts(answer, len(rows))
+            users += check_counts(answer, len(rows), settings)
         except SnowdropError as error:
             nodes.refuse(node, messages.QUERY_COUNT, error)
     return catalogue.with_warm(rows[users >= settings.warm_after])

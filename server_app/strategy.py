@@ -93,6 +93,8 @@ class ColdStart(Strategy):
         self.nodes.wait(settings.nodes, settings.nodes_timeout)
         curves = Curves(self.folder.path, training.round) if settings.tensorboard else None
         began, first = time.monotonic(), training.round
+        if first >= last:
+            log.warning("all %d rounds are trained; to go on, set rounds above %d", last, first)
         result = Result()
         while training.round < last:
             row = self._round(training.round + 1)
@@ -237,7 +239,7 @@ class ColdStart(Strategy):
         users = 0
         for node, answer in answers:
             try:
-                aggregation.check_metrics(answer, list(totals))
+                aggregation.check_metrics(answer, list(totals), self.settings)
             except SnowdropError as error:
                 self.nodes.refuse(node, messages.EVALUATE, error)
                 continue
@@ -255,11 +257,12 @@ class ColdStart(Strategy):
             The results part of ``summary.json``.
         """
         training, settings = self.training, self.settings
-        if training.best_round and training.best_round != training.round:
+        best = training.best_round
+        if best and best != training.round and (state := self.checkpoints.best()):
             ended = training.history, training.snapshots
-            training.restore(self.checkpoints.load(training.best_round))
+            training.restore(state)
             training.history, training.snapshots = ended
-        results: dict[str, Any] = {"best_round": training.best_round or None}
+        results: dict[str, Any] = {"best_round": best if best == training.round > 0 else None}
         log.info("testing round %d", training.round)
         splits = [split for split in COLD_SPLITS if len(training.rows[split])]
         tested_users = 0
@@ -295,17 +298,16 @@ class ColdStart(Strategy):
     def _recommend(self) -> tuple[int, int]:
         """Users served with new items, and nodes that served them."""
         training = self.training
-        rows = np.concatenate([training.rows[split] for split in COLD_SPLITS])
-        if not len(rows):
+        if not any(len(training.rows[split]) for split in COLD_SPLITS):
             return 0, 0
+        cold = torch.cat([training.cold_table(split) for split in COLD_SPLITS])
         request = messages.RecommendRequest(
             catalogue=self.index.version,
             training=training.id,
             round=training.round,
             settings=self._packed,
             top=self.settings.top,
-            rows=rows,
-            cold=self._packed_table(torch.cat([training.cold_table(s) for s in COLD_SPLITS])),
+            cold=self._packed_table(cold),
         )
         kind = messages.QUERY_RECOMMEND
         answers = self.nodes.ask(kind, request.to_record(), messages.RecommendAnswer)
@@ -410,8 +412,8 @@ def traffic(history: list[dict[str, Any]]) -> dict[str, int]:
     columns = {"bytes_down_per_node_and_round": "node_bytes_down",
                "bytes_up_per_node_and_round": "node_bytes_up"}  # fmt: skip
     return {
-        name: int(statistics.median(row[column] for row in history)) if history else 0
-        for name, column in columns.items()
+        name: int(statistics.median(values)) if (values := [r[c] for r in history if c in r]) else 0
+        for name, c in columns.items()
     }
 
 

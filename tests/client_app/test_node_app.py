@@ -76,15 +76,16 @@ class Federation:
         return self.send(messages.EVALUATE, request, node)
 
     def recommend(self, node: int = 0) -> Message:
-        rows = self.index.rows("test")
-        request = messages.RecommendRequest(
-            **self.header(1), top=3, rows=rows, cold=self.table("test")
-        )
+        cold = np.concatenate([self.table("validation"), self.table("test")])
+        request = messages.RecommendRequest(**self.header(1), top=3, cold=cold)
         return self.send(messages.QUERY_RECOMMEND, request, node)
 
     def describe(self, node: int = 0) -> Message:
         request = messages.DescribeRequest(self.index.version)
         return self.send(messages.QUERY_DESCRIBE, request, node)
+
+    def count(self, node: int = 0) -> Message:
+        return self.send(messages.QUERY_COUNT, messages.CountRequest(self.index.version), node)
 
     def state_dir(self, node: int = 0) -> Path:
         return self.run_dir / "nodes" / f"{node:05d}"
@@ -134,6 +135,7 @@ ASK: dict[str, Callable[[Federation], Message]] = {
     "head": lambda f: f.evaluate("head"),
     "content-profile": lambda f: f.evaluate("content-profile"),
     "random": lambda f: f.evaluate("random"),
+    "count": lambda f: f.count(),
     "recommend": lambda f: f.recommend(),
 }
 KIND = {
@@ -142,6 +144,7 @@ KIND = {
     "head": messages.EVALUATE,
     "content-profile": messages.EVALUATE,
     "random": messages.EVALUATE,
+    "count": messages.QUERY_COUNT,
     "recommend": messages.QUERY_RECOMMEND,
 }
 
@@ -172,6 +175,7 @@ def test_another_version_is_asked_for(federation: Federation) -> None:
         ("head", {"users", "names", "sums"}, set()),
         ("content-profile", {"users", "names", "sums"}, set()),
         ("random", {"users", "names", "sums"}, set()),
+        ("count", set(), {"users"}),
         ("recommend", {"users"}, set()),
     ],
 )
@@ -230,7 +234,7 @@ def test_evaluation_and_lists(federation: Federation) -> None:
     served = messages.RecommendAnswer.from_record(federation.recommend().content).users
     lists = pl.read_parquet(federation.state_dir() / FILE)
     assert lists["user_id"].n_unique() == served
-    assert set(lists["item_id"]) <= set(federation.index.ids_of("test"))
+    assert not set(lists["item_id"]) & set(federation.index.ids_of("warm"))
 
 
 def test_evaluation_uses_the_round_it_names(federation: Federation) -> None:

@@ -182,12 +182,36 @@ def test_the_catalogue_comes_back(store: StateStore) -> None:
     assert store.load_index("0" * 16) is None
 
 
-def test_only_the_newest_catalogue_is_kept(store: StateStore) -> None:
-    other = ItemIndex(("a", "b", "c"), ("warm", "test", "test"))
-    store.save_index(INDEX)
-    store.save_index(other)
-    assert store.load_index(INDEX.version) is None
-    assert store.load_index(other.version) is not None
+def test_the_two_newest_catalogues_are_kept(store: StateStore) -> None:
+    names = ("a", "b", "c", "d")
+    indexes = [ItemIndex(names[:k], ("warm", "test", "test", "test")[:k]) for k in (2, 3, 4)]
+    for number, index in enumerate(indexes):
+        store.save_index(index)
+        os.utime(store.folder / f"catalogue-{index.version}.json", (number, number))
+    assert store.load_index(indexes[0].version) is None
+    assert all(store.load_index(index.version) is not None for index in indexes[1:])
+
+
+def test_users_that_came_after_a_round_have_their_newest_state_where_that_is_asked(
+    store: StateStore,
+) -> None:
+    store.save(TRAINING, 2, people("ann"), heads(2))
+    store.save(TRAINING, 5, people("ann", "bob"), heads(5, 5.5))
+    three, fresh = people("ann", "bob", "cem"), heads(-1, -2, -3)
+    assert same(store.load(TRAINING, 3, three, fresh)[1], heads(2, -2, -3))
+    number, state = store.load(TRAINING, 3, three, fresh, or_newer=True)
+    assert number == 2
+    assert same(state, heads(2, 5.5, -3))
+
+
+def test_a_node_that_came_after_a_round_has_its_newest_state_where_that_is_asked(
+    store: StateStore,
+) -> None:
+    fill(store, 4, 5)
+    assert store.load(TRAINING, 3, PAIR, FRESH) == (0, FRESH)
+    number, state = store.load(TRAINING, 3, PAIR, FRESH, or_newer=True)
+    assert number == 5
+    assert same(state, heads(5, 5.5))
 
 
 def test_a_damaged_or_mistaken_catalogue_is_none(store: StateStore) -> None:

@@ -26,9 +26,10 @@ BODIES: list[messages.Body] = [
     ),
     messages.EvaluateRequest(**HEADER, settings=SETTINGS, split="test", scorer="random"),
     messages.EvaluateAnswer(2, ["recall@20"], [0.5]),
-    messages.RecommendRequest(
-        **HEADER, settings=SETTINGS, top=5, rows=np.array([4, 1, 0]), cold=TABLE.T
-    ),
+    messages.TrainAnswer(3, 1.5, TABLE.astype(np.float16), scale=2.5),
+    messages.CountRequest("v"),
+    messages.CountAnswer(np.array([4, 1, 0])),
+    messages.RecommendRequest(**HEADER, settings=SETTINGS, top=5, cold=TABLE.T),
     messages.RecommendAnswer(7),
 ]
 REQUIRED = [

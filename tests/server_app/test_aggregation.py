@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import SnowdropError
-from common.messages import TrainAnswer
+from common.messages import CountAnswer, EvaluateAnswer, TrainAnswer
 from common.settings import RunSettings
-from server_app.aggregation import average, check
+from server_app.aggregation import average, check, check_counts, check_metrics
 
 ITEMS, DIM = 5, 3
 
@@ -86,7 +86,14 @@ def test_touches_are_only_needed_where_they_are_used() -> None:
         ({"change": np.ones((ITEMS, DIM), np.int64)}, "no float32"),
         ({"users": -1}, "claims -1 users"),
         ({"users": 0}, "claims 0 users"),
+        ({"change": np.ones((ITEMS, DIM), np.float16)}, "no float32"),
+        ({"change": np.ones((ITEMS, DIM), object)}, "no float32"),
         ({"loss_sum": float("nan")}, "loss"),
+        ({"scale": float("nan")}, "scale is NaN"),
+        ({"scale": float("inf")}, "scale is NaN, Inf"),
+        ({"scale": -1.0}, "not above 0"),
+        ({"scale": 0.0}, "not above 0"),
+        ({"scale": 1e300}, "no item table can hold"),
         ({"touches": None}, "missing"),
         ({"touches": np.full(ITEMS + 1, 1)}, "misshapen"),
         ({"touches": np.ones(ITEMS, np.float32)}, "misshapen"),
@@ -98,3 +105,41 @@ def test_touches_are_only_needed_where_they_are_used() -> None:
 def test_check_refuses(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SnowdropError, match=sentence):
         check(dataclasses.replace(good_answer(), **changed), (ITEMS, DIM), RunSettings())
+
+
+def test_float16_is_taken_where_it_was_asked_for() -> None:
+    half = dataclasses.replace(good_answer(), change=np.ones((ITEMS, DIM), np.float16), scale=4.0)
+    check(half, (ITEMS, DIM), RunSettings(wire_dtype="float16"))
+    np.testing.assert_array_equal(average([half], "touches").change.numpy(), 2.0)
+    with pytest.raises(SnowdropError, match="no float16"):
+        check(good_answer(), (ITEMS, DIM), RunSettings(wire_dtype="float16"))
+
+
+def test_the_bound_on_the_norm_is_for_each_user() -> None:
+    norm = float(np.sqrt(ITEMS * DIM))  # of two users
+    check(good_answer(), (ITEMS, DIM), RunSettings(max_update_norm=norm / 2 * 1.01))
+    for scale, bound in ((1.0, norm / 2 * 0.99), (2.1, norm)):
+        with pytest.raises(SnowdropError, match="for 2 users, above max_update_norm"):
+            answer = dataclasses.replace(good_answer(), scale=scale)
+            check(answer, (ITEMS, DIM), RunSettings(max_update_norm=bound))
+
+
+def test_a_node_may_claim_so_many_users_wherever_it_counts_them() -> None:
+    capped = RunSettings(max_node_users=2)
+    check(good_answer(), (ITEMS, DIM), capped)
+    check_metrics(EvaluateAnswer(2, ["recall"], [2.0]), ["recall"], capped)
+    assert check_counts(CountAnswer(np.array([0, 2])), 2, capped).tolist() == [0, 2]
+    with pytest.raises(SnowdropError, match="claims 3 users, above max_node_users = 2"):
+        check(dataclasses.replace(good_answer(), users=3), (ITEMS, DIM), capped)
+    with pytest.raises(SnowdropError, match="claims 3 users"):
+        check_metrics(EvaluateAnswer(3, ["recall"], [2.0]), ["recall"], capped)
+    with pytest.raises(SnowdropError, match="claims 3 users"):
+        check_counts(CountAnswer(np.array([0, 3])), 2, capped)
+
+
+@pytest.mark.parametrize(
+    "counts", [np.array([1]), np.array([[1, 2]]), np.array([1, -1]), np.array([1.0, 2.0])]
+)
+def test_counts_that_cannot_be_are_refused(counts: np.ndarray) -> None:
+    with pytest.raises(SnowdropError, match="misshapen or negative"):
+        check_counts(CountAnswer(counts), 2, RunSettings())

@@ -1,7 +1,9 @@
 """Whole runs in this process: results, sharding, resume, and nodes that fail."""
 
 import csv
+import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from common.messages import TrainAnswer, TrainRequest
 from common.metrics import metric_names
 from common.settings import KS
 from server_app.checkpoint import Checkpoints
-from server_app.strategy import ColdStart, timings
+from server_app.strategy import ColdStart, timings, traffic
 from tests.server_app.conftest import run_here, run_values
 
 Spoil = Callable[[Message, Message], Message | None]
@@ -248,6 +250,128 @@ def test_a_bad_node_is_left_out_and_counted(
     assert all(0 < int(row["users"]) < 60 for row in rows)
     assert summary["failed_answers"] == 2
     assert torch.isfinite(state_of(tmp_path, 2)["table"]).all()
+
+
+def with_answer(**changed: Any) -> Spoil:
+    """Parts of the node's training answer are replaced."""
+
+    def spoil(message: Message, reply: Message) -> Message:
+        if "values" not in reply.content.config_records:
+            return reply
+        answer = dataclasses.replace(TrainAnswer.from_record(reply.content), **changed)
+        return Message(answer.to_record(), reply_to=message)
+
+    return spoil
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize(
+    ("spoil", "bound", "sentence"),
+    [
+        pytest.param(
+            with_change(lambda change: change * 1e6),
+            {"max_update_norm": 50.0},
+            r"above max_update_norm = 50 a user",
+            id="norm",
+        ),
+        pytest.param(
+            with_answer(scale=1e6), {"max_update_norm": 50.0}, "above max_update_norm", id="scale"
+        ),
+        pytest.param(
+            with_answer(users=10**9), {"max_node_users": 40}, "above max_node_users = 40", id="cap"
+        ),
+        pytest.param(with_answer(scale=1e300), {}, "which no item table can hold", id="overflow"),
+        pytest.param(with_answer(scale=float("nan")), {}, "scale is NaN", id="nan scale"),
+        pytest.param(with_answer(scale=-1.0), {}, "not above 0", id="negative scale"),
+    ],
+)
+def test_an_absurd_node_is_refused_and_the_others_round_stands(
+    data_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Spoil,
+    bound: dict[str, Any],
+    sentence: str,
+) -> None:
+    values = run_values(data_folder, tmp_path, rounds=2, nodes=3, baselines=False, **bound)
+    with caplog.at_level("WARNING", "snowdrop"):
+        summary = run_here(values, SpoiltGrid(3, values, spoil))
+    assert re.search(f"node 3 is left out of this train: .*{sentence}", caplog.text)
+    assert [row["failed_nodes"] for row in rounds_of(tmp_path)] == ["1", "1"]
+    assert summary["failed_answers"] == 2
+    silent_run = run_values(
+        data_folder, tmp_path / "silent", rounds=2, nodes=3, baselines=False, round_timeout=0.5
+    )
+    run_here(silent_run, SpoiltGrid(3, silent_run, failing))
+    table, expected = (state_of(f, 2)["table"] for f in (tmp_path, tmp_path / "silent"))
+    assert torch.equal(table, expected)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_an_honest_run_is_within_its_bounds(
+    plain: tuple[Path, dict[str, Any]], data_folder: Path, tmp_path: Path
+) -> None:
+    bounds = {"max_update_norm": 50.0, "max_node_users": 60, "baselines": False}
+    summary = run_here(run_values(data_folder, tmp_path, **bounds))
+    assert summary["failed_answers"] == 0
+    assert torch.equal(state_of(tmp_path, 4)["table"], state_of(plain[0], 4)["table"])
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("average", ["touches", "users"])
+def test_float16_halves_the_bytes_and_keeps_the_table(
+    data_folder: Path, tmp_path: Path, average: str
+) -> None:
+    tables, wires = [], []
+    for dtype in ("float32", "float16"):
+        values = run_values(
+            data_folder, tmp_path / dtype, wire_dtype=dtype, average=average, dim=15, nodes=1
+        )
+        grid = SpoiltGrid(1, values, untouched)
+        summary = run_here(values, grid)
+        assert summary["failed_answers"] == 0
+        assert set(summary["baselines"]) > {"content-profile"}
+        assert summary["wire"]["dtype"] == dtype
+        wires.append(summary["wire"])
+        tables.append(state_of(tmp_path / dtype, 4)["table"])
+        for message in grid.sent:
+            if message.metadata.message_type in (messages.TRAIN, messages.EVALUATE):
+                arrays = message.content.array_records["arrays"].values()
+                assert {array.dtype for array in arrays} <= {dtype}
+        written = [int(row["node_bytes_down"]) for row in rounds_of(tmp_path / dtype)]
+        assert sorted(written)[1] <= wires[-1]["bytes_down_per_node_and_round"] <= written[0]
+    table_bytes = tables[0].numel() * 4
+    for way in ("down", "up"):
+        whole, half = (wire[f"bytes_{way}_per_node_and_round"] for wire in wires)
+        assert whole > table_bytes
+        assert whole - half == pytest.approx(table_bytes / 2, abs=100)
+    moved = (tables[0] - tables[1]).abs().max()
+    assert 0 < float(moved) < 0.02
+    cosine = torch.nn.functional.cosine_similarity(*tables)
+    assert float(cosine.min()) > 0.999
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_table_too_large_for_float16_ends_the_run_and_float32_goes_on(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    values = run_values(data_folder, tmp_path, wire_dtype="float16", baselines=False)
+    far = {**values, "server_lr": 1e7}
+    with pytest.raises(SnowdropError, match=r"too large for wire_dtype = float16; set wire_dtype"):
+        run_here(far)
+    kept = Checkpoints(tmp_path / "checkpoint", exclusive=False).rounds()
+    assert kept
+    assert kept[-1] < 4
+    summary = run_here({**values, "wire_dtype": "float32", "resume": True})
+    assert summary["training"]
+    assert state_of(tmp_path, 4)["round"] == 4
+
+
+def test_bytes_of_a_run_are_medians_of_what_was_counted() -> None:
+    history = [{"node_bytes_down": n, "node_bytes_up": 2 * n} for n in (90, 10, 20)]
+    expected = {"bytes_down_per_node_and_round": 20, "bytes_up_per_node_and_round": 40}
+    assert traffic([{"round": 1}, *history]) == expected
+    assert set(traffic([]).values()) == {0}
 
 
 def with_metrics(**changed: Any) -> Spoil:
