@@ -27,8 +27,8 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
 
 @pytest.fixture(scope="module")
 def undisturbed(fed: Federation) -> Run:
-    """Four rounds in which nothing happens."""
-    run = fed.run(rounds=4)
+    """Three rounds in which nothing happens."""
+    run = fed.run(rounds=3)
     assert run.wait() == "finished:completed", run.log()
     return run
 
@@ -57,32 +57,32 @@ def same_table(one: Run, other: Run) -> None:
 def test_a_training_goes_on_after_its_serverapp_was_killed(
     fed: Federation, undisturbed: Run
 ) -> None:
-    run = fed.run(rounds=4)
+    run = fed.run(rounds=3)
     run.wait_for_round(1)
-    second = fed.run(run.folder, rounds=4, resume=True)
+    second = fed.run(run.folder, rounds=3, resume=True)
     assert second.wait() != "finished:completed"
     assert "another run is using" in second.log()
     fed.kill_serverapp()
     assert run.wait() != "finished:completed"
 
-    again = fed.run(run.folder, rounds=4, resume=True)
+    again = fed.run(run.folder, rounds=3, resume=True)
     assert again.wait() == "finished:completed", again.log()
     assert "going on after round" in again.log()
-    assert again.rounds()["round"].to_list() == [1, 2, 3, 4]
+    assert again.rounds()["round"].to_list() == [1, 2, 3]
     same_table(again, undisturbed)
 
 
 def test_a_training_goes_on_after_the_superlink_was_killed(
     fed: Federation, undisturbed: Run
 ) -> None:
-    run = fed.run(rounds=4)
+    run = fed.run(rounds=3)
     run.wait_for_round(2)
     fed.kill("superlink")
     wait_for(fed.all_online, 120, "SuperLink and nodes are back")
     if run.wait() != "finished:completed":  # else the run has outlived its SuperLink
-        run = fed.run(run.folder, rounds=4, resume=True)
+        run = fed.run(run.folder, rounds=3, resume=True)
         assert run.wait() == "finished:completed", run.log()
-    assert run.rounds()["round"].to_list() == [1, 2, 3, 4]
+    assert run.rounds()["round"].to_list() == [1, 2, 3]
     same_table(run, undisturbed)
 
 
@@ -91,11 +91,11 @@ def test_a_damaged_checkpoint_takes_server_and_nodes_one_round_back(
 ) -> None:
     before = newest(undisturbed)["table"]
     flip_a_byte(checkpoints(undisturbed)[-1])
-    again = fed.run(undisturbed.folder, rounds=4, resume=True)
+    again = fed.run(undisturbed.folder, rounds=3, resume=True)
     assert again.wait() == "finished:completed", again.log()
     log = again.log()
     assert log.count("is damaged") == 1
-    assert "going on after round 3" in log
+    assert "going on after round 2" in log
     torch.testing.assert_close(newest(again)["table"], before, atol=1e-5, rtol=0)
 
 
@@ -104,35 +104,31 @@ def poison(fed: Federation, run: Run, node: str, value: float) -> None:
     store, state = StateStore(fed.state(node)), newest(run)
     users = NodeInteractions(tuple(fed.users_of(node)), {}, 0, 0)
     heads = {"weight": torch.full((len(users.users), 16), value)}
-    heads["bias"] = torch.zeros(len(users.users))
+    heads["bias"] = torch.zeros(len(users.users), 1)
     path = fed.state(node) / "trainings" / state["id"] / f"round-{state['round']:06d}.state"
     assert path.exists()
     store.save(state["id"], state["round"], users, heads)
 
 
-@pytest.mark.parametrize(
-    ("value", "why"), [(float("nan"), "NaN"), (1e7, "above max_update_norm"), (0.0, "damaged")]
-)
-def test_a_bad_node_is_refused_and_a_damaged_state_replaced(
-    fed: Federation, value: float, why: str
-) -> None:
+def test_a_bad_node_is_refused_and_a_damaged_state_replaced(fed: Federation) -> None:
     run = fed.run(rounds=2)
     assert run.wait() == "finished:completed", run.log()
-    if why == "damaged":
-        states = sorted(fed.state("node-1").glob("trainings/*/round-000002.state"))
-        for path in states:
-            flip_a_byte(path)
-    else:
+    for value, why in ((float("nan"), "NaN"), (1e7, "above max_update_norm")):
         poison(fed, run, "node-1", value)
-    again = fed.run(run.folder, rounds=3, resume=True, max_update_norm=1000.0)
-    assert again.wait() == "finished:completed", again.log()
-    row = again.rounds().row(-1, named=True)
-    if why == "damaged":
-        assert (row["users"], row["failed_nodes"]) == (80, 0)
-        assert "is damaged" in fed.log("node-1")
-    else:
+        run = fed.run(run.folder, rounds=len(run.users()) + 1, resume=True, max_update_norm=1000.0)
+        assert run.wait() == "finished:completed", run.log()
+        row = run.rounds().row(-1, named=True)
         assert (row["users"], row["failed_nodes"]) == (len(fed.users_of("node-0")), 1)
-        assert why in again.log()
+        assert why in run.log()
+
+    state = newest(run)
+    flip_a_byte(fed.state("node-1") / "trainings" / state["id"] / "round-000004.state")
+    before = fed.log("node-1").count("is damaged")
+    run = fed.run(run.folder, rounds=5, resume=True)
+    assert run.wait() == "finished:completed", run.log()
+    row = run.rounds().row(-1, named=True)
+    assert (row["users"], row["failed_nodes"]) == (80, 0)
+    assert fed.log("node-1").count("is damaged") == before + 1
 
 
 def test_a_node_that_cannot_write_says_so_and_loses_nothing(fed: Federation) -> None:
