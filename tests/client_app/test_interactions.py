@@ -12,6 +12,7 @@ from client_app.interactions import (
     arrange,
     interaction_files,
     load_interactions,
+    merged,
     read_interactions,
     shard_of,
 )
@@ -172,3 +173,12 @@ def test_demo_interactions_know_the_demo_catalogue(tmp_path: Path) -> None:
     data = load_interactions(node, "demo", 3, demo.demo_catalogue(demo.ITEMS, 3).index())
     assert data.unknown == 0
     assert len(data.users) + data.users_without_warm == demo.USERS
+
+
+def test_lists_of_the_same_users_are_merged_in_order() -> None:
+    one = Ragged(np.array([0, 2, 2, 3]), np.array([1, 7, 4]))
+    other = Ragged(np.array([0, 1, 2, 2]), np.array([3, 9]))
+    both = merged([one, other])
+    assert [both.of(user).tolist() for user in range(3)] == [[1, 3, 7], [9], [4]]
+    nobody = Ragged(np.array([0]), np.array([], np.int64))
+    assert merged([nobody, nobody]).items.tolist() == []

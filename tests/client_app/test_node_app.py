@@ -1,5 +1,6 @@
 """The ClientApp behind its door: what it answers, what leaves it, and how it fails."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 from flwr.app import Message, RecordDict
+from safetensors.numpy import load as load_tensors
 
 from cli.in_process import InProcessGrid
 from client_app import app as node_app
 from client_app.recommend import FILE
 from common import demo, messages
 from common.catalogue import ItemIndex, read_catalogue
+from common.durable import read_checked
 from common.metrics import metric_names
 from common.settings import KS, RunSettings
 
@@ -389,3 +392,160 @@ def test_demo_data_needs_no_files(tmp_path: Path) -> None:
     assert answer.users > 0
     assert answer.unknown == 0
     assert answer.warm > answer.validation > 0
+
+
+class Deployed(Federation):
+    """Nodes with an interactions file and a state folder of their own."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        super().__init__(folder, **settings)
+        lines = pl.read_csv(self.data / "interactions.csv")
+        configs = []
+        for node in range(NODES):
+            own = folder / f"node-{node}"
+            own.mkdir()
+            users = USER_IDS[node::NODES]
+            lines.filter(pl.col("user_id").is_in(users)).write_csv(own / "interactions.csv")
+            files = {"interactions": own / "interactions.csv", "state-dir": own / "state"}
+            configs.append({name: str(path) for name, path in files.items()})
+        self.folder = folder
+        config = {"data": "/nowhere", "run_dir": str(self.run_dir), "dim": DIM, **settings}
+        self.grid = InProcessGrid(NODES, config, configs)
+
+    def state_dir(self, node: int = 0) -> Path:
+        return self.folder / f"node-{node}" / "state"
+
+    def append(self, *pairs: tuple[str, str], node: int = 0) -> None:
+        with (self.folder / f"node-{node}" / "interactions.csv").open("a") as file:
+            file.writelines(f"{user},{item}\n" for user, item in pairs)
+
+    def heads(self, number: int, node: int = 0) -> dict[str, dict[str, np.ndarray]]:
+        """Heads by user, as the node keeps them."""
+        folder = self.state_dir(node) / "trainings" / TRAINING
+        content = read_checked(folder / f"round-{number:06d}.state")
+        users = json.loads(read_checked(folder / f"users-{content[:16].decode()}.json"))
+        tensors = load_tensors(content[16:])
+        return {u: {n: t[k] for n, t in tensors.items()} for k, u in enumerate(users)}
+
+
+@pytest.fixture
+def deployed(tmp_path: Path) -> Deployed:
+    federation = Deployed(tmp_path, head_start="random")
+    federation.announce()
+    return federation
+
+
+def answer(reply: Message) -> messages.TrainAnswer:
+    return messages.TrainAnswer.from_record(reply.content)
+
+
+def test_a_file_that_grows_is_used_in_the_next_round(deployed: Deployed) -> None:
+    warm = deployed.index.ids_of("warm")
+    first = answer(deployed.train(1))
+    before = deployed.heads(1)
+    known = pl.read_csv(deployed.folder / "node-0" / "interactions.csv")
+    user = USER_IDS[0]
+    mine = set(known.filter(pl.col("user_id") == user)["item_id"])
+    fresh_items = [item for item in warm if item not in mine][:3]
+    deployed.append(*((user, item) for item in fresh_items), (user, "no-item"))
+
+    second = answer(deployed.train(2))
+    assert second.users == first.users
+    described = messages.DescribeAnswer.from_record(deployed.describe().content)
+    assert described.warm == known["item_id"].is_in(warm).sum() + len(fresh_items)
+    assert described.unknown == 1
+    after = deployed.heads(2)
+    assert set(after) == set(before)
+
+    known.write_csv(deployed.folder / "node-0" / "interactions.csv")
+    plain = answer(deployed.train(2))  # had the file not grown
+    assert not np.array_equal(plain.change, second.change)
+    assert not np.array_equal(deployed.heads(2)[user]["weight"], after[user]["weight"])
+    for neighbour in set(after) - {user}:
+        again = deployed.heads(2)[neighbour]["weight"]
+        np.testing.assert_allclose(again, after[neighbour]["weight"], atol=1e-6)
+
+
+def test_a_new_user_gets_a_fresh_head_and_the_others_keep_theirs(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed.train(1)
+    kept = deployed.heads(1)
+    began: dict[str, Any] = {}
+    train_round = node_app.train_round
+
+    def watched(table: Any, state: Any, *rest: Any) -> Any:
+        began.update({name: tensor.clone() for name, tensor in state.items()})
+        return train_round(table, state, *rest)
+
+    monkeypatch.setattr(node_app, "train_round", watched)
+    warm = deployed.index.ids_of("warm")
+    newcomer = "a-private-person"  # the first by name: every other row moves
+    deployed.append(*((newcomer, item) for item in warm[:4]))
+    assert answer(deployed.train(2)).users == len(kept) + 1
+    users = sorted([*kept, newcomer])
+    for row, user in enumerate(users):
+        if user != newcomer:
+            np.testing.assert_array_equal(began["weight"][row], kept[user]["weight"])
+    fresh = began["weight"][users.index(newcomer)].numpy()
+    assert fresh.any()
+    assert np.abs(fresh).max() <= DIM**-0.5
+    assert set(deployed.heads(2)) == {*kept, newcomer}
+    assert np.abs(deployed.heads(2)[newcomer]["weight"] - fresh).max() > 0
+
+
+def test_counts_of_users_add_up_to_those_of_the_files(deployed: Deployed) -> None:
+    cold = deployed.index.ids_of("test")
+    lines = pl.read_csv(deployed.data / "interactions.csv")
+    expected = [lines.filter(pl.col("item_id") == i)["user_id"].n_unique() for i in cold]
+    deployed.append((USER_IDS[0], cold[0]), (USER_IDS[0], cold[0]))  # again and again counts once
+    had = lines.filter(pl.col("item_id") == cold[0])["user_id"].is_in([USER_IDS[0]]).any()
+    expected[0] += not had
+    counts = [
+        messages.CountAnswer.from_record(deployed.count(node).content).users
+        for node in range(NODES)
+    ]
+    assert (counts[0] + counts[1]).tolist() == expected
+
+
+def test_a_deployed_node_recommends_nothing_that_a_user_knows(deployed: Deployed) -> None:
+    deployed.train(1)
+    deployed.recommend()
+    lines = pl.read_csv(deployed.folder / "node-0" / "interactions.csv")
+    known = set(lines.select("user_id", "item_id").iter_rows())
+    listed = pl.read_parquet(deployed.state_dir() / FILE)
+    assert set(listed["user_id"]) == set(USER_IDS[0::NODES])
+    assert not known & set(listed.select("user_id", "item_id").iter_rows())
+
+
+def test_each_deployed_node_has_a_secret_of_its_own(deployed: Deployed) -> None:
+    for node in range(NODES):
+        deployed.train(1, node)
+    secrets = {read_checked(deployed.state_dir(node) / "secret") for node in range(NODES)}
+    assert len(secrets) == NODES
+
+
+def test_a_training_that_diverged_leaves_the_last_whole_state(tmp_path: Path) -> None:
+    federation = Federation(tmp_path).announce()
+    federation.train(1)
+    before = files(federation.state_dir())
+    request = messages.TrainRequest(
+        **federation.header(2), best_round=0, table=federation.table("warm") * np.float32(1e30)
+    )
+    reply = federation.send(messages.TRAIN, request)
+    assert_fixed_sentence(reply, messages.TRAIN, "a refusal")
+    assert files(federation.state_dir()) == before
+    assert not federation.train(2).has_error()
+
+
+@pytest.mark.parametrize("average", ["touches", "users"])
+def test_float16_answers_are_near_those_of_float32(tmp_path: Path, average: str) -> None:
+    answers = []
+    for dtype in ("float32", "float16"):
+        federation = Federation(tmp_path / dtype, wire_dtype=dtype, average=average).announce()
+        answers.append(answer(federation.train(1)))
+    whole, half = answers
+    assert half.change.dtype == np.float16
+    assert float(np.abs(half.change).max()) == 1.0
+    restored = half.change.astype(np.float64) * half.scale
+    np.testing.assert_allclose(restored, whole.change, atol=1e-3 * np.abs(whole.change).max())

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from client_app import evaluation
-from client_app.interactions import NodeInteractions
+from client_app.interactions import NodeInteractions, Ragged
 from client_app.negatives import user_keys
 from client_app.recommend import FILE, read_recommendations, recommend
 from client_app.scoring import HEADS, State
@@ -74,3 +74,28 @@ def test_users_that_left_have_no_list_any_more(tmp_path: Path) -> None:
     fresh = HEADS["linear"].fresh(np.array([], np.uint64), SETTINGS)
     assert recommend(nobody, fresh, COLD, IDS, 3, SETTINGS, tmp_path) == 0
     assert not (tmp_path / FILE).exists() or read_recommendations(tmp_path, "u0") is None
+
+
+def test_what_a_user_knows_is_left_out(tmp_path: Path) -> None:
+    known: list[list[int]] = [[], [3], [0, 10], list(range(11)), list(range(10)), [5], []]
+    offsets = np.cumsum([0, *map(len, known)])
+    seen = Ragged(offsets, np.array([k for own in known for k in own], np.int64))
+    assert recommend(DATA, heads(), COLD, IDS, 50, SETTINGS, tmp_path, seen) == len(USERS) - 1
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    recommend(DATA, heads(), COLD, IDS, 50, SETTINGS, plain)
+    for user, own in zip(USERS, known, strict=True):
+        everything = read_recommendations(plain, user)
+        assert everything is not None
+        expected = [i for i in everything["item_id"] if i not in {IDS[k] for k in own}]
+        frame = read_recommendations(tmp_path, user)
+        assert (frame["item_id"].to_list() if frame is not None else []) == expected
+        if frame is not None:
+            assert frame["rank"].to_list() == list(range(1, len(expected) + 1))
+
+
+def test_a_user_whose_head_is_no_number_is_not_served(tmp_path: Path) -> None:
+    state = heads()
+    state["weight"][2] = float("nan")
+    assert recommend(DATA, state, COLD, IDS, 3, SETTINGS, tmp_path) == len(USERS) - 1
+    assert read_recommendations(tmp_path, USERS[2]) is None

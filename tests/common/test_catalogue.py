@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from common.catalogue import ItemIndex, random_split, read_catalogue
+from common.catalogue import Catalogue, ItemIndex, random_split, read_catalogue
 from common.errors import SnowdropError
 
 GOOD = "item_id,title,more,split\nb,Boat,,test\na,Ant, small ,warm\nc,Cat,furry,validation\n"
@@ -137,3 +137,44 @@ def test_rows_count_within_each_split() -> None:
         ("c", "warm", 1),
         ("d", "test", 1),
     ]
+
+
+FORMER = ItemIndex(("a", "b", "c", "d", "gone"), ("warm", "validation", "test", "test", "warm"))
+
+
+def catalogue(split_given: bool, **splits: str) -> Catalogue:
+    ids = tuple(splits)
+    return Catalogue(ids, tuple(splits.values()), tuple(f"text {i}" for i in ids), split_given)
+
+
+def test_a_grown_catalogue_takes_the_operators_split_but_what_was_warm_stays_warm() -> None:
+    today = catalogue(True, a="test", aa="warm", b="test", c="warm", d="test", e="validation")
+    assert today.grown_from(FORMER).splits == (
+        "warm", "warm", "test", "warm", "test", "validation"
+    )  # fmt: skip
+
+
+def test_a_grown_catalogue_without_a_split_keeps_that_of_before_and_new_items_are_cold() -> None:
+    today = catalogue(False, a="test", aa="warm", b="warm", c="warm", d="validation")
+    assert today.grown_from(FORMER).splits == ("warm", "test", "validation", "test", "test")
+
+
+def test_only_training_turns_items_warm() -> None:
+    today = catalogue(True, a="test", aa="warm", b="warm", c="validation", d="warm")
+    grown = today.grown_from(FORMER, training=False)
+    assert grown.splits == ("warm", "test", "validation", "validation", "test")
+
+
+def test_an_unchanged_catalogue_does_not_grow() -> None:
+    for given in (True, False):
+        today = catalogue(given, a="warm", b="validation", c="test")
+        assert today.grown_from(today.index()).version == today.version
+
+
+def test_items_that_turn_warm_make_another_version() -> None:
+    today = catalogue(True, a="warm", b="test", c="test")
+    warmer = today.with_warm(today.rows("test")[np.array([False, True])])
+    assert warmer.splits == ("warm", "test", "warm")
+    assert warmer.texts == today.texts
+    assert warmer.version != today.version
+    assert today.with_warm(np.array([], np.int64)).version == today.version

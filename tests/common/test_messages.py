@@ -8,7 +8,7 @@ from flwr.app import Array
 from common import messages
 from common.catalogue import ItemIndex
 from common.errors import SnowdropError
-from common.settings import RunSettings
+from common.settings import RunSettings, TrainingSettings
 
 TABLE = np.arange(6, dtype=np.float32).reshape(3, 2)
 HEADER: dict[str, Any] = {"catalogue": "v", "training": "ab" * 8, "round": 2}
@@ -102,3 +102,54 @@ def test_the_catalogue_notice_keeps_the_version() -> None:
     index = ItemIndex(("a", "b"), ("warm", "test"))
     record = messages.CatalogueNotice.of(index).to_record()
     assert messages.CatalogueNotice.from_record(record).index().version == index.version
+
+
+HALF = RunSettings(wire_dtype="float16").training()
+WHOLE = RunSettings().training()
+
+
+def test_tables_travel_as_the_settings_say() -> None:
+    assert messages.for_wire(TABLE, WHOLE) is TABLE
+    packed = messages.for_wire(TABLE, HALF)
+    assert packed.dtype == np.float16
+    np.testing.assert_array_equal(packed, TABLE)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("settings", [WHOLE, HALF], ids=["float32", "float16"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_does_not_travel(settings: TrainingSettings, bad: float) -> None:
+    table = TABLE.copy()
+    table[1, 1] = bad
+    for pack in (messages.for_wire, messages.for_wire_scaled):
+        with pytest.raises(SnowdropError, match="NaN or Inf"):
+            pack(table, settings)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_float16_cannot_hold_is_told() -> None:
+    with pytest.raises(SnowdropError, match=r"up to 7e\+04, too large for wire_dtype = float16"):
+        messages.for_wire(np.full((2, 2), -70_000, np.float32), HALF)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e-42, 1e-20, 1.0, 1e5, 3e38])
+def test_a_change_of_any_size_travels_in_float16(size: float) -> None:
+    table = (np.random.default_rng(0).uniform(-1, 1, (20, 4)) * size).astype(np.float32)
+    packed, scale = messages.for_wire_scaled(table, HALF)
+    assert packed.dtype == np.float16
+    assert 0 < scale < np.inf
+    np.testing.assert_allclose(packed.astype(np.float64) * scale, table, atol=1e-3 * size)
+
+
+def test_no_change_travels_in_float16() -> None:
+    packed, scale = messages.for_wire_scaled(np.zeros((3, 2), np.float32), HALF)
+    assert (packed.any(), scale) == (False, 1.0)
+    packed, scale = messages.for_wire_scaled(np.zeros((0, 2), np.float32), HALF)
+    assert (packed.shape, scale) == ((0, 2), 1.0)
+
+
+def test_float32_needs_no_scale() -> None:
+    packed, scale = messages.for_wire_scaled(TABLE, WHOLE)
+    assert packed is TABLE
+    assert scale == 1.0

@@ -6,6 +6,7 @@ import pytest
 
 from common.errors import SnowdropError
 from common.settings import (
+    OPERATION,
     PRESETS,
     NodeSettings,
     RunSettings,
@@ -140,3 +141,24 @@ def test_a_deployment_s_file_stands_between_preset_and_run(
     path.write_text("rounds = ")
     with pytest.raises(SnowdropError, match=r"settings\.toml cannot be read"):
         RunSettings.parse({})
+
+
+def test_what_belongs_to_a_run_is_no_part_of_what_nodes_train() -> None:
+    assert set(OPERATION) <= set(RunSettings.model_fields)
+    assert not set(OPERATION) & set(TrainingSettings.model_fields)
+
+
+def test_counts_of_users_are_not_asked_for_where_noise_hides_users() -> None:
+    private = {"laplace_scale": 0.1, "clip_norm": 1.0, "average": "users"}
+    with pytest.raises(SnowdropError, match="warm_after needs laplace_scale = 0"):
+        RunSettings.parse({**private, "warm_after": 3})
+    assert RunSettings.parse(private).warm_after == 0
+
+
+def test_a_node_with_a_file_of_its_own_is_no_simulation(tmp_path: Path) -> None:
+    run = RunSettings.parse({"run_dir": str(tmp_path)})
+    files = {"interactions": str(tmp_path / "i.csv"), "state-dir": str(tmp_path / "s")}
+    deployed = NodeSettings.parse(files, run)
+    assert not deployed.simulated
+    assert deployed.secret_seed is None
+    assert NodeSettings.parse({"partition-id": 0, "num-partitions": 2}, run).simulated
