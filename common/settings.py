@@ -172,7 +172,13 @@ class RunSettings(TrainingSettings):
 
     mapping_width: Count = Field(300, description="hidden width of IFedRec's attribute network")
     neighbours: Count = Field(
-        20, description="warm items, most similar in modality, that generator = neighbours averages"
+        10, description="warm items, most similar in modality, whose embeddings are averaged"
+    )
+    neighbour_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of that average in a cold item's embedding; the rest is generated",
     )
 
     diffusion_steps: int = Field(20, ge=2, le=1000, description="diffusion steps T")
@@ -281,6 +287,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "generator_lr_decay": "none",
         "condition_dim": 64,
         "condition_noise": 0.0,
+        "neighbour_share": 0.0,
         "standardise": "none",
         "diffusion_steps": 10,
         "diffusion_schedule": "linear-variance",

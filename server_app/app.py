@@ -20,7 +20,7 @@ from server_app.checkpoint import Checkpoints
 from server_app.modality import encode, pick_device
 from server_app.nodes import Nodes
 from server_app.report import RunFolder, result_table
-from server_app.strategy import ColdStart, timings, traffic
+from server_app.strategy import ColdStart, method_name, timings, traffic
 from server_app.training import Training, former_index
 
 log = logging.getLogger("snowdrop")
@@ -125,18 +125,6 @@ def _dataset(training: Training, described: list[messages.DescribeAnswer]) -> di
         "interactions": {split: sum(getattr(d, split) for d in described) for split in SPLITS},
         "unknown_interactions": sum(d.unknown for d in described),
     }
-
-
-def method_name(settings: RunSettings) -> str:
-    """What the field calls the method of these settings, or the generator's name."""
-    names = {
-        ("diffusion", "linear"): "MDiffFR",
-        ("mapping", "linear"): "IPFedRec",
-        ("mapping", "mlp"): "IFedNCF",
-        ("neighbours", "dot"): "CS_FCF",
-        ("neighbours", "mlp"): "CS_FedNCF",
-    }
-    return names.get((settings.generator, settings.head), settings.generator)
 
 
 def load_catalogue(settings: RunSettings) -> Catalogue:

@@ -180,7 +180,7 @@ class ColdStart(Strategy):
             best_round=self.training.best_round,
             settings=self._packed,
             table=self._packed_table(self.training.table),
-            mapped=self._packed_table(self.training.cold_table("warm"))
+            mapped=self._packed_table(self.training.cold_table("warm", self.training.generator))
             if self.settings.item_pull
             else None,
         )
@@ -282,17 +282,22 @@ class ColdStart(Strategy):
             scorer: {split: self.measure(split, scorer)[0] for split in splits}
             for scorer in ("content-profile", "random")
         }
-        controls = {"ridge": "ridge-map"}
+        controls = {"neighbours": "similar-items", "ridge": "ridge-map"}
         if settings.table_start == "features":
             controls["features"] = "own-features"
+        generators = {}
+        if settings.neighbour_share:
+            generators[generator_name(settings)] = training.generator
         for name, label in controls.items():
             if name != settings.generator:
                 generator = make_generator(name, training.transform, settings, self.device)
                 training.fit(generator)
-                baselines[label] = {
-                    split: self.measure(split, cold=training.cold_table(split, generator))[0]
-                    for split in splits
-                }
+                generators[label] = generator
+        for label, generator in generators.items():
+            baselines[label] = {
+                split: self.measure(split, cold=training.cold_table(split, generator))[0]
+                for split in splits
+            }
         return baselines
 
     def _recommend(self) -> tuple[int, int]:
@@ -392,6 +397,25 @@ class ColdStart(Strategy):
     ) -> MetricRecord | None:
         """Validation is averaged by `measure`."""
         return None
+
+
+def generator_name(settings: RunSettings) -> str:
+    """What the field calls the method of these settings, or the generator's name."""
+    names = {
+        ("diffusion", "linear"): "MDiffFR",
+        ("mapping", "linear"): "IPFedRec",
+        ("mapping", "mlp"): "IFedNCF",
+        ("neighbours", "dot"): "CS_FCF",
+        ("neighbours", "mlp"): "CS_FedNCF",
+    }
+    return names.get((settings.generator, settings.head), settings.generator)
+
+
+def method_name(settings: RunSettings) -> str:
+    """The name of what is measured, as tables show it."""
+    name = generator_name(settings)
+    blended = settings.neighbour_share and settings.generator != "neighbours"
+    return f"{name} + similar items" if blended else name
 
 
 def timings(history: list[dict[str, Any]]) -> dict[str, float | None]:

@@ -15,6 +15,7 @@ from common.errors import SnowdropError
 from common.settings import RunSettings
 from server_app.features import FeatureTransform
 from server_app.generators import GENERATORS, Generator
+from server_app.generators.neighbours import mean_of_nearest
 
 log = logging.getLogger("snowdrop")
 
@@ -114,9 +115,11 @@ class Training:
                 f"{int(known.sum())} as warm: it is another one; give the same data, or another "
                 "run_dir"
             )
-        former_table = self.table
-        self.table = self.cold_table("warm") if self.fitted_round else self._own_start()
-        self.table[known] = former_table[rows[known]]
+        table = self._own_start()
+        table[known] = self.table[rows[known]]
+        self.table = table
+        if self.fitted_round:
+            self.table[~known] = self.cold_table("warm")[~known]
         self.best_round, self.best_recall = 0, -1.0
         log.info(
             "the catalogue has changed: %d items have become warm, %d are cold",
@@ -145,10 +148,25 @@ class Training:
         return loss, time.perf_counter() - start
 
     def cold_table(self, split: str, generator: Generator | None = None) -> Tensor:
-        """What a generator makes of the items of a split, float32 (items, d)."""
+        """Embeddings of the cold items of a split, float32 (cold, d).
+
+        What the training's generator makes, averaged with the warm items most similar in text by
+        ``neighbour_share``; a generator given here is heard alone.
+        """
         maker = generator or self.generator
         made = maker.generate(self.conditions(split), self._seed())
-        return made + self._own_embeddings(split) if maker.learns_change else made
+        if maker.learns_change:
+            made = made + self._own_embeddings(split)
+        share = self.settings.neighbour_share if generator is None else 0.0
+        if share:
+            near = mean_of_nearest(
+                self.conditions(split),
+                self.conditions("warm"),
+                self.table,
+                self.settings.neighbours,
+            )
+            made = (1 - share) * made + share * near
+        return made
 
     def conditions(self, split: str) -> Tensor:
         """Conditions of the items of a split, float32 (items, c)."""

@@ -53,6 +53,9 @@ _MDIFFFR = {"generator": "diffusion", "head": "linear"}
 _NO_TRAINING = {"generator": "features", "table_start": "features", "rounds": 1, "dim": 8}
 
 METHODS: dict[str, Method] = {
+    "snowdrop": Method(
+        "MDiffFR + similar items", _MDIFFFR | {"neighbour_share": 0.5}, tuned_like="mdifffr"
+    ),
     "mdifffr": Method("MDiffFR", _MDIFFFR),
     "light-mdifffr": Method(
         "Light-MDiffFR",
@@ -99,8 +102,8 @@ BASELINES = ("content-profile", "random")
 """They need no training and come with every comparison."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "table2": ("mdifffr", "light-mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf", "ridge",
-               "own-features"),
+    "table2": ("snowdrop", "mdifffr", "light-mdifffr", "ipfedrec", "ifedncf", "cs-fcf",
+               "cs-fedncf", "ridge", "own-features"),
     "table2:paper": ("mdifffr:paper", "light-mdifffr:paper", "ipfedrec:paper", "ifedncf:paper",
                      "cs-fcf:paper", "cs-fedncf:paper"),
     "table4": ("mdifffr", "no-guidance", "no-attention", "zero-guidance", "random-guidance",
@@ -168,7 +171,10 @@ class Chosen:
             own = tuned.get(self.base)
             values = dict(tuned.get(method.tuned_like, {}) if own is None else own)
             values |= method.tuned_fixed
-        return RunSettings.parse({**values, **shared, **method.fixed, **self.changes, **given})
+        alone = {"neighbour_share": 0.0}
+        return RunSettings.parse(
+            {**alone, **values, **shared, **method.fixed, **self.changes, **given}
+        )
 
 
 def common_features() -> dict[str, Any]:

@@ -15,7 +15,23 @@ from torch.nn.functional import normalize
 from common.settings import RunSettings
 from server_app.generators.base import Generator
 
-_GENERATE_BATCH = 1024
+_BATCH = 1024
+
+
+def mean_of_nearest(conditions: Tensor, warm: Tensor, table: Tensor, count: int) -> Tensor:
+    """Mean embedding of the warm items with the highest cosine similarity, float32 (items, d).
+
+    Parameters
+    ----------
+    conditions : Tensor, float32 (items, c)
+    warm : Tensor, float32 (warm, c)
+        Conditions of the warm items.
+    table : Tensor, float32 (warm, d)
+    count : int
+    """
+    warm, count = normalize(warm), min(count, len(warm))
+    parts = normalize(conditions).split(_BATCH)
+    return torch.cat([table[(part @ warm.T).topk(count, dim=1).indices].mean(1) for part in parts])
 
 
 class NeighboursGenerator(Generator):
@@ -28,16 +44,11 @@ class NeighboursGenerator(Generator):
         self._target, self._conditions = torch.zeros(1, dim), torch.zeros(1, condition_dim)
 
     def fit(self, target: Tensor, conditions: Tensor, seed: int) -> float:
-        self._target, self._conditions = target, normalize(conditions)
+        self._target, self._conditions = target, conditions
         return 0.0
 
     def generate(self, conditions: Tensor, seed: int) -> Tensor:
-        count = min(self.settings.neighbours, len(self._target))
-        made = []
-        for part in normalize(conditions).split(_GENERATE_BATCH):
-            nearest = (part @ self._conditions.T).topk(count, dim=1).indices
-            made.append(self._target[nearest].mean(1))
-        return torch.cat(made)
+        return mean_of_nearest(conditions, self._conditions, self._target, self.settings.neighbours)
 
     def state_dict(self) -> dict[str, Any]:
         return {"target": self._target, "conditions": self._conditions}

@@ -56,6 +56,7 @@ def run_values(data: Path, run_dir: Path, **changed: Any) -> dict[str, Any]:
         "nodes_timeout": 5.0,
         "round_timeout": 2.0,
         "keep_rounds": 4,
+        "neighbour_share": 0.0,
         **changed,
     }
 

@@ -109,7 +109,8 @@ def test_summary_holds_the_results(plain: tuple[Path, dict[str, Any]]) -> None:
     assert names[0] == "recall@20"
     assert names[-1] == "ndcg@100"
     baselines = summary["baselines"]
-    assert set(baselines) == {"content-profile", "random", "ridge-map", "own-features"}
+    controls = {"ridge-map", "own-features", "similar-items"}
+    assert set(baselines) == {"content-profile", "random"} | controls
     for results in (summary, *baselines.values()):
         for split in ("validation", "test"):
             assert list(results[split]) == names
@@ -512,8 +513,15 @@ def test_the_best_validated_round_is_tested_and_recommended(
 def test_runs_with_the_simple_generators(data_folder: Path, tmp_path: Path, generator: str) -> None:
     summary = run_here(run_values(data_folder, tmp_path, generator=generator))
     assert summary["best_round"] in (2, 4)
-    controls = {"ridge": "own-features", "features": "ridge-map"}
-    assert set(summary["baselines"]) == {"content-profile", "random", controls[generator]}
+    controls = {"similar-items", {"ridge": "own-features", "features": "ridge-map"}[generator]}
+    assert set(summary["baselines"]) == {"content-profile", "random"} | controls
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_blend_is_shown_beside_its_parts(data_folder: Path, tmp_path: Path) -> None:
+    summary = run_here(run_values(data_folder, tmp_path, neighbour_share=0.5))
+    assert summary["method"] == "MDiffFR + similar items"
+    assert {"MDiffFR", "similar-items"} <= set(summary["baselines"])
 
 
 @pytest.mark.usefixtures("no_plots")

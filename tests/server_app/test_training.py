@@ -17,7 +17,13 @@ CPU = torch.device("cpu")
 def training_of(items: int = 60, **changed: Any) -> Training:
     index = ItemIndex(tuple(f"i{k:03d}" for k in range(items)), tuple(random_split(items, 0)))
     features = np.random.default_rng(0).normal(size=(items, 12)).astype(np.float32)
-    small = {"dim": 6, "denoiser_width": 16, "generator_steps": 0, "diffusion_steps": 4}
+    small = {
+        "dim": 6,
+        "denoiser_width": 16,
+        "generator_steps": 0,
+        "diffusion_steps": 4,
+        "neighbour_share": 0.0,
+    }
     return Training.begin(RunSettings(**{**small, **changed}), index, features, CPU)
 
 
@@ -103,3 +109,17 @@ def test_cold_tables_have_a_row_for_each_cold_item() -> None:
     assert training.cold_table("validation").shape == (6, 6)
     assert training.cold_table("test").shape == (18, 6)
     assert torch.equal(training.cold_table("test"), training.cold_table("test"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_cold_item_is_part_generated_part_like_its_nearest_warm_items(share: float) -> None:
+    training = training_of(generator="ridge", neighbours=3, neighbour_share=share)
+    training.fit(training.generator)
+    warm, cold = training.conditions("warm"), training.conditions("test")
+    near = []
+    for item in cold:
+        similarity = torch.cosine_similarity(item[None], warm)
+        near.append(training.table[similarity.argsort(descending=True)[:3]].mean(0))
+    generated = training.cold_table("test", training.generator)
+    expected = (1 - share) * generated + share * torch.stack(near)
+    torch.testing.assert_close(training.cold_table("test"), expected)

@@ -51,7 +51,7 @@ def test_a_group_stands_for_its_methods(group: str) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("popular", "method 'popular' is unknown; choose from mdifffr, "),
+        ("popular", "method 'popular' is unknown; choose from snowdrop, "),
         ("mdifffr:best", "after ':' comes paper or tuned, not 'best'"),
         ("mdifffr@dim", "'dim' has no '='"),
         ("mdifffr@encoder=other", "changes encoder; give --set for all methods"),
