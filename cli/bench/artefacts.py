@@ -34,6 +34,7 @@ from common.settings import KS, NodeSettings, RunSettings
 from server_app import app as server_app
 from server_app.checkpoint import Checkpoints
 from server_app.modality import pick_device
+from server_app.report import in_two_dimensions
 from server_app.training import Training
 
 SHOWN_METRICS = ("recall@20", "ndcg@20")
@@ -162,14 +163,11 @@ def embeddings(ended: Ended) -> dict[str, np.ndarray]:
             if training.settings.table_start == "features":
                 own = training.transform.embeddings(training.features[training.rows[split]])
                 arrays[f"own_cold{suffix}"] = own
+    flat = {name: rows.numpy() for name, rows in arrays.items()}
     if ended.snapshots:
-        basis = ended.snapshots[max(ended.snapshots)]["warm"]
-        centre = basis.mean(0)
-        _, _, axes = torch.pca_lowrank(basis, q=2, niter=8)
-        for number, kinds in ended.snapshots.items():
-            for kind, rows in kinds.items():
-                arrays[f"snapshot_{number}_{kind}"] = (rows - centre) @ axes
-    return {name: rows.numpy() for name, rows in arrays.items()}
+        for number, kinds in in_two_dimensions(ended.snapshots).items():
+            flat |= {f"snapshot_{number}_{kind}": points for kind, points in kinds.items()}
+    return flat
 
 
 def sample(ended: Ended) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cli.bench.methods import GROUPS, METHODS, choose, read_tuned
 from cli.bench.results import short_table, write_results
 from cli.bench.runs import Run, execute, plan
+from cli.report import make_report
 from cli.simulate import check_data, parse_assignments
 from common.errors import SnowdropError
 from common.settings import RunSettings
@@ -54,7 +55,8 @@ def bench(
             f"stopped; {len(there)} of {len(runs)} runs are in {out}: the same command goes on"
         ) from None
     Console().print(short_table(write_results(runs, out)))
-    typer.echo(f"results are in {out}: results.csv, results.md, runs/")
+    make_report(out)
+    typer.echo(f"results are in {out}: report.html, results.md, results.csv, runs/")
 
 
 def make(runs: list[Run], keep: bool) -> None:
