@@ -6,7 +6,6 @@ shows its log, and ends what it started; the user's Flower configuration is neve
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -147,7 +146,6 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
             f"{app_folder} has no pyproject.toml for `flwr run`: install Snowdrop with "
             "`pip install -e` from a clone"
         )
-    signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="snowdrop-") as home, superlink(Path(home)) as flower:
         config = Path(home) / "run.toml"
         config.write_text(
@@ -203,7 +201,3 @@ def superlink(home: Path) -> Iterator[Flower]:
         yield Flower(environment, CONNECTION)
     finally:
         end(process)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
