@@ -198,7 +198,7 @@ class Federation:
         users: list[str] = pl.read_csv(path)["user_id"].unique().sort().to_list()
         return users
 
-    def node_with(self, key: Path, seconds: float = 60) -> tuple[int, str]:
+    def node_with(self, key: Path, seconds: float = 150) -> tuple[int, str]:
         """Status and output of a SuperNode with some key, run until it gives up."""
         place = self.description
         command = [
