@@ -20,6 +20,7 @@ Answer = TypeVar("Answer", bound=messages.Body)
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _LOOK_SECONDS = 2.0
+_LONGEST_REASON = 500
 
 
 @dataclass
@@ -121,9 +122,10 @@ class Nodes:
         return answers
 
     def refuse(self, node: int, kind: str, why: object) -> None:
-        """Count and log an answer that is not used."""
+        """Count and log an answer that is not used; ``why`` may be the node's own words."""
         self.failed += 1
-        log.warning("node %d is left out of this %s: %s", node, kind, why)
+        told = "".join(c if c.isprintable() else " " for c in str(why)[:_LONGEST_REASON])
+        log.warning("node %d is left out of this %s: %s", node, kind, told)
 
     def messages_to(
         self, kind: str, content: RecordDict, ids: Sequence[int], seconds: float | None = None
@@ -144,6 +146,7 @@ class Nodes:
         since = self._online()
         waiting = self._send(kind, content, ids, deadline)
         told: set[int] = set()
+        again: set[int] = set()
         replies: dict[int, Message] = {}
         pause, looked, missing = _SHORTEST_PAUSE, time.monotonic(), set[int]()
         while waiting and time.monotonic() < deadline:
@@ -154,7 +157,8 @@ class Nodes:
                     told.add(node)
                     notice = messages.CatalogueNotice.of(self._index).to_record()
                     waiting |= self._send(messages.QUERY_CATALOGUE, notice, [node], deadline)
-                elif status == messages.KEPT:
+                elif status == messages.KEPT and node in told - again:
+                    again.add(node)
                     waiting |= self._send(kind, content, [node], deadline)
                 else:
                     replies[node] = reply
