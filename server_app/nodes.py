@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -104,14 +104,8 @@ class Nodes:
         or send what cannot be read are left out, logged and counted in ``failed``.
         """
         ids = sorted(self._online()) if among is None else among
-        return self.parse(kind, self._exchange(kind, content, ids), answer_type)
-
-    def parse(
-        self, kind: str, replies: Iterable[tuple[int, Message]], answer_type: type[Answer]
-    ) -> list[tuple[int, Answer]]:
-        """The readable answers by node id."""
         answers = []
-        for node, reply in replies:
+        for node, reply in self._exchange(kind, content, ids):
             if reply.has_error():
                 self.refuse(node, kind, reply.error.reason)
                 continue
@@ -126,12 +120,6 @@ class Nodes:
         self.failed += 1
         told = "".join(c if c.isprintable() else " " for c in str(why)[:_LONGEST_REASON])
         log.warning("node %d is left out of this %s: %s", node, kind, told)
-
-    def messages_to(
-        self, kind: str, content: RecordDict, ids: Sequence[int], seconds: float | None = None
-    ) -> list[Message]:
-        """One message to each node, living for ``seconds``; by default the round's timeout."""
-        return [Message(content, node, kind, ttl=seconds or self._timeout) for node in ids]
 
     def _exchange(
         self, kind: str, content: RecordDict, ids: Sequence[int]
@@ -184,7 +172,7 @@ class Nodes:
         self.traffic.asked.update(ids)
         self.traffic.down += len(ids) * _size(content)
         seconds = max(deadline - time.monotonic(), 1.0)
-        sent = self.messages_to(kind, content, ids, seconds)
+        sent = [Message(content, node, kind, ttl=seconds) for node in ids]
         names: list[str | None] = list(self._grid.push_messages(sent))
         taken: dict[str, int] = {}
         for node, name in zip(ids, names or [None] * len(ids), strict=True):
