@@ -19,7 +19,7 @@ from optuna.trial import Trial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli.bench.methods import Chosen, read_tuned
+from cli.bench.methods import SHARED, Chosen, read_tuned
 from cli.bench.runs import data_checksum, in_own_process
 from cli.in_process import InProcessGrid
 from cli.simulate import check_data, parse_assignments
@@ -149,16 +149,19 @@ def tune(
         raise SnowdropError(f"method '{method}' has no search; choose from {', '.join(SPACES)}")
     shared = parse_assignments(set_ or [])
     folder = check_data(RunSettings.parse({"data": data, "run_dir": str(out.absolute())}))
-    study = open_study(out, f"{method} on {data_checksum(folder)}, seed {seed}", seed)
-    given = {"data": folder, "seed": seed, "nodes": 1, "baselines": False, "evaluate_every": 10}
-    base = shared | given | {"run_dir": str(out.absolute() / f"{method}-trial")}
+    fixed = f", {json.dumps(shared, sort_keys=True)}" if shared else ""  # another search
+    study = open_study(out, f"{method} on {data_checksum(folder)}, seed {seed}{fixed}", seed)
+    given = {"data": folder, "seed": seed, "nodes": 1, "baselines": False}
+    given["run_dir"] = str(out.absolute() / f"{method}-trial")
     try:
-        search(study, method, base, trials)
+        search(study, method, shared, given, trials)
     except KeyboardInterrupt:
         done = len(study.get_trials(states=_COUNTED))
         raise SnowdropError(
             f"stopped after {done} of {trials} trials; the same command goes on"
         ) from None
+    if not study.best_trials:
+        raise SnowdropError(f"all {trials} trials failed; the last: {_last_error(study)}")
     best = study.best_trial
     values: dict[str, Any] = best.user_attrs["settings"]
     text = as_toml(method, values, best.value or 0.0, Path(folder).name, trials, seed)
@@ -184,14 +187,26 @@ def open_study(out: Path, name: str, seed: int) -> optuna.Study:
     return study
 
 
-def search(study: optuna.Study, method: str, base: Mapping[str, Any], trials: int) -> None:
+def _last_error(study: optuna.Study) -> str:
+    errors = [trial.user_attrs.get("error", "") for trial in study.get_trials()]
+    return next((error for error in reversed(errors) if error), "unknown")
+
+
+def search(
+    study: optuna.Study,
+    method: str,
+    shared: Mapping[str, Any],
+    given: Mapping[str, Any],
+    trials: int,
+) -> None:
     """Try settings until ``trials`` of them are done; those that fail count as tried.
 
-    The first two are the method's tuned settings of now and its published ones, as far as they lie
-    in the search.
+    Each trial is what `snowdrop bench` would run with these settings. The first two are the
+    method's tuned settings of now and its published ones, as far as they lie in the search.
     """
     chosen = Chosen.parse(method)
-    space = {name: r for name, r in SPACES[method].items() if name not in base}
+    kept = {name: value for name, value in shared.items() if name not in SHARED}
+    space = {name: r for name, r in SPACES[method].items() if name not in shared}
     if not study.get_trials():
         for form in ("tuned", "paper"):
             known = Chosen.parse(f"{method}:{form}").settings(read_tuned([]), {}, {})
@@ -209,8 +224,9 @@ def search(study: optuna.Study, method: str, base: Mapping[str, Any], trials: in
             trial = study.ask()
             try:
                 tried = {k: v for n, r in space.items() for k, v in r.suggest(trial, n).items()}
-                values = {**tried, **chosen.method.fixed}
-                value = in_own_process(validation_recall, ({**values, **base},), lambda: None)
+                values = {**tried, **kept, **chosen.method.fixed}
+                settings = chosen.settings({method: values}, shared, given).model_dump()
+                value = in_own_process(validation_recall, (settings,), lambda: None)
             except SnowdropError as error:
                 trial.set_user_attr("error", str(error))
                 study.tell(trial, state=TrialState.PRUNED)
@@ -221,7 +237,7 @@ def search(study: optuna.Study, method: str, base: Mapping[str, Any], trials: in
                 trial.set_user_attr("settings", values)
                 study.tell(trial, value)
             finally:
-                shutil.rmtree(str(base["run_dir"]), ignore_errors=True)
+                shutil.rmtree(str(given["run_dir"]), ignore_errors=True)
         progress.update(bar, completed=trials)
 
 
@@ -231,7 +247,7 @@ def validation_recall(values: dict[str, Any]) -> float:
     Raises
     ------
     SnowdropError
-        If the settings do not fit together, the run fails, or nobody has validation items.
+        If the run fails, or nobody has validation items.
     """
     settings = RunSettings.parse(values)
     for name in ("plot_metrics", "plot_embeddings"):

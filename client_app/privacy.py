@@ -1,7 +1,8 @@
 """Local differential privacy: what happens to a user's change before anything leaves the node.
 
 MDiffFR, section 6.7: zero-mean Laplace noise of scale δ on every entry of a user's item
-embeddings. Each change is first clipped to an L1 norm C, so that δ = 2 C / ε gives ε-LDP a round.
+embeddings. Each change is first clipped to an L1 norm C, so that δ = 2 C / ε gives ε-LDP a round,
+to the change alone: sums of losses and metrics, and numbers of users, leave a node as they are.
 """
 
 import secrets

@@ -160,9 +160,14 @@ class StateStore:
         write_checked(path, json.dumps(data.users).encode())
 
     def prune(self, training: str, keep: int, best: int) -> None:
-        """Forget all but the last ``keep`` rounds and the best one, and long unused trainings."""
-        for number in self.rounds(training)[:-keep]:
-            if number != best:
+        """Forget all but the last ``keep`` rounds and the best one, and long unused trainings.
+
+        A node that was not asked in the best round is tested with its state before that.
+        """
+        kept = self.rounds(training)
+        of_best = max((number for number in kept if number <= best), default=0)
+        for number in kept[:-keep]:
+            if number != of_best:
                 self._path(training, number).unlink()
         folder = self._training(training)
         used = {self._users_of(self._path(training, number)) for number in self.rounds(training)}

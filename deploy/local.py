@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from common.durable import write_atomic
@@ -82,12 +83,12 @@ def down(folder: Path) -> bool:
     ran = bool(supervisor.family(folder))
     pid = supervisor.supervisor_pid(folder)
     if pid is not None:
-        os.kill(pid, signal.SIGTERM)
+        _signal(pid, signal.SIGTERM)
         deadline = time.monotonic() + _DOWN_SECONDS
         while supervisor.supervisor_pid(folder) and time.monotonic() < deadline:
             time.sleep(0.1)
         if supervisor.supervisor_pid(folder) == pid:
-            os.kill(pid, signal.SIGKILL)
+            _signal(pid, signal.SIGKILL)
     supervisor.end_all(folder)
     if left := supervisor.family(folder):
         raise SnowdropError(f"these processes do not end: {[p.pid for p in left]}")
@@ -112,7 +113,8 @@ def register(folder: Path, federation: Federation) -> list[str]:
         if known.get(name, {}).get("key") == (text := key.read_text().strip()):
             continue
         if name in known:  # its key was replaced
-            flower.json("supernode", "unregister", known[name]["id"], flower.connection)
+            unregister(folder, federation, name)
+            del known[name]
         answer = flower.json("supernode", "register", str(key), flower.connection, "--name", name)
         known[name] = {"id": str(answer["node-id"]), "key": text}
         _remember(folder, known)
@@ -152,6 +154,11 @@ def _registry(folder: Path) -> Path:
 
 def _remember(folder: Path, known: dict[str, dict[str, str]]) -> None:
     write_atomic(_registry(folder), json.dumps(known, indent=2).encode())
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it ended meanwhile
+        os.kill(pid, number)
 
 
 def _start_supervisor(folder: Path) -> None:

@@ -38,6 +38,7 @@ _TICK_SECONDS = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
 _WELL_SECONDS = 30.0  # who ran this long starts again at once
 _LOG_BYTES = 50_000_000
+_LOCK_SECONDS = 1.0  # who asks for the supervisor's pid holds the lock for a moment
 
 
 @dataclass(frozen=True)
@@ -144,20 +145,23 @@ def supervise(folder: Path) -> None:
         end_family(family(folder))  # of a supervisor that was killed
         children: dict[str, Child] = {}
         stamp = 0
-        while not stopping:
-            if (changed := (folder / FILE).stat().st_mtime_ns) != stamp:
-                stamp = changed
-                wanted = {p.name: p for p in processes(Federation.load(folder))}
-                for name in children.keys() - wanted.keys():
-                    children.pop(name).end()
-                    report_path(folder, name).unlink(missing_ok=True)
-                for name in wanted.keys() - children.keys():
-                    children[name] = Child(folder, wanted[name])
-            for child in children.values():
-                child.tend()
-            time.sleep(_TICK_SECONDS)
-        end_all(folder)
-        log.info("all ended")
+        try:
+            while not stopping:
+                if (changed := (folder / FILE).stat().st_mtime_ns) != stamp:
+                    stamp = changed
+                    wanted = {p.name: p for p in processes(Federation.load(folder))}
+                    for name in children.keys() - wanted.keys():
+                        children.pop(name).end()
+                        report_path(folder, name).unlink(missing_ok=True)
+                    for name, process in wanted.items():  # the server's first
+                        if name not in children:
+                            children[name] = Child(folder, process)
+                for child in children.values():
+                    child.tend()
+                time.sleep(_TICK_SECONDS)
+        finally:
+            end_all(folder)
+            log.info("all ended")
 
 
 def end_all(folder: Path) -> None:
@@ -170,6 +174,7 @@ def end_all(folder: Path) -> None:
 
 def family(folder: Path, name: str | None = None) -> list[psutil.Process]:
     """The federation's processes, or those of one of its parts, and all that they started."""
+    psutil.process_iter.cache_clear()  # it may hold another process that had the same pid
     members = (p for p in psutil.process_iter() if p.pid != os.getpid())
     return [
         p for p in members if _mark(p, MARK) == str(folder) and name in (None, _mark(p, NAME_MARK))
@@ -230,10 +235,15 @@ def _only_one(folder: Path) -> Iterator[IO[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     (folder / "logs").mkdir(exist_ok=True)
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SnowdropError(f"{folder} is supervised already") from error
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise SnowdropError(f"{folder} is supervised already") from error
+                time.sleep(0.01)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

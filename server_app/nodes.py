@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ Answer = TypeVar("Answer", bound=messages.Body)
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _LOOK_SECONDS = 2.0
+_LONGEST_REASON = 500
 
 
 @dataclass
@@ -103,14 +104,8 @@ class Nodes:
         or send what cannot be read are left out, logged and counted in ``failed``.
         """
         ids = sorted(self._online()) if among is None else among
-        return self.parse(kind, self._exchange(kind, content, ids), answer_type)
-
-    def parse(
-        self, kind: str, replies: Iterable[tuple[int, Message]], answer_type: type[Answer]
-    ) -> list[tuple[int, Answer]]:
-        """The readable answers by node id."""
         answers = []
-        for node, reply in replies:
+        for node, reply in self._exchange(kind, content, ids):
             if reply.has_error():
                 self.refuse(node, kind, reply.error.reason)
                 continue
@@ -121,15 +116,10 @@ class Nodes:
         return answers
 
     def refuse(self, node: int, kind: str, why: object) -> None:
-        """Count and log an answer that is not used."""
+        """Count and log an answer that is not used; ``why`` may be the node's own words."""
         self.failed += 1
-        log.warning("node %d is left out of this %s: %s", node, kind, why)
-
-    def messages_to(
-        self, kind: str, content: RecordDict, ids: Sequence[int], seconds: float | None = None
-    ) -> list[Message]:
-        """One message to each node, living for ``seconds``; by default the round's timeout."""
-        return [Message(content, node, kind, ttl=seconds or self._timeout) for node in ids]
+        told = "".join(c if c.isprintable() else " " for c in str(why)[:_LONGEST_REASON])
+        log.warning("node %d is left out of this %s: %s", node, kind, told)
 
     def _exchange(
         self, kind: str, content: RecordDict, ids: Sequence[int]
@@ -144,6 +134,7 @@ class Nodes:
         since = self._online()
         waiting = self._send(kind, content, ids, deadline)
         told: set[int] = set()
+        again: set[int] = set()
         replies: dict[int, Message] = {}
         pause, looked, missing = _SHORTEST_PAUSE, time.monotonic(), set[int]()
         while waiting and time.monotonic() < deadline:
@@ -154,7 +145,8 @@ class Nodes:
                     told.add(node)
                     notice = messages.CatalogueNotice.of(self._index).to_record()
                     waiting |= self._send(messages.QUERY_CATALOGUE, notice, [node], deadline)
-                elif status == messages.KEPT:
+                elif status == messages.KEPT and node in told - again:
+                    again.add(node)
                     waiting |= self._send(kind, content, [node], deadline)
                 else:
                     replies[node] = reply
@@ -180,7 +172,7 @@ class Nodes:
         self.traffic.asked.update(ids)
         self.traffic.down += len(ids) * _size(content)
         seconds = max(deadline - time.monotonic(), 1.0)
-        sent = self.messages_to(kind, content, ids, seconds)
+        sent = [Message(content, node, kind, ttl=seconds) for node in ids]
         names: list[str | None] = list(self._grid.push_messages(sent))
         taken: dict[str, int] = {}
         for node, name in zip(ids, names or [None] * len(ids), strict=True):

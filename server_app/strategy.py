@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
@@ -361,42 +361,22 @@ class ColdStart(Strategy):
         )
         self.folder.write_rounds(training.history)
 
-    # The pieces of Flower's own loop, for whoever drives this strategy with it.
+    # What Flower's own loop would call: every Strategy has them, and `start` has no use for them.
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """The messages of a training round."""
-        content = self._train_request(server_round).to_record()
-        return self.nodes.messages_to(messages.TRAIN, content, sorted(grid.get_node_ids()))
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The next item table, where any answer was usable."""
-        by_node = [(reply.metadata.src_node_id, reply) for reply in replies]
-        answers = self.nodes.parse(messages.TRAIN, by_node, messages.TrainAnswer)
-        try:
-            averaged = aggregation.average(self._usable(answers), self.settings.average)
-        except SnowdropError:
-            return None, None
-        table = self._stepped(averaged)
-        return (
-            ArrayRecord({"table": messages.Array(table.numpy())}),
-            MetricRecord({"loss": averaged.loss, "users": averaged.users}),
-        )
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Validation is asked for by `measure`."""
+    def configure_train(self, *_: Any) -> Iterable[Message]:
+        """Nothing: `start` asks the nodes itself."""
         return []
 
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Validation is averaged by `measure`."""
-        return None
+    def aggregate_train(self, *_: Any) -> tuple[None, None]:
+        """Nothing: `start` averages."""
+        return None, None
+
+    def configure_evaluate(self, *_: Any) -> Iterable[Message]:
+        """Nothing: `measure` asks the nodes itself."""
+        return []
+
+    def aggregate_evaluate(self, *_: Any) -> None:
+        """Nothing: `measure` averages."""
 
 
 def generator_name(settings: RunSettings) -> str:

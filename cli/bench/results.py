@@ -72,7 +72,13 @@ def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]
     """Mean ± standard deviation over seeds on test items; the best bold, the second underlined."""
     methods = table["method"].unique(maintain_order=True).to_list()
     frames = {name: table.filter(pl.col("method") == name) for name in methods}
-    seeds = max(frame.height for frame in frames.values())
+    runs = sorted({frame.height for frame in frames.values()})
+    seeds = f"{runs[0]} seed(s)"
+    if len(runs) > 1:
+        seeds = (
+            f"{runs[0]} to {runs[-1]} seeds, **so methods do not compare yet: the comparison was "
+            "stopped**"
+        )
     columns = [f"test_{name}" for name in SHOWN]
     means = {c: {name: _mean(frames[name], c) for name in methods} for c in columns}
     marks = {f"test_{m}": behind(users, m, means[f"test_{m}"]) for m in SHOWN_METRICS}
@@ -98,7 +104,7 @@ def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]
         lines.append("| " + " | ".join(cells) + " |")
     data = ", ".join(table["data"].unique(maintain_order=True).to_list())
     return "\n".join([
-        f"**{data}**: cold test items, per cent, mean ± standard deviation over {seeds} seed(s); "
+        f"**{data}**: cold test items, per cent, mean ± standard deviation over {seeds}; "
         "best **bold**, second <u>underlined</u>",
         "",
         *lines,

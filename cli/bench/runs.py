@@ -26,6 +26,7 @@ from common.durable import write_atomic
 from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
 from server_app import app as server_app
+from server_app.modality import pick_device
 
 Result = TypeVar("Result")
 
@@ -142,8 +143,22 @@ def perform(run: Run, keep: bool = False) -> None:
     write_atomic(run.folder / _LAST, json.dumps(sample, indent=2, ensure_ascii=False).encode())
 
 
+def encode_texts(settings: RunSettings) -> None:
+    """Fill the cache of modality features.
+
+    Raises
+    ------
+    SnowdropError
+        If the items or the encoder cannot be read.
+    """
+    texts = server_app.load_catalogue(settings).texts
+    server_app.encode(texts, settings, pick_device(settings.server_device))
+
+
 def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
-    """`perform` in a process of its own.
+    """`perform` in a process of its own, which finds its features made.
+
+    Else the first run of a comparison alone would pay for the encoder, in time and in memory.
 
     Parameters
     ----------
@@ -159,6 +174,7 @@ def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
         If the run fails; nothing of it is left.
     """
     try:
+        in_own_process(encode_texts, (run.settings,), lambda: watch(0.0))
         in_own_process(
             perform, (run, keep), lambda: watch(min(1.0, run.rounds_done() / run.settings.rounds))
         )

@@ -49,19 +49,55 @@ def test_a_search_finds_settings_that_bench_takes(
 ) -> None:
     tune(str(data_folder), "cs-fcf", tmp_path, trials=4, set_=FIXED)
     assert len(here) == 4
-    assert here[0]["neighbours"] == RunSettings().neighbours
+    assert (
+        here[0]["neighbours"] == Chosen.parse("cs-fcf").settings(read_tuned([]), {}, {}).neighbours
+    )
     assert len({values["head_lr"] for values in here}) == 4
     tuned = read_tuned([tmp_path / "cs-fcf.toml"])
     settings = Chosen.parse("cs-fcf").settings(tuned, QUICK, {})
     assert any(settings.head_lr == values["head_lr"] for values in here)
     study = optuna.load_study(study_name=None, storage=open_study_storage(tmp_path))
     assert study.best_trial.user_attrs["settings"].items() <= settings.model_dump().items()
+    assert settings.head_lr == study.best_trial.user_attrs["settings"]["head_lr"]
     assert not (tmp_path / "cs-fcf-trial").exists()
+    # What is not searched is part of what was found, whoever takes it.
+    assert Chosen.parse("cs-fcf").settings(tuned, {}, {}).dim == QUICK["dim"]
 
     tune(str(data_folder), "cs-fcf", tmp_path, trials=6, set_=FIXED)
     assert len(here) == 6
     assert len({values["head_lr"] for values in here}) == 6
     assert "6 trials on" in (tmp_path / "cs-fcf.toml").read_text()
+
+
+@pytest.mark.parametrize("method", ["mdifffr", "ridge"])
+def test_a_trial_is_what_bench_runs(
+    data_folder: Path, tmp_path: Path, here: list[dict[str, Any]], method: str
+) -> None:
+    """Not blended with similar items, as the default preset is: bench measures methods alone."""
+    tune(str(data_folder), method, tmp_path, trials=1, set_=FIXED)
+    given = {k: here[0][k] for k in ("data", "run_dir", "nodes", "baselines")}
+    tuned = read_tuned([tmp_path / f"{method}.toml"])
+    assert here[0] == Chosen.parse(method).settings(tuned, QUICK, given).model_dump()
+    assert here[0]["neighbour_share"] == 0
+
+
+def test_other_fixed_settings_are_another_search(
+    data_folder: Path, tmp_path: Path, here: list[dict[str, Any]]
+) -> None:
+    tune(str(data_folder), "ridge", tmp_path, trials=1, set_=FIXED)
+    tune(str(data_folder), "ridge", tmp_path, trials=1, set_=[*FIXED, "negatives=2"])
+    assert [values["negatives"] for values in here] == [5, 2]
+
+
+def test_when_every_trial_fails_the_last_error_is_told(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(*_: Any) -> float:
+        raise SnowdropError("no room")
+
+    monkeypatch.setattr(tuning, "in_own_process", call)
+    with pytest.raises(SnowdropError, match="all 2 trials failed; the last: no room"):
+        tune(str(data_folder), "ridge", tmp_path, trials=2, set_=FIXED)
 
 
 def open_study_storage(folder: Path) -> Any:

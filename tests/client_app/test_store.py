@@ -136,6 +136,14 @@ def test_prune_keeps_the_last_rounds_and_the_best(
     assert store.rounds(TRAINING) == kept
 
 
+def test_prune_keeps_what_a_node_had_in_a_best_round_that_it_missed(store: StateStore) -> None:
+    fill(store, 3, 7, 12, 15, 18)
+    store.prune(TRAINING, keep=2, best=10)
+    assert store.rounds(TRAINING) == [7, 15, 18]
+    store.prune(TRAINING, keep=2, best=16)
+    assert store.rounds(TRAINING) == [15, 18]
+
+
 def test_prune_keeps_two_other_trainings(store: StateStore) -> None:
     others = [f"{number:016x}" for number in range(4)]
     for age, training in enumerate(reversed(others)):

@@ -62,6 +62,17 @@ def test_the_server_certificate_signs_nothing_and_ends(made: Made) -> None:
     assert certificate.not_valid_after_utc < datetime.now(UTC) + timedelta(days=800)
 
 
+def test_the_authority_signs_servers_and_no_other_authority(made: Made) -> None:
+    certificate = x509.load_pem_x509_certificate((made[0] / "ca" / "ca.crt").read_bytes())
+    constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert constraints.critical
+    assert (constraints.value.ca, constraints.value.path_length) == (True, 0)
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage)
+    assert usage.critical
+    assert usage.value.key_cert_sign
+    assert not usage.value.digital_signature
+
+
 def test_private_keys_are_readable_by_their_owner_only(made: Made) -> None:
     private = [
         made[0] / "ca" / "ca.key",

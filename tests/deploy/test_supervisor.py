@@ -1,9 +1,11 @@
 """The supervisor, over small programs in the place of Flower's."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,6 +81,12 @@ def test_it_never_gives_up_and_pauses_longer_each_time(folder: Path) -> None:
     assert pauses()[:3] == ["0.5", "1", "2"]
 
 
+def test_the_server_is_started_first(folder: Path) -> None:
+    told = (folder / "logs" / "supervisor.log").read_text().splitlines()
+    started = [line.split()[2] for line in told if " started, pid " in line]
+    assert started[:4] == ["superlink", "executor", "node-0", "node-1"]
+
+
 def test_a_held_process_stays_away_until_it_is_let_go(folder: Path) -> None:
     supervisor.held_path(folder, "node-0").touch()
     wait_for(lambda: state(folder, "node-0") == "held")
@@ -97,7 +105,7 @@ def test_a_new_node_is_started_and_a_removed_one_ended(folder: Path) -> None:
 
 
 def test_down_leaves_nothing(folder: Path) -> None:
-    assert len(supervisor.family(folder)) >= 6
+    wait_for(lambda: len(supervisor.family(folder)) >= 6)
     assert local.down(folder)
     assert not supervisor.family(folder)
     assert supervisor.supervisor_pid(folder) is None
@@ -110,6 +118,22 @@ def test_down_ends_what_a_killed_supervisor_left(folder: Path) -> None:
     assert supervisor.family(folder)
     assert local.down(folder)
     assert not supervisor.family(folder)
+
+
+def test_a_supervisor_that_fails_leaves_nothing(folder: Path) -> None:
+    (folder / "federation.json").write_text("{")
+    wait_for(lambda: supervisor.supervisor_pid(folder) is None)
+    assert not supervisor.family(folder)
+
+
+def test_whoever_asks_for_the_supervisor_does_not_keep_it_from_starting(tmp_path: Path) -> None:
+    path = supervisor.lock_path(tmp_path)
+    path.parent.mkdir()
+    with path.open("w") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        threading.Timer(0.3, lambda: fcntl.flock(asking, fcntl.LOCK_UN)).start()
+        with supervisor._only_one(tmp_path):
+            assert supervisor.supervisor_pid(tmp_path) == os.getpid()
 
 
 def test_a_second_supervisor_is_refused(folder: Path) -> None:

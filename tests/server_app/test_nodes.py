@@ -208,6 +208,43 @@ def test_a_node_that_needs_the_catalogue_is_told_and_asked_again(clock: Clock) -
     assert (sorted(answered), nodes.failed, told) == ([3, 5], 0, [3])
 
 
+def test_a_node_that_says_kept_for_ever_is_asked_no_more_than_twice(clock: Clock) -> None:
+    grid = FakeGrid(clock, 3, 5)
+    grid.answers[3] = after(0, messages.status_record(messages.KEPT))
+    nodes, answered = ask(grid)
+    assert (answered, nodes.failed) == ([5], 1)
+    assert len([m for m in grid.pushed if m.metadata.dst_node_id == 3]) == 1
+    asked = {messages.QUERY_CATALOGUE: messages.KEPT}
+
+    def forgetful(message: Message, age: float) -> Message:
+        status = asked.get(message.metadata.message_type, messages.NEEDS_CATALOGUE)
+        asked[KIND] = messages.KEPT
+        return Message(messages.status_record(status), reply_to=message)
+
+    grid.pushed.clear()
+    grid.answers[3] = forgetful
+    nodes, answered = ask(grid)
+    assert (answered, nodes.failed) == ([5], 1)
+    assert len([m for m in grid.pushed if m.metadata.dst_node_id == 3]) == 3
+
+
+def test_a_nodes_words_stay_on_one_line_of_the_log(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def shouts(message: Message, age: float) -> Message:
+        reason = "\x1b[2Jgone\nround 1: all is well" + "!" * 10_000
+        return Message(Error(code=3, reason=reason), reply_to=message)
+
+    grid = FakeGrid(clock, 3, 5)
+    grid.answers[3] = shouts
+    with caplog.at_level(logging.WARNING, "snowdrop"):
+        ask(grid)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "gone round 1" in told
+    assert told.isprintable()
+    assert len(told) < 600
+
+
 def test_bytes_are_counted_for_each_node(clock: Clock) -> None:
     def bytes_of(content: RecordDict) -> int:
         return sum(

@@ -62,7 +62,11 @@ def test_the_table_marks_best_second_and_behind() -> None:
         name: {seed: users_with(np.full(30, value)) for seed in (0, 1)}
         for name, value in values.items()
     }
-    lines = {line.split(" | ")[0]: line for line in markdown(table, users).splitlines()}
+    text = markdown(table, users)
+    assert "over 2 seed(s); " in text
+    half = markdown(table.filter((pl.col("seed") == 0) | (pl.col("method") == "a")), users)
+    assert "over 1 to 2 seeds, **so methods do not compare yet" in half
+    lines = {line.split(" | ")[0]: line for line in text.splitlines()}
     assert lines["| a"].startswith("| a | **50.50 ± 0.71** |")
     assert lines["| b"].startswith("| b | <u>40.50 ± 0.71</u>* |")
     assert "| 1.980 | – | 2 | 100 |" in lines["| a"]

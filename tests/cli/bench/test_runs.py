@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cli.bench import command
+from cli.bench import command, runs
 from cli.bench.methods import choose
 from cli.bench.runs import Run, data_checksum, execute, perform, plan
 from cli.in_process import InProcessGrid
@@ -132,6 +132,20 @@ def test_only_what_is_missing_is_made(
     command.bench(str(data_folder), tmp_path, set_=settings, **arguments)
     assert len(made) == 6
     assert "random" in (tmp_path / "results.md").read_text()
+
+
+def test_no_run_pays_for_the_encoder(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    def call(work: Any, arguments: tuple[Any, ...], watch: Any) -> Any:
+        called.append(work.__name__)
+        return work(*arguments)
+
+    monkeypatch.setattr(runs, "in_own_process", call)
+    execute(planned("ridge", data_folder, tmp_path)[0], False, lambda share: None)
+    assert called == ["encode_texts", "perform"]
 
 
 def test_a_failed_run_leaves_nothing(data_folder: Path, tmp_path: Path) -> None:

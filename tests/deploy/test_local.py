@@ -1,0 +1,45 @@
+"""What is remembered of registered keys, over a `flwr` that does what each test says."""
+
+from typing import Any
+
+import pytest
+
+from common.errors import SnowdropError
+from deploy import folder as federation_folder
+from deploy import local
+from tests.deploy.test_credentials import Made
+
+
+class FakeFlower:
+    """Takes every key once, and knows no id that it did not give."""
+
+    connection = "fed"
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.fails = False
+
+    def json(self, *arguments: str) -> dict[str, Any]:
+        if arguments[1] == "unregister":
+            self.ids.remove(arguments[2])
+            return {}
+        if self.fails:
+            raise SnowdropError("flwr supernode failed")
+        self.ids.append(f"id-{len(self.ids)}-{arguments[2][-20:]}")
+        return {"node-id": self.ids[-1]}
+
+
+def test_a_key_that_was_given_up_is_not_given_up_again(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flower = FakeFlower()
+    monkeypatch.setattr(local, "connection", lambda *_: flower)
+    assert local.register(*made) == ["node-0", "node-1"]
+    assert local.register(*made) == []
+    federation_folder.give_key(made[0], "node-0")
+    flower.fails = True
+    with pytest.raises(SnowdropError):
+        local.register(*made)
+    flower.fails = False
+    assert local.register(*made) == ["node-0"]
+    assert {node["id"] for node in local.registered(made[0]).values()} == set(flower.ids)
