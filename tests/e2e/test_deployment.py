@@ -69,7 +69,9 @@ def test_killed_and_late_nodes_take_part_while_rounds_go_on(fed: Federation) -> 
     alone = len(fed.users_of("node-1"))
     wait_for(lambda: alone in run.users(), 90, "a round without the killed node")
 
-    late = pl.read_csv(fed.data / "interactions.csv").with_columns(user_id="late-" + pl.col("user_id"))
+    late = pl.read_csv(fed.data / "interactions.csv").with_columns(
+        user_id="late-" + pl.col("user_id")
+    )
     snowdrop("deploy", "add", fed.folder, "node-2")
     late.write_csv(fed.folder / "nodes" / "node-2" / "data" / "interactions.csv")
     snowdrop("deploy", "register", fed.folder)
