@@ -34,11 +34,11 @@ def init(
         list[str] | None,
         typer.Option(
             help="name or address of the server, for its certificate; nodes use the first "
-            "[default: this machine's loopback only]"
+            "(default: this machine's loopback only)"
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="name for `flwr run . NAME` [default: DIR's name]")
+        str | None, typer.Option(help="name for `flwr run . NAME` (default: DIR's name)")
     ] = None,
     port: Annotated[
         int, typer.Option(min=0, max=60000, help="first port, for nodes; 0: free ones")
@@ -47,11 +47,11 @@ def init(
         str, typer.Option(help="address of the Control API: whoever reaches it may run code")
     ] = "127.0.0.1",
     at: Annotated[
-        Path | None, typer.Option(help="where DIR will stand on the machines [default: as here]")
+        Path | None, typer.Option(help="where DIR will stand on the machines (default: as here)")
     ] = None,
     programs: Annotated[
         str | None,
-        typer.Option(help="folder of Flower's programs on the machines [default: as here]"),
+        typer.Option(help="folder of Flower's programs on the machines (default: as here)"),
     ] = None,
     force: Annotated[bool, typer.Option(help="replace all keys that are there")] = False,
     keep: Annotated[bool, typer.Option(help="leave a federation that is there alone")] = False,
@@ -88,7 +88,7 @@ def share_data(
 def up(
     folder: Dir,
     data: Annotated[
-        Path | None, typer.Option(help="data folder to share out first [default: as it is]")
+        Path | None, typer.Option(help="data folder to share out first (default: as it is)")
     ] = None,
     demo: Annotated[bool, typer.Option(help="share out generated demo data first")] = False,
 ) -> None:
@@ -224,8 +224,9 @@ def remove(folder: Dir, name: ProcessName) -> None:
 def rekey(folder: Dir, name: ProcessName) -> None:
     """Make a new key for a node; `register` swaps it for the old one."""
     folder = folder.absolute()
-    if name not in Federation.load(folder).node_names():
-        raise SnowdropError(f"there is no node '{name}'; `snowdrop deploy status` lists them")
+    names = Federation.load(folder).node_names()
+    if name not in names:
+        raise SnowdropError(f"there is no node '{name}'; there are {', '.join(names)}")
     federation_folder.give_key(folder, name)
     typer.echo(f"{folder / 'nodes' / name / 'key'} is new; `snowdrop deploy register {folder}`")
 

@@ -37,7 +37,7 @@ CONNECTION = "snowdrop"
 def simulate(
     data: Annotated[str, typer.Argument(help="data folder, or 'demo' for generated demo data")],
     run_dir: Annotated[
-        Path | None, typer.Option(help="where results go [default: runs/<time>-<data>]")
+        Path | None, typer.Option(help="where results go (default: runs/<time>-<data>)")
     ] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="number of simulated nodes")] = None,
     set_: Annotated[
@@ -55,6 +55,8 @@ def simulate(
         values["tensorboard"] = True
     name = Path(data).name
     folder = run_dir or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    if folder.exists() and not folder.is_dir():
+        raise SnowdropError(f"{folder} is a file; give --run-dir a folder")
     values |= {"data": data, "run_dir": str(folder.absolute())}
     settings = RunSettings.parse(values)
     values["data"] = check_data(settings)

@@ -148,7 +148,9 @@ def tune(
     if method not in SPACES:
         raise SnowdropError(f"method '{method}' has no search; choose from {', '.join(SPACES)}")
     shared = parse_assignments(set_ or [])
-    folder = check_data(RunSettings.parse({"data": data, "run_dir": str(out.absolute())}))
+    if out.exists() and not out.is_dir():
+        raise SnowdropError(f"{out} is a file; give a folder")
+    folder = check_data(RunSettings.parse(shared | {"data": data, "run_dir": str(out.absolute())}))
     fixed = f", {json.dumps(shared, sort_keys=True)}" if shared else ""  # another search
     study = open_study(out, f"{method} on {data_checksum(folder)}, seed {seed}{fixed}", seed)
     given = {"data": folder, "seed": seed, "nodes": 1, "baselines": False}

@@ -134,7 +134,9 @@ class Federation(BaseModel):
         """The same federation with one node less."""
         nodes = tuple(node for node in self.nodes if node.name != name)
         if len(nodes) == len(self.nodes):
-            raise SnowdropError(f"there is no node '{name}'; there are {self.node_names()}")
+            raise SnowdropError(
+                f"there is no node '{name}'; there are {', '.join(self.node_names())}"
+            )
         return self.model_copy(update={"nodes": nodes})
 
     def node_names(self) -> list[str]:

@@ -41,6 +41,8 @@ def bench(
     shared = parse_assignments(set_ or [])
     if tensorboard:
         shared["tensorboard"] = True
+    if out.exists() and not out.is_dir():
+        raise SnowdropError(f"{out} is a file; give a folder")
     folder = check_data(RunSettings.parse({"data": data, "run_dir": str(out.absolute())}))
     runs = plan(choose(methods), seeds, folder, out, read_tuned(tuned or []), shared)
     missing = [run for run in runs if not run.whole]

@@ -141,6 +141,8 @@ class Chosen:
             raise SnowdropError(f"method '{base}' is unknown; choose from {', '.join(METHODS)}")
         if form not in ("", "paper", "tuned"):
             raise SnowdropError(f"method '{text}': after ':' comes paper or tuned, not '{form}'")
+        if bare := [text for text in assignments if "=" not in text]:
+            raise SnowdropError(f"method '{named}': after '@' comes key=value, not '{bare[0]}'")
         changes = parse_assignments(assignments)
         if taken := [key for key in changes if key in SHARED]:
             raise SnowdropError(f"method '{text}' changes {taken[0]}; give --set for all methods")
@@ -189,9 +191,11 @@ def choose(text: str) -> list[Chosen]:
     Raises
     ------
     SnowdropError
-        If one is unknown.
+        If none is named, or one is unknown.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise SnowdropError(f"no method is named; choose from {', '.join(METHODS)}")
     expanded = [part for name in names for part in GROUPS.get(name, (name,))]
     found = [Chosen.parse(name) for name in [*expanded, *BASELINES]]
     return list({chosen.name: chosen for chosen in found}.values())
@@ -209,7 +213,9 @@ def read_tuned(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     for file in (TUNED, *files):
         try:
             tables = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise SnowdropError(f"cannot read {file}: {error.strerror}") from error
+        except ValueError as error:
             raise SnowdropError(f"{file} cannot be read as TOML: {error}") from error
         for name, values in tables.items():
             if name not in METHODS or not isinstance(values, dict):

@@ -14,7 +14,7 @@ Items = Annotated[Path, typer.Argument(help="table of items, .csv or .parquet")]
 UserColumn = Annotated[str, typer.Option(help="column of the user's id")]
 ItemColumn = Annotated[str, typer.Option(help="column of the item's id, in both tables")]
 TextColumn = Annotated[
-    list[str] | None, typer.Option(help="text column, repeatable [default: all but the id]")
+    list[str] | None, typer.Option(help="text column, repeatable (default: all but the id)")
 ]
 RatingColumn = Annotated[str, typer.Option(help="column of ratings; empty: every row counts")]
 MinRating = Annotated[float, typer.Option(help="least rating of an interaction")]

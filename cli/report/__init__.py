@@ -15,7 +15,7 @@ from common.errors import SnowdropError
 def report(
     folder: Annotated[Path, typer.Argument(help="a run directory, or a bench directory")],
     out: Annotated[
-        Path | None, typer.Option(help="the HTML file [default: report.html in the folder]")
+        Path | None, typer.Option(help="the HTML file (default: report.html in the folder)")
     ] = None,
 ) -> None:
     """Make one self-contained HTML page of results, curves, embeddings and recommendations."""

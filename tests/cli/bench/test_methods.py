@@ -53,7 +53,7 @@ def test_a_group_stands_for_its_methods(group: str) -> None:
     [
         ("popular", "method 'popular' is unknown; choose from snowdrop, "),
         ("mdifffr:best", "after ':' comes paper or tuned, not 'best'"),
-        ("mdifffr@dim", "'dim' has no '='"),
+        ("mdifffr@dim", "key=value, not 'dim'"),
         ("mdifffr@encoder=other", "changes encoder; give --set for all methods"),
     ],
 )
@@ -70,5 +70,17 @@ def test_a_file_of_tuned_settings_goes_before_the_built_in(tmp_path: Path) -> No
     file.write_text("[nothing]\n")
     with pytest.raises(SnowdropError, match=r"mine\.toml has 'nothing'"):
         read_tuned([file])
+    file.write_text("no table")
     with pytest.raises(SnowdropError, match="cannot be read as TOML"):
+        read_tuned([file])
+    with pytest.raises(SnowdropError, match=r"cannot read .*missing\.toml: No such file"):
         read_tuned([tmp_path / "missing.toml"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", "no method is named"), (" , ", "no method")],
+)
+def test_what_names_no_method_or_no_change_is_refused(text: str, told: str) -> None:
+    with pytest.raises(SnowdropError, match=told):
+        choose(text)
