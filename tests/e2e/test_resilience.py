@@ -16,7 +16,7 @@ from client_app.store import StateStore
 from common.durable import read_checked
 from tests.e2e.federation import Federation, Run, federation, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
