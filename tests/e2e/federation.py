@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -207,6 +208,7 @@ class Federation:
             "--auth-supernode-private-key", str(key), "--port", str(free_ports(1)[0]),
         ]  # fmt: skip
         marks = {supervisor.MARK: str(self.folder), supervisor.NAME_MARK: "stranger"}
+        marks["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         said = key.parent / "said.log"
         with said.open("w") as output:
             process = subprocess.Popen(
