@@ -92,7 +92,7 @@ class Training:
         """
         began = state["settings"]
         for name in _IDENTITY:
-            if getattr(self.settings, name) != began[name]:
+            if name in began and getattr(self.settings, name) != began[name]:
                 raise SnowdropError(
                     f"the checkpoint was made with {name} = {began[name]!r}, these settings say "
                     f"{getattr(self.settings, name)!r}; resume with the settings it began with"
