@@ -84,15 +84,19 @@ def _guarded(handle: Callable[[Node, RecordDict], RecordDict]) -> Callable[..., 
             return Message(handle(Node(context), message.content), reply_to=message)
         except CatalogueMissingError:
             return Message(messages.status_record(messages.NEEDS_CATALOGUE), reply_to=message)
-        except Exception as error:
+        except SnowdropError as error:
+            print(f"snowdrop node: {error}", file=sys.stderr)
+            return _refusal(message, "a refusal")
+        except Exception:
             log.exception("%s failed on this node", message.metadata.message_type)
-            if isinstance(error, SnowdropError):
-                print(f"snowdrop node: {error}", file=sys.stderr)
-            kind = "a refusal" if isinstance(error, SnowdropError) else "an error"
-            reason = f"{message.metadata.message_type} ended in {kind}; the node's log says why"
-            return Message(Error(code=messages.REFUSED, reason=reason), reply_to=message)
+            return _refusal(message, "an error")
 
     return handler
+
+
+def _refusal(message: Message, kind: str) -> Message:
+    reason = f"{message.metadata.message_type} ended in {kind}; the node's log says why"
+    return Message(Error(code=messages.REFUSED, reason=reason), reply_to=message)
 
 
 @app.query("catalogue")

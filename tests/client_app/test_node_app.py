@@ -525,7 +525,9 @@ def test_each_deployed_node_has_a_secret_of_its_own(deployed: Deployed) -> None:
     assert len(secrets) == NODES
 
 
-def test_a_training_that_diverged_leaves_the_last_whole_state(tmp_path: Path) -> None:
+def test_a_training_that_diverged_leaves_the_last_whole_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     federation = Federation(tmp_path).announce()
     federation.train(1)
     before = files(federation.state_dir())
@@ -534,6 +536,8 @@ def test_a_training_that_diverged_leaves_the_last_whole_state(tmp_path: Path) ->
     )
     reply = federation.send(messages.TRAIN, request)
     assert_fixed_sentence(reply, messages.TRAIN, "a refusal")
+    said = "snowdrop node: a table holds NaN or Inf: lower item_lr or head_lr\n"
+    assert (capsys.readouterr().err, caplog.text) == (said, "")
     assert files(federation.state_dir()) == before
     assert not federation.train(2).has_error()
 
