@@ -1,8 +1,6 @@
 """The interface of all generators."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,15 +63,3 @@ class Generator(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Go on from what `state_dict` gave, on this generator's device."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One CPU thread: steps are too small to share, and threads that wait for each other on a
-    busy machine make them ten times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

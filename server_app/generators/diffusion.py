@@ -16,8 +16,8 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from common.settings import RunSettings
-from server_app.generators.base import Generator, one_thread
 from server_app.generators.denoiser import DENOISERS
+from server_app.generators.network import NetworkGenerator
 
 _GENERATE_BATCH = 16_384
 
@@ -57,7 +57,7 @@ class PosteriorMeanScheduler(DDPMScheduler):
 SAMPLERS = {"mean": PosteriorMeanScheduler, "ancestral": DDPMScheduler, "ddim": DDIMScheduler}
 
 
-class DiffusionGenerator(Generator):
+class DiffusionGenerator(NetworkGenerator):
     """Generates e_0 by reversing a diffusion of standardised item embeddings, guided by text."""
 
     def __init__(
@@ -79,52 +79,14 @@ class DiffusionGenerator(Generator):
         self._weights = (torch.ones_like(weights) if plain else weights).to(device)
         self._mean = torch.zeros(dim)
         self._scale = torch.ones(dim)
-        self._start(seed=settings.seed)
 
-    def _start(self, seed: int) -> None:
-        """A fresh network with its optimiser."""
-        settings = self.settings
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = DENOISERS[settings.denoiser](self.dim, self.condition_dim, settings)
-        self._network: nn.Module = network.to(self.device).eval()
-        kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[settings.generator_optimizer]
-        self._optimizer = kind(
-            self._network.parameters(),
-            lr=settings.generator_lr,
-            weight_decay=settings.generator_weight_decay,
-        )
+    def _build(self) -> nn.Module:
+        denoiser = DENOISERS[self.settings.denoiser]
+        return denoiser(self.dim, self.condition_dim, self.settings)
 
     def fit(self, target: Tensor, conditions: Tensor, seed: int) -> float:
-        settings = self.settings
-        if settings.generator_refit:
-            self._start(seed)
         self._standardise(target)
-        target = ((target - self._mean) / self._scale).to(self.device)
-        conditions = self._guide(conditions, seed).to(self.device)
-        batch = settings.generator_batch or len(target)
-        batches = -(-len(target) // batch)
-        epochs = -(-settings.generator_steps // batches) or settings.generator_epochs
-        decay = None
-        if settings.generator_lr_decay == "cosine" and settings.generator_refit:
-            decay = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, epochs * batches)
-        loss_sum = torch.zeros((), device=self.device)
-        with torch.random.fork_rng(devices=self._cuda()), torch.enable_grad(), one_thread():
-            torch.manual_seed(seed)
-            self._network.train()
-            for _ in range(epochs):
-                loss_sum.zero_()
-                order = torch.randperm(len(target), device=self.device)
-                for at in order.split(batch):
-                    loss = self._loss(target[at], conditions[at])
-                    self._optimizer.zero_grad(set_to_none=True)
-                    loss.backward()
-                    self._optimizer.step()
-                    if decay:
-                        decay.step()
-                    loss_sum += loss.detach() * len(at)
-            self._network.eval()
-        return float(loss_sum) / len(target)
+        return super().fit((target - self._mean) / self._scale, self._guide(conditions, seed), seed)
 
     def _loss(self, target: Tensor, condition: Tensor) -> Tensor:
         """Equation 14, or equation 12 with 'snr', as a mean over items and dimensions."""
@@ -144,8 +106,7 @@ class DiffusionGenerator(Generator):
         """Algorithm 2, averaged over ``samples`` runs."""
         made = torch.zeros(len(conditions), self.dim)
         guides = self._guide(conditions, seed)
-        with torch.random.fork_rng(devices=self._cuda()):
-            torch.manual_seed(seed)
+        with self._seeded(seed):
             for _ in range(self.settings.samples):
                 parts = [self._sample(part) for part in guides.split(_GENERATE_BATCH)]
                 made += torch.cat(parts)
@@ -184,18 +145,9 @@ class DiffusionGenerator(Generator):
             return torch.randn(conditions.shape, generator=generator)
         return conditions
 
-    def _cuda(self) -> list[torch.device]:
-        return [self.device] if self.device.type == "cuda" else []
-
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "network": self._network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "mean": self._mean,
-            "scale": self._scale,
-        }
+        return super().state_dict() | {"mean": self._mean, "scale": self._scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        super().load_state_dict(state)
         self._mean, self._scale = state["mean"], state["scale"]

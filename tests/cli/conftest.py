@@ -1,14 +1,10 @@
-"""A small data folder, and runs on it in this process with features that need no encoder."""
+"""Runs in this process with features that need no encoder."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
-from client_app.demo import demo_interactions
-from common import demo
 from server_app import app as server_app
 from tests.server_app.conftest import theme_features
 
@@ -21,17 +17,6 @@ QUICK: dict[str, Any] = {
     "diffusion_steps": 4,
     "server_device": "cpu",
 }
-
-
-@pytest.fixture(scope="session")
-def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 users and 80 items, without a split of its own."""
-    folder = tmp_path_factory.mktemp("data")
-    titles = [title for title, _ in demo.demo_texts(80, seed=0)]
-    items = pl.DataFrame({"item_id": demo.item_ids(80), "title": titles})
-    items.write_csv(folder / "items.csv")
-    demo_interactions(60, 80, 20, seed=0).write_csv(folder / "interactions.csv")
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -1,32 +1,19 @@
-"""Shared by the tests of the server: a small data folder, and runs on it in this process."""
+"""Shared by the tests of the server: runs on a small data folder in this process."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
 from cli.in_process import InProcessGrid
-from client_app.demo import demo_interactions
 from common import demo
 from common.settings import RunSettings
 from server_app import app as server_app
 
 torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
-
-
-@pytest.fixture(scope="package")
-def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 users and 80 items."""
-    folder = tmp_path_factory.mktemp("data")
-    titles = [title for title, _ in demo.demo_texts(80, seed=0)]
-    items = pl.DataFrame({"item_id": demo.item_ids(80), "title": titles})
-    items.write_csv(folder / "items.csv")
-    demo_interactions(60, 80, 20, seed=0).write_csv(folder / "interactions.csv")
-    return folder
 
 
 def theme_features(texts: Sequence[str], *_: object) -> np.ndarray:

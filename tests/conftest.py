@@ -1,0 +1,20 @@
+"""Shared by the tests of several packages."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from client_app.demo import demo_interactions
+from common import demo
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 users and 80 items, without a split of its own."""
+    folder = tmp_path_factory.mktemp("data")
+    titles = [title for title, _ in demo.demo_texts(80, seed=0)]
+    items = pl.DataFrame({"item_id": demo.item_ids(80), "title": titles})
+    items.write_csv(folder / "items.csv")
+    demo_interactions(60, 80, 20, seed=0).write_csv(folder / "interactions.csv")
+    return folder
