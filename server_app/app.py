@@ -84,6 +84,7 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
         strategy = ColdStart(settings, training, checkpoints, folder, device)
         strategy.start(grid)
         results = strategy.finish()
+        results["recommended_users"] = _recommend_todays_items(grid, settings, strategy)
         described = strategy.describe()
         folder.plot_metrics(training.history)
         folder.plot_embeddings(training.snapshots)
@@ -114,6 +115,19 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
         return summary
     finally:
         checkpoints.close()
+
+
+def _recommend_todays_items(grid: Grid, settings: RunSettings, strategy: ColdStart) -> int:
+    """Users served; what was added to the catalogue during the training is published with it."""
+    try:
+        if settings.data != DEMO:
+            today = load_catalogue(settings).grown_from(strategy.index, training=False)
+            if today.version != strategy.index.version:
+                log.info("the catalogue has changed during the training: publishing it")
+                return int(publish(grid, settings)["users"])
+    except SnowdropError as error:
+        log.warning("recommending the items that the training began with alone: %s", error)
+    return strategy.recommend()[0]
 
 
 def _dataset(training: Training, described: list[messages.DescribeAnswer]) -> dict[str, Any]:

@@ -249,7 +249,7 @@ class ColdStart(Strategy):
         return {name: total / max(users, 1) for name, total in totals.items()}, users
 
     def finish(self) -> dict[str, Any]:
-        """Test the best validated round, or the last, beside the baselines; recommend.
+        """Test the best validated round, or the last, beside the baselines.
 
         Returns
         -------
@@ -273,7 +273,6 @@ class ColdStart(Strategy):
             tested_users = 0
         results["baselines"] = self._baselines(splits) if settings.baselines else {}
         results["tested_users"] = tested_users
-        results["recommended_users"], _ = self._recommend()
         return results
 
     def _baselines(self, splits: list[str]) -> dict[str, dict[str, Metrics]]:
@@ -300,8 +299,8 @@ class ColdStart(Strategy):
             }
         return baselines
 
-    def _recommend(self) -> tuple[int, int]:
-        """Users served with new items, and nodes that served them."""
+    def recommend(self) -> tuple[int, int]:
+        """Have the nodes rank the cold items: users served, and nodes that served them."""
         training = self.training
         if not any(len(training.rows[split]) for split in COLD_SPLITS):
             return 0, 0
@@ -339,7 +338,7 @@ class ColdStart(Strategy):
         self.nodes.wait(settings.nodes, settings.nodes_timeout, at_least=1)
         if not training.fitted_round:
             training.fit(training.generator)
-        users, nodes = self._recommend()
+        users, nodes = self.recommend()
         if not nodes:
             raise SnowdropError("no node took the new items; the warnings above say why")
         log.info("%d new items are recommended to %d users on %d nodes", items, users, nodes)

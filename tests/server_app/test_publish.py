@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +315,38 @@ def test_a_training_that_goes_on_can_be_published_from(world: World) -> None:
         assert world.run(mode="publish")[0]["users"] == NODES * USERS
     finally:
         held.close()
+
+
+def during_the_test(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Have something happen while a training measures its last round."""
+    finish = ColdStart.finish
+
+    def watched(self: ColdStart) -> dict[str, Any]:
+        happens()
+        return finish(self)
+
+    monkeypatch.setattr(ColdStart, "finish", watched)
+
+
+def test_a_training_ends_with_the_items_of_its_last_day(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during_the_test(monkeypatch, lambda: (world.add("new-1"), world.write()))
+    summary, grid = world.run(top=50)
+    assert summary["recommended_users"] == NODES * USERS
+    assert summary["dataset"]["items"] == SPLITS
+    assert len(grid.of(messages.QUERY_RECOMMEND)) >= NODES
+    for node in range(NODES):
+        assert all("new-1" in items for items in world.recommended(node).values())
+
+
+def test_a_catalogue_that_broke_meanwhile_costs_no_training(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during_the_test(monkeypatch, (world.data / "items.csv").unlink)
+    summary, _ = world.run(top=50)
+    assert summary["recommended_users"] == NODES * USERS
+    assert set().union(*world.recommended(0).values()) <= world.cold()
 
 
 def test_a_user_that_knows_every_new_item_is_not_served(world: World) -> None:
