@@ -1,6 +1,9 @@
 """The command itself: what is to be made, how far it is, and what came of it."""
 
+import os
+import threading
 import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +24,8 @@ _METHODS_HELP = (
     f"{', '.join(METHODS)}; or {', '.join(GROUPS)} for several"
 )
 
+_LOOK_SECONDS = 0.2
+
 
 def bench(
     data: Annotated[str, typer.Argument(help="data folder, or 'demo' for generated demo data")],
@@ -36,6 +41,7 @@ def bench(
     ] = None,
     tensorboard: Annotated[bool, typer.Option(help="write curves for TensorBoard too")] = False,
     keep: Annotated[bool, typer.Option(help="keep checkpoints and nodes' states")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="runs at a time, which share the cores")] = 1,
 ) -> None:
     """Compare methods on the same data, split and seeds; make only the runs that are missing."""
     shared = parse_assignments(set_ or [])
@@ -47,8 +53,10 @@ def bench(
     runs = plan(choose(methods), seeds, folder, out, read_tuned(tuned or []), shared)
     missing = [run for run in runs if not run.whole]
     typer.echo(f"{len(runs)} runs, {len(runs) - len(missing)} of them are there already")
+    if jobs > 1:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
     try:
-        make(missing, keep)
+        failures = make(missing, keep, jobs)
     except KeyboardInterrupt:
         there = [run for run in runs if run.whole]
         if there:
@@ -56,37 +64,73 @@ def bench(
         raise SnowdropError(
             f"stopped; {len(there)} of {len(runs)} runs are in {out}: the same command goes on"
         ) from None
+    if failures and not any(run.whole for run in runs):
+        raise SnowdropError(f"every run failed; the first: {failures[0]}")
     Console().print(short_table(write_results(runs, out)))
     make_report(out)
+    if failures:
+        raise SnowdropError(
+            f"{len(failures)} of {len(runs)} runs failed, the others are in {out}; the same "
+            f"command tries again: {'; '.join(failures)}"
+        )
     typer.echo(f"results are in {out}: report.html, results.md, results.csv, runs/")
 
 
-def make(runs: list[Run], keep: bool) -> None:
-    """Make runs one after another, with a progress bar over all of them.
+def make(runs: list[Run], keep: bool, jobs: int) -> list[str]:
+    """Make runs, ``jobs`` at a time, with a progress bar over all of them.
 
-    Raises
-    ------
-    SnowdropError
-        If one fails.
+    Returns
+    -------
+    list[str]
+        Why runs failed; the others are made nevertheless.
     """
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
     )  # fmt: skip
     began = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    stopped = threading.Event()
+    shares = dict.fromkeys(range(len(runs)), 0.0)
+    now: dict[int, str] = {}
+    failures: list[str] = []
+
+    def work(number: int) -> None:
+        def watch(share: float) -> None:
+            if stopped.is_set():
+                raise KeyboardInterrupt
+            shares[number] = share
+
+        now[number] = f"{runs[number].chosen.name}, seed {runs[number].seed}"
+        try:
+            execute(runs[number], keep, watch)
+        finally:
+            shares[number] = 1.0
+            del now[number]
+
+    with (
+        ThreadPoolExecutor(jobs) as pool,
+        Progress(*columns, console=Console(stderr=True)) as progress,
+    ):
         bar = progress.add_task("", total=len(runs), left="")
-        for number, run in enumerate(runs):
-
-            def watch(share: float, before: int = number) -> None:
-                done = before + share
-                seconds = (time.monotonic() - began) / done * (len(runs) - done) if done else 0.0
+        waiting: set[Future[None]] = {pool.submit(work, number) for number in range(len(runs))}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    try:
+                        future.result()
+                    except SnowdropError as error:
+                        failures.append(str(error))
+                part = sum(shares.values())
+                seconds = (time.monotonic() - began) / part * (len(runs) - part) if part else 0.0
                 left = f"about {_readable(seconds)} left" if seconds else ""
-                progress.update(bar, completed=before + 0.99 * share, left=left)
-
-            progress.update(bar, description=f"{run.chosen.name}, seed {run.seed}")
-            execute(run, keep, watch)
-            progress.update(bar, completed=number + 1)
+                shown = " · ".join(list(now.values()))
+                progress.update(bar, completed=part, left=left, description=shown)
+        except BaseException:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return failures
 
 
 def _readable(seconds: float) -> str:

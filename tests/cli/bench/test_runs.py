@@ -134,6 +134,26 @@ def test_only_what_is_missing_is_made(
     assert "random" in (tmp_path / "results.md").read_text()
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_comparison_goes_on_after_a_run_that_failed(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    def here(run: Run, keep: bool, watch: Any) -> None:
+        if "ridge" in run.chosen.name and run.seed == 0:
+            raise SnowdropError("ridge, seed 0: no room")
+        perform(run, keep)
+
+    monkeypatch.setattr(command, "execute", here)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    arguments: dict[str, Any] = {"set_": [f"{k}={v}" for k, v in QUICK.items()], "jobs": jobs}
+    with pytest.raises(SnowdropError, match=r"1 of 6 runs failed, .*: ridge, seed 0: no room$"):
+        command.bench(str(data_folder), tmp_path, methods="ridge", seeds=2, **arguments)
+    with (tmp_path / "results.csv").open() as file:
+        made = sorted((row["method"], row["seed"]) for row in csv.DictReader(file))
+    baselines = [(name, seed) for name in ("content-profile", "random") for seed in "01"]
+    assert made == sorted([("ridge", "1"), *baselines])
+
+
 def test_no_run_pays_for_the_encoder(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
