@@ -91,11 +91,6 @@ class Run:
             flower.call("log", self.id, flower.connection, "--stream")  # ends with the run
         return status
 
-    def break_off_after(self, number: int) -> None:
-        """Kill the ServerApp once a round is done, which saves a test the run's end."""
-        self.wait_for_round(number)
-        self._federation.kill_serverapp()
-
     def stop(self) -> None:
         """End the run as an operator would."""
         self._federation.flower.call("stop", self.id, self._federation.flower.connection)

@@ -27,7 +27,7 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
 
 @pytest.fixture(scope="module")
 def undisturbed(fed: Federation) -> Run:
-    """Three rounds in which nothing happens."""
+    """Three rounds in which nothing happens; later tests train it on."""
     run = fed.run(rounds=3)
     assert run.wait() == "finished:completed", run.log()
     return run
@@ -99,6 +99,14 @@ def test_a_damaged_checkpoint_takes_server_and_nodes_one_round_back(
     torch.testing.assert_close(newest(again)["table"], before, atol=1e-5, rtol=0)
 
 
+def one_more(fed: Federation, run: Run, **settings: object) -> dict[str, Any]:
+    """Train a finished training for one round more; that round's row."""
+    again = fed.run(run.folder, rounds=len(run.users()) + 1, resume=True, **settings)
+    assert again.wait() == "finished:completed", again.log()
+    row: dict[str, Any] = again.rounds().row(-1, named=True)
+    return row | {"log": again.log()}
+
+
 def poison(fed: Federation, run: Run, node: str, value: float) -> None:
     """Fill the heads that a node keeps of the newest round with a number."""
     store, state = StateStore(fed.state(node)), newest(run)
@@ -109,39 +117,41 @@ def poison(fed: Federation, run: Run, node: str, value: float) -> None:
     store.save(state["id"], state["round"], users, heads)
 
 
-def test_a_bad_node_is_refused_and_a_damaged_state_replaced(fed: Federation) -> None:
-    run = fed.run(rounds=2)
-    run.break_off_after(2)
-    for number, value in ((3, float("nan")), (4, 1e7)):
-        poison(fed, run, "node-1", value)
-        run = fed.run(run.folder, rounds=number, resume=True, max_update_norm=1000.0)
-        run.break_off_after(number)
-        row = run.rounds().row(-1, named=True)
-        assert (row["users"], row["failed_nodes"]) == (len(fed.users_of("node-0")), 1)
-
+def newest_state(fed: Federation, run: Run, node: str) -> Path:
     state = newest(run)
-    flip_a_byte(fed.state("node-1") / "trainings" / state["id"] / "round-000004.state")
+    return fed.state(node) / "trainings" / state["id"] / f"round-{state['round']:06d}.state"
+
+
+def test_a_bad_node_is_refused_and_a_damaged_state_replaced(
+    fed: Federation, undisturbed: Run
+) -> None:
+    for value, why in ((float("nan"), "ended in a refusal"), (1e7, "above max_update_norm")):
+        poison(fed, undisturbed, "node-1", value)
+        row = one_more(fed, undisturbed, max_update_norm=1000.0)
+        assert (row["users"], row["failed_nodes"]) == (len(fed.users_of("node-0")), 1)
+        assert why in row["log"]
+
+    flip_a_byte(newest_state(fed, undisturbed, "node-1"))
     before = fed.log("node-1").count("is damaged")
-    run = fed.run(run.folder, rounds=5, resume=True)
-    run.break_off_after(5)
-    row = run.rounds().row(-1, named=True)
+    row = one_more(fed, undisturbed)
     assert (row["users"], row["failed_nodes"]) == (80, 0)
     assert fed.log("node-1").count("is damaged") == before + 1
 
 
-def test_a_node_that_cannot_write_says_so_and_loses_nothing(fed: Federation) -> None:
-    run = fed.run(rounds=1)
-    run.break_off_after(1)
-    kept = fed.state("node-1") / "trainings"
-    aside = kept.rename(kept.with_name("aside"))
-    kept.write_text("a file where a folder should be")
-    again = fed.run(run.folder, rounds=2, resume=True)
-    again.break_off_after(2)
-    assert again.rounds()["failed_nodes"].to_list() == [0, 1]
-    kept.unlink()
-    aside.rename(kept)
-    assert f"cannot write {kept}" in fed.log("node-1")
-    assert list(kept.glob("*/round-000001.state"))
+def test_a_node_that_cannot_write_says_so_and_loses_nothing(
+    fed: Federation, undisturbed: Run
+) -> None:
+    state = newest_state(fed, undisturbed, "node-1")
+    before = state.read_bytes()
+    folder = fed.state("node-1") / "trainings"
+    aside = folder.rename(folder.with_name("aside"))
+    folder.write_text("a file where a folder should be")
+    row = one_more(fed, undisturbed)
+    folder.unlink()
+    aside.rename(folder)
+    assert (row["users"], row["failed_nodes"]) == (len(fed.users_of("node-0")), 1)
+    assert f"cannot write {folder}" in fed.log("node-1")
+    assert state.read_bytes() == before
 
 
 def add_items(fed: Federation, count: int) -> list[str]:
@@ -157,9 +167,8 @@ def recommended(fed: Federation, node: str) -> pl.DataFrame:
     return pl.read_parquet(fed.state(node) / "recommendations.parquet")
 
 
-def test_new_items_reach_every_user_and_become_warm(fed: Federation) -> None:
-    run = fed.run(rounds=2)
-    run.break_off_after(2)
+def test_new_items_reach_every_user_and_become_warm(fed: Federation, undisturbed: Run) -> None:
+    run = undisturbed
     new = add_items(fed, 3)
     published = fed.run(run.folder, mode="publish", top=500)
     assert published.wait() == "finished:completed", published.log()
@@ -177,14 +186,13 @@ def test_new_items_reach_every_user_and_become_warm(fed: Federation) -> None:
         seen = pl.read_csv(path).select("user_id", "item_id")
         pl.concat([seen, found]).write_csv(path)
     before = newest(run)
-    again = fed.run(run.folder, rounds=3, resume=True, warm_after=2)
-    again.break_off_after(3)
-    after = newest(again)
+    one_more(fed, run, warm_after=2)
+    after = newest(run)
     was, now = (dict(zip(state["ids"], state["splits"], strict=True)) for state in (before, after))
     assert now[new[0]] == "warm"
     assert now[new[1]] == "test"
     assert {item for item in was if was[item] == "warm"} <= {i for i in now if now[i] == "warm"}
-    assert (after["id"], after["round"]) == (before["id"], 3)
+    assert (after["id"], after["round"]) == (before["id"], before["round"] + 1)
 
 
 def test_nodes_that_come_and_go_do_not_stop_the_training(fed: Federation) -> None:
