@@ -252,9 +252,7 @@ def validation_recall(values: dict[str, Any]) -> float:
         If the run fails, or nobody has validation items.
     """
     settings = RunSettings.parse(values)
-    for name in ("plot_metrics", "plot_embeddings"):
-        setattr(server_app.RunFolder, name, lambda *_: None)
-    summary = server_app.run(InProcessGrid(settings.nodes, values), settings)
+    summary = server_app.run(InProcessGrid(settings.nodes, values), settings, plots=False)
     if summary["best_round"] is None:
         raise SnowdropError("no user has validation items: there is nothing to tune on")
     return float(summary["validation"]["recall@20"])

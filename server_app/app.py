@@ -41,7 +41,7 @@ def main(grid: Grid, context: Context) -> None:
         raise
 
 
-def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
+def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]:
     """One run: encode, train, test, recommend, report.
 
     Parameters
@@ -49,6 +49,8 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
     grid : Grid
     settings : RunSettings
         With a run directory.
+    plots : bool
+        Whether to draw into it.
 
     Returns
     -------
@@ -86,8 +88,9 @@ def run(grid: Grid, settings: RunSettings) -> dict[str, Any]:
         results = strategy.finish()
         results["recommended_users"] = _recommend_todays_items(grid, settings, strategy)
         described = strategy.describe()
-        folder.plot_metrics(training.history)
-        folder.plot_embeddings(training.snapshots)
+        if plots:
+            folder.plot_metrics(training.history)
+            folder.plot_embeddings(training.snapshots)
         summary = {
             "method": method_name(settings),
             "training": training.id,

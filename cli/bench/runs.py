@@ -130,7 +130,7 @@ def perform(run: Run, keep: bool = False) -> None:
     shutil.rmtree(run.folder, ignore_errors=True)
     values = run.settings.model_dump()
     grid = InProcessGrid(run.settings.nodes, values)
-    summary = server_app.run(grid, run.settings)
+    summary = server_app.run(grid, run.settings, plots=False)  # the report draws its own
     sample = write_artefacts(run.folder, run.settings, summary, run.chosen.method.scorer)
     scorer = run.chosen.method.scorer
     if scorer != "head":

@@ -20,8 +20,6 @@ QUICK: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def _without_encoder_and_plots(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _without_encoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(server_app, "encode", theme_features)
-    for name in ("plot_metrics", "plot_embeddings"):
-        monkeypatch.setattr(server_app.RunFolder, name, lambda *_: None)
     yield

@@ -88,7 +88,7 @@ def test_the_baselines_are_those_of_an_ordinary_run(data_folder: Path, tmp_path:
     settings = whole[0].settings.model_copy(
         update={"baselines": True, "nodes": 3, "run_dir": str(tmp_path / "ordinary")}
     )
-    summary = server_app.run(InProcessGrid(3, settings.model_dump()), settings)
+    summary = server_app.run(InProcessGrid(3, settings.model_dump()), settings, plots=False)
     names = {run.chosen.name: run.summary()["test"] for run in whole}
     assert names["ridge"] == pytest.approx(summary["test"])
     for name in ("content-profile", "random"):
