@@ -158,7 +158,7 @@ def add_items(fed: Federation, count: int) -> list[str]:
     """Put copies of the first items into the catalogue, as new ones."""
     path = fed.folder / "server" / "data" / "items.csv"
     items = pl.read_csv(path)
-    new = items.head(count).with_columns(item_id="new-" + pl.col("item_id"))
+    new = items.head(count).with_columns(item_id="new-" + pl.col("item_id"), split=pl.lit("test"))
     pl.concat([items, new]).write_csv(path)
     return new["item_id"].to_list()
 
