@@ -19,8 +19,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: setup  ## a federation in a simulation, on generated data
 	$(VENV)/bin/snowdrop simulate demo --run-dir $(RUN)
 
-test: setup  ## all tests
-	$(VENV)/bin/python -m pytest
+test: setup  ## all tests, two files at a time
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 test-fast: setup  ## the tests that take no minutes
 	$(VENV)/bin/python -m pytest -m 'not slow'

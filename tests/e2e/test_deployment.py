@@ -1,6 +1,8 @@
 """A federation of separate processes, with TLS and node keys, through good and bad days."""
 
+import random
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from cli.recommend import find_recommendations
 from common.errors import SnowdropError
 from deploy import supervisor
 from deploy.credentials import make_node_key
+from tests.e2e.checkpoints import checkpoints, newest
 from tests.e2e.federation import Federation, federation, snowdrop, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(560)]
@@ -60,6 +63,29 @@ def test_who_has_no_valid_key_or_speaks_plain_text_gets_nothing(
     wait_for(
         lambda: "Handshake failed" in fed.log("superlink")[len(before) :], 10, "a line in the log"
     )
+
+
+def test_nodes_that_come_and_go_do_not_stop_the_training(fed: Federation) -> None:
+    chance = random.Random(0)
+    run = fed.run(rounds=20, round_timeout=30, round_retries=10)
+    run.wait_for_round(1)
+    fed.kill("node-0")
+    while run.status() == "running":
+        node = chance.choice(["node-0", "node-1"])
+        fed.stop(node)
+        time.sleep(2)
+        fed.start(node)
+        time.sleep(18)
+    assert run.status() == "finished:completed", run.log()
+    rounds = run.rounds()
+    assert rounds["round"].to_list() == list(range(1, 21))
+    assert rounds["loss"][-1] < rounds["loss"][0]
+    ended = {path.stem: path.stat().st_mtime for path in checkpoints(run.folder)}
+    for node in ("node-0", "node-1"):  # a stale round would be written after the round had ended
+        kept = (fed.state(node) / "trainings" / newest(run.folder)["id"]).glob("round-*.state")
+        written = {path.stem: path.stat().st_mtime for path in kept}
+        assert max(written) >= "round-000017"
+        assert all(written[name] < ended[name] for name in written.keys() & ended.keys())
 
 
 def test_killed_and_late_nodes_take_part_while_rounds_go_on(fed: Federation) -> None:

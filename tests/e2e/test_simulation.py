@@ -1,25 +1,26 @@
 """The whole of `snowdrop simulate`, through Flower and Ray, as real processes."""
 
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from cli.in_process import InProcessGrid
 from cli.main import app
-from common.durable import read_checked
 from common.settings import RunSettings
 from server_app import app as server_app
+from tests.e2e.checkpoints import newest
+from tests.e2e.federation import wait_for
 
 SMALL = {
     "dim": 16,
@@ -66,39 +67,27 @@ def simulate(data: Path, run_dir: Path, nodes: int, **settings: object) -> str:
     return done.stdout
 
 
-def table(run_dir: Path) -> torch.Tensor:
-    newest = max((run_dir / "checkpoint").glob("round-*.ckpt"))
-    return torch.load(io.BytesIO(read_checked(newest)), weights_only=True)["table"]
-
-
-def flower_processes() -> set[int]:
-    found = set()
-    for entry in Path("/proc").iterdir():
-        try:
-            line = (entry / "cmdline").read_bytes()
-        except (OSError, ValueError):
-            continue
-        if re.search(rb"flower-s|flwr-s|raylet|gcs_server|ray::", line):
-            found.add(int(entry.name))
+def started_with(home: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get("HOME") == str(home):
+                found.append(process)
     return found
 
 
-def wait_until_gone(before: set[int]) -> set[int]:
-    deadline = time.monotonic() + 20
-    while (left := flower_processes() - before) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return left
+def assert_nothing_is_left_of(home: Path) -> None:
+    wait_for(lambda: not started_with(home), 20, f"all processes of {home} have ended")
 
 
 def test_the_number_of_nodes_does_not_change_the_item_table(data: Path, tmp_path: Path) -> None:
-    before = flower_processes()
     shown = simulate(data, tmp_path / "two", 2)
     for nodes, name in ((1, "one"), (7, "seven")):
         simulate(data, tmp_path / name, nodes)
         torch.testing.assert_close(
-            table(tmp_path / name), table(tmp_path / "two"), atol=1e-5, rtol=0
+            newest(tmp_path / name)["table"], newest(tmp_path / "two")["table"], atol=1e-5, rtol=0
         )
-    assert not wait_until_gone(before)
+    assert_nothing_is_left_of(tmp_path)
 
     assert "round 4/4" in shown
     assert "validation Recall@20" in shown
@@ -131,7 +120,9 @@ def test_in_process_gives_what_flower_gives(data: Path, tmp_path: Path) -> None:
         folder = tmp_path / f"here-{nodes}"
         values = SMALL | {"data": str(data), "run_dir": str(folder), "nodes": nodes}
         server_app.run(InProcessGrid(nodes, values), RunSettings.parse(values))
-        torch.testing.assert_close(table(folder), table(tmp_path / "flower"), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            newest(folder)["table"], newest(tmp_path / "flower")["table"], atol=1e-5, rtol=0
+        )
         here, there = (
             json.loads((path / "summary.json").read_text())
             for path in (folder, tmp_path / "flower")
@@ -143,7 +134,6 @@ def test_in_process_gives_what_flower_gives(data: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_stops_the_run_and_resume_goes_on(data: Path, tmp_path: Path) -> None:
-    before = flower_processes()
     run_dir = tmp_path / "run"
     process = subprocess.Popen(
         command(data, run_dir, 2, rounds=100_000),
@@ -157,13 +147,15 @@ def test_ctrl_c_stops_the_run_and_resume_goes_on(data: Path, tmp_path: Path) -> 
     for line in process.stdout:
         if re.match(r"round +3/", line):
             break
+    names = {each.name() for each in started_with(tmp_path)}
+    assert "raylet" in names
     process.send_signal(signal.SIGINT)
     rest = process.stdout.read()
     assert process.wait(60) == 1
     assert "resume=true" in rest
-    assert not wait_until_gone(before)
+    assert_nothing_is_left_of(tmp_path)
 
-    reached = int(max((run_dir / "checkpoint").glob("round-*.ckpt")).stem.split("-")[1])
+    reached = int(newest(run_dir)["round"])
     assert reached >= 3
     last = reached + 2
     shown = simulate(data, run_dir, 2, rounds=last, resume=True)
@@ -172,7 +164,6 @@ def test_ctrl_c_stops_the_run_and_resume_goes_on(data: Path, tmp_path: Path) -> 
 
 
 def test_a_failed_run_exits_non_zero_with_its_reason(data: Path, tmp_path: Path) -> None:
-    before = flower_processes()
     done = subprocess.run(
         command(data, tmp_path / "run", 2, item_lr=1e37, rounds=6, round_retries=0),
         env=environment(tmp_path),
@@ -184,7 +175,7 @@ def test_a_failed_run_exits_non_zero_with_its_reason(data: Path, tmp_path: Path)
     assert done.returncode == 1
     assert "brought no usable answer" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
-    assert not wait_until_gone(before)
+    assert_nothing_is_left_of(tmp_path)
 
 
 def test_bad_input_is_one_sentence_before_anything_starts(tmp_path: Path) -> None:
