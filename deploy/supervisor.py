@@ -174,11 +174,14 @@ def end_all(folder: Path) -> None:
 
 def family(folder: Path, name: str | None = None) -> list[psutil.Process]:
     """The federation's processes, or those of one of its parts, and all that they started."""
+    return [p for p in started_with(MARK, str(folder)) if name in (None, _mark(p, NAME_MARK))]
+
+
+def started_with(variable: str, value: str) -> list[psutil.Process]:
+    """All other processes that have this in their environment."""
     psutil.process_iter.cache_clear()  # it may hold another process that had the same pid
     members = (p for p in psutil.process_iter() if p.pid != os.getpid())
-    return [
-        p for p in members if _mark(p, MARK) == str(folder) and name in (None, _mark(p, NAME_MARK))
-    ]
+    return [p for p in members if _mark(p, variable) == value]
 
 
 def _mark(process: psutil.Process, variable: str) -> str | None:

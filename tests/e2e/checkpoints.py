@@ -19,3 +19,10 @@ def newest(run_dir: Path) -> dict[str, Any]:
     content = io.BytesIO(read_checked(checkpoints(run_dir)[-1]))
     state: dict[str, Any] = torch.load(content, weights_only=True)
     return state
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    """Two run directories hold the same round's item table, up to float tolerance."""
+    here, there = newest(one), newest(other)
+    assert here["round"] == there["round"]
+    torch.testing.assert_close(here["table"], there["table"], atol=1e-5, rtol=0)

@@ -10,7 +10,7 @@ import torch
 
 from client_app.interactions import NodeInteractions
 from client_app.store import StateStore
-from tests.e2e.checkpoints import checkpoints, newest
+from tests.e2e.checkpoints import assert_same_training, checkpoints, newest
 from tests.e2e.federation import Federation, Run, federation, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -36,13 +36,6 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(raw)
 
 
-def same_table(one: Run, other: Run) -> None:
-    assert newest(one.folder)["round"] == newest(other.folder)["round"]
-    torch.testing.assert_close(
-        newest(one.folder)["table"], newest(other.folder)["table"], atol=1e-5, rtol=0
-    )
-
-
 def test_a_training_goes_on_after_its_serverapp_was_killed(
     fed: Federation, undisturbed: Run
 ) -> None:
@@ -58,7 +51,7 @@ def test_a_training_goes_on_after_its_serverapp_was_killed(
     assert again.wait() == "finished:completed", again.log()
     assert "going on after round" in again.log()
     assert again.rounds()["round"].to_list() == [1, 2, 3]
-    same_table(again, undisturbed)
+    assert_same_training(again.folder, undisturbed.folder)
 
 
 def test_a_training_goes_on_after_the_superlink_was_killed(
@@ -72,7 +65,7 @@ def test_a_training_goes_on_after_the_superlink_was_killed(
         run = fed.run(run.folder, rounds=3, resume=True)
         assert run.wait() == "finished:completed", run.log()
     assert run.rounds()["round"].to_list() == [1, 2, 3]
-    same_table(run, undisturbed)
+    assert_same_training(run.folder, undisturbed.folder)
 
 
 def test_a_damaged_checkpoint_takes_server_and_nodes_one_round_back(

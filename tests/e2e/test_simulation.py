@@ -12,14 +12,14 @@ from pathlib import Path
 import polars as pl
 import psutil
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from cli.in_process import InProcessGrid
 from cli.main import app
 from common.settings import RunSettings
+from deploy import supervisor
 from server_app import app as server_app
-from tests.e2e.checkpoints import newest
+from tests.e2e.checkpoints import assert_same_training, newest
 from tests.e2e.federation import wait_for
 
 SMALL = {
@@ -67,26 +67,23 @@ def simulate(data: Path, run_dir: Path, nodes: int, **settings: object) -> str:
     return done.stdout
 
 
-def started_with(home: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if process.environ().get("HOME") == str(home):
-                found.append(process)
-    return found
+def processes_of(home: Path) -> set[str]:
+    names = set()
+    for process in supervisor.started_with("HOME", str(home)):
+        with suppress(psutil.Error):  # it ended meanwhile
+            names.add(process.name())
+    return names
 
 
 def assert_nothing_is_left_of(home: Path) -> None:
-    wait_for(lambda: not started_with(home), 20, f"all processes of {home} have ended")
+    wait_for(lambda: not processes_of(home), 20, f"all processes of {home} have ended")
 
 
 def test_the_number_of_nodes_does_not_change_the_item_table(data: Path, tmp_path: Path) -> None:
     shown = simulate(data, tmp_path / "two", 2)
     for nodes, name in ((1, "one"), (7, "seven")):
         simulate(data, tmp_path / name, nodes)
-        torch.testing.assert_close(
-            newest(tmp_path / name)["table"], newest(tmp_path / "two")["table"], atol=1e-5, rtol=0
-        )
+        assert_same_training(tmp_path / name, tmp_path / "two")
     assert_nothing_is_left_of(tmp_path)
 
     assert "round 4/4" in shown
@@ -120,9 +117,7 @@ def test_in_process_gives_what_flower_gives(data: Path, tmp_path: Path) -> None:
         folder = tmp_path / f"here-{nodes}"
         values = SMALL | {"data": str(data), "run_dir": str(folder), "nodes": nodes}
         server_app.run(InProcessGrid(nodes, values), RunSettings.parse(values))
-        torch.testing.assert_close(
-            newest(folder)["table"], newest(tmp_path / "flower")["table"], atol=1e-5, rtol=0
-        )
+        assert_same_training(folder, tmp_path / "flower")
         here, there = (
             json.loads((path / "summary.json").read_text())
             for path in (folder, tmp_path / "flower")
@@ -147,8 +142,7 @@ def test_ctrl_c_stops_the_run_and_resume_goes_on(data: Path, tmp_path: Path) -> 
     for line in process.stdout:
         if re.match(r"round +3/", line):
             break
-    names = {each.name() for each in started_with(tmp_path)}
-    assert "raylet" in names
+    assert "raylet" in processes_of(tmp_path)
     process.send_signal(signal.SIGINT)
     rest = process.stdout.read()
     assert process.wait(60) == 1
