@@ -31,8 +31,21 @@ def write_results(runs: Sequence[Run], out: Path) -> pl.DataFrame:
     done = [run for run in runs if run.whole]
     table = pl.DataFrame([row(run) for run in done], infer_schema_length=None)
     write_atomic(out / "results.csv", table.write_csv().encode())
-    write_atomic(out / "results.md", markdown(table, user_tables(done)).encode())
+    text = markdown(table, user_tables(done)) + absent(runs)
+    write_atomic(out / "results.md", text.encode())
     return table
+
+
+def absent(runs: Sequence[Run]) -> str:
+    """Which runs of a comparison are not in its table, as a paragraph; empty where all are."""
+    seeds: dict[str, list[str]] = {}
+    for run in runs:
+        if not run.whole:
+            seeds.setdefault(run.chosen.name, []).append(str(run.seed))
+    if not seeds:
+        return ""
+    named = "; ".join(f"{name} (seed {', '.join(each)})" for name, each in seeds.items())
+    return f"\nNot in the table, since they failed or were not made: {named}.\n"
 
 
 def row(run: Run) -> dict[str, Any]:
@@ -76,8 +89,7 @@ def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]
     seeds = f"{runs[0]} seed(s)"
     if len(runs) > 1:
         seeds = (
-            f"{runs[0]} to {runs[-1]} seeds, **so methods do not compare yet: the comparison was "
-            "stopped**"
+            f"{runs[0]} to {runs[-1]} seeds, **so methods do not compare yet: runs are missing**"
         )
     columns = [f"test_{name}" for name in SHOWN]
     means = {c: {name: _mean(frames[name], c) for name in methods} for c in columns}

@@ -131,7 +131,8 @@ def test_only_what_is_missing_is_made(
     assert "6 runs, 2 of them are there already" in capsys.readouterr().out
     command.bench(str(data_folder), tmp_path, set_=settings, **arguments)
     assert len(made) == 6
-    assert "random" in (tmp_path / "results.md").read_text()
+    written = (tmp_path / "results.md").read_text()
+    assert "random" in written and "Not in the table" not in written
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -152,6 +153,8 @@ def test_a_comparison_goes_on_after_a_run_that_failed(
         made = sorted((row["method"], row["seed"]) for row in csv.DictReader(file))
     baselines = [(name, seed) for name in ("content-profile", "random") for seed in "01"]
     assert made == sorted([("ridge", "1"), *baselines])
+    said = "Not in the table, since they failed or were not made: ridge (seed 0).\n"
+    assert (tmp_path / "results.md").read_text().endswith(f"\n{said}")
 
 
 def test_no_run_pays_for_the_encoder(
