@@ -32,6 +32,10 @@ log = logging.getLogger("snowdrop")
 Metrics = dict[str, float]
 
 
+class RoundError(SnowdropError):
+    """A round that cannot be trained; the checkpoint of the round before is whole."""
+
+
 class ColdStart(Strategy):
     """Federated training of an item table, with a generator for items that have no row in it.
 
@@ -116,7 +120,7 @@ class ColdStart(Strategy):
         averaged = self._train_on_nodes(number)
         training.table = self._stepped(averaged)
         if not torch.isfinite(training.table).all():
-            raise SnowdropError(
+            raise RoundError(
                 f"the item table overflowed in round {number}; lower item_lr or head_lr"
             )
         training.round = number
@@ -166,7 +170,7 @@ class ColdStart(Strategy):
                 if attempt < self.settings.round_retries:
                     log.warning("round %d brought no usable answer; trying again", number)
                     time.sleep(min(5.0, self.settings.round_timeout))
-        raise SnowdropError(
+        raise RoundError(
             f"round {number} brought no usable answer in {self.settings.round_retries + 1} tries; "
             "the warnings above say why. The checkpoint of the round before is kept: mend the "
             "nodes and go on with resume=true"

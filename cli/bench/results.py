@@ -65,6 +65,7 @@ def row(run: Run) -> dict[str, Any]:
         **metrics,
         "users": summary["tested_users"],
         "best_round": summary["best_round"],
+        "broke_off": summary.get("broke_off"),
         "seconds": round(summary["timing"]["total_seconds"], 3),
         "generator_seconds": round(fitted, 3),
         "memory_mb": round(summary["memory"]["peak_rss_mb"], 1),
@@ -99,7 +100,7 @@ def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for name in methods:
         frame = frames[name]
-        cells = [name]
+        cells = [name + (" †" if frame["broke_off"].count() else "")]
         for column in columns:
             order = sorted(set(means[column].values()), reverse=True)
             text = spread(frame[column].to_list(), 100)
@@ -127,7 +128,23 @@ def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]
         f"{(100 - LEVEL) / 2:g} % are below zero. Seeds change random numbers and, where items.csv "
         "has no split, the split; their spread is not in this test.",
         "",
+        *broken_off(table),
     ])  # fmt: skip
+
+
+def broken_off(table: pl.DataFrame) -> list[str]:
+    """Which methods' trainings broke off, as a paragraph; nothing where none did."""
+    rounds: dict[str, list[str]] = {}
+    for method, number in table.select("method", "broke_off").drop_nulls().iter_rows():
+        rounds.setdefault(method, []).append(str(number))
+    if not rounds:
+        return []
+    named = "; ".join(f"{method} in round {', '.join(each)}" for method, each in rounds.items())
+    return [
+        f"† trainings that broke off, mostly since numbers overflow: {named}; their best validated "
+        "round before is tested.",
+        "",
+    ]
 
 
 def short_table(table: pl.DataFrame) -> Table:

@@ -136,7 +136,15 @@ class Subject:
             f"Cold test items of {self.where}: no user's training saw them, and every user ranks "
             f"all of them. Means in per cent{tested}{spread}{chosen}. Methods stand in the order "
             "of their validation; bold is the best of a column, underlined the second."
+            + self._broken_off()
         )
+
+    def _broken_off(self) -> str:
+        methods = [m for m in self.ranking if any(r.broke_off for r in self.by_method[m])]
+        if not methods:
+            return ""
+        named = ", ".join(methods)
+        return f" Trainings of {named} broke off; their best validated round before is tested."
 
     def sample(self, run: Run) -> str:
         """Over the users' lists."""

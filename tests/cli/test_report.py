@@ -357,6 +357,17 @@ def test_a_bench_that_goes_on_is_read_from_its_runs(bench_folder: Path, tmp_path
     assert "ipfedrec:paper@dim=16" in page.text
 
 
+def test_the_caption_names_methods_that_broke_off(bench_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    table = pl.read_csv(bench_folder / "results.csv")
+    lost = pl.when(pl.col("method").str.starts_with("ipfedrec")).then(7)
+    for broke_off, told in ((lost, True), (pl.lit(None, pl.Int64), False)):
+        table.with_columns(broke_off.alias("broke_off")).write_csv(folder / "results.csv")
+        _, page = page_of(folder)
+        assert ("Trainings of ipfedrec:paper@dim=16 broke off; their best" in page.text) == told
+
+
 def test_several_data_sets_have_a_chapter_each(bench_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bench"
     folder.mkdir()

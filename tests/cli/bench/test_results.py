@@ -50,7 +50,7 @@ def test_the_table_marks_best_second_and_behind() -> None:
         [
             {
                 "data": "d", "method": name, "seed": seed, "seconds": 2.0, "memory_mb": 100.0,
-                "validation_recall@20": None,
+                "validation_recall@20": None, "broke_off": 7 + seed if name == "b" else None,
                 **{f"test_{metric}": value + seed / 100 for metric in SHOWN},
             }
             for name, value in values.items()
@@ -68,6 +68,8 @@ def test_the_table_marks_best_second_and_behind() -> None:
     assert "over 1 to 2 seeds, **so methods do not compare yet" in half
     lines = {line.split(" | ")[0]: line for line in text.splitlines()}
     assert lines["| a"].startswith("| a | **50.50 ± 0.71** |")
-    assert lines["| b"].startswith("| b | <u>40.50 ± 0.71</u>* |")
+    assert lines["| b †"].startswith("| b † | <u>40.50 ± 0.71</u>* |")
     assert "| 1.980 | – | 2 | 100 |" in lines["| a"]
+    assert "overflow: b in round 7, 8; their best validated round" in text
+    assert "†" not in markdown(table.filter(pl.col("method") != "b"), users)
     assert "25.50 ± 0.71*" in lines["| content-profile"]

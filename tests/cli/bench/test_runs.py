@@ -11,6 +11,8 @@ from cli.bench import command, runs
 from cli.bench.methods import choose
 from cli.bench.runs import Run, data_checksum, execute, perform, plan
 from cli.in_process import InProcessGrid
+from client_app import app as client_node
+from client_app import local_training
 from common.errors import SnowdropError
 from server_app import app as server_app
 from tests.cli.conftest import QUICK
@@ -79,6 +81,38 @@ def test_what_a_run_leaves(data_folder: Path, tmp_path: Path, name: str) -> None
             assert arrays["cold_validation"].shape == (items["validation"], 8)
             assert {"snapshot_2_warm", "snapshot_4_cold"} <= set(arrays.files)
             assert arrays["snapshot_4_cold"].shape == (items["test"], 2)
+
+
+def test_a_training_that_breaks_off_is_tested_at_its_best_round(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken, early = (
+        planned("ridge", data_folder, tmp_path / name, evaluate_every=1, round_retries=0)[0]
+        for name in ("whole", "broken", "early")
+    )
+    perform(whole)
+    rounds = pl.read_csv(whole.folder / "rounds.csv")
+    recall = rounds["validation_recall@20"].to_list()
+    train, fails_in = local_training.train_round, 4
+
+    def overflow(*given: Any) -> Any:
+        state, result = train(*given)
+        if given[4] == fails_in:
+            result.change.fill_(float("nan"))
+        return state, result
+
+    monkeypatch.setattr(client_node, "train_round", overflow)
+    perform(broken)
+    found = broken.summary()
+    assert found["broke_off"] == 4
+    assert found["best_round"] == 1 + recall.index(max(recall[:3]))
+    assert found["validation"]["recall@20"] == pytest.approx(max(recall[:3]))
+    assert pl.read_csv(broken.folder / "rounds.csv").height == 3
+    assert found["tested_users"] == whole.summary()["tested_users"]
+    assert "broke_off" not in whole.summary()
+    fails_in = 1
+    with pytest.raises(SnowdropError, match="round 1 brought no usable answer"):
+        perform(early)
 
 
 def test_the_baselines_are_those_of_an_ordinary_run(data_folder: Path, tmp_path: Path) -> None:
