@@ -66,6 +66,7 @@ def row(run: Run) -> dict[str, Any]:
         "users": summary["tested_users"],
         "best_round": summary["best_round"],
         "broke_off": summary.get("broke_off"),
+        "diverged": "broke_off" in summary or _rose(rounds["loss"].cast(pl.Float64).to_list()),
         "seconds": round(summary["timing"]["total_seconds"], 3),
         "generator_seconds": round(fitted, 3),
         "memory_mb": round(summary["memory"]["peak_rss_mb"], 1),
@@ -100,14 +101,12 @@ def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for name in methods:
         frame = frames[name]
-        cells = [name + (" †" if frame["broke_off"].count() else "")]
+        cells = [_marked(name, frame)]
         for column in columns:
-            order = sorted(set(means[column].values()), reverse=True)
             text = spread(frame[column].to_list(), 100)
-            if means[column][name] == order[0]:
-                text = f"**{text}**"
-            elif len(order) > 1 and means[column][name] == order[1]:
-                text = f"<u>{text}</u>"
+            shown = {other: round(100 * mean, 2) for other, mean in means[column].items()}
+            ahead = sum(value > shown[name] for value in shown.values())
+            text = (f"**{text}**", f"<u>{text}</u>", text)[min(ahead, 2)]
             cells.append(text + ("*" if name in marks.get(column, ()) else ""))
         recall = means["test_recall@20"][name]
         cells.append(f"{recall / profile:.3f}" if profile else "–")
@@ -128,23 +127,35 @@ def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]
         f"{(100 - LEVEL) / 2:g} % are below zero. Seeds change random numbers and, where items.csv "
         "has no split, the split; their spread is not in this test.",
         "",
-        *broken_off(table),
+        *(f"{line}\n" for line in divergence(table)),
     ])  # fmt: skip
 
 
-def broken_off(table: pl.DataFrame) -> list[str]:
-    """Which methods' trainings broke off, as a paragraph; nothing where none did."""
+def divergence(table: pl.DataFrame) -> list[str]:
+    """A sentence on the methods whose trainings diverged; nothing where none did."""
     rounds: dict[str, list[str]] = {}
-    for method, number in table.select("method", "broke_off").drop_nulls().iter_rows():
-        rounds.setdefault(method, []).append(str(number))
+    for method, number in table.filter("diverged").select("method", "broke_off").iter_rows():
+        rounds.setdefault(method, []).extend([] if number is None else [str(number)])
     if not rounds:
         return []
-    named = "; ".join(f"{method} in round {', '.join(each)}" for method, each in rounds.items())
+    named = (
+        method + (f" (broke off in round {', '.join(each)})" if each else "")
+        for method, each in rounds.items()
+    )
     return [
-        f"† trainings that broke off, mostly since numbers overflow: {named}; their best validated "
-        "round before is tested.",
-        "",
+        f"† diverged, so that its loss ended above where it began, or numbers overflowed: "
+        f"{'; '.join(named)}. Its best validated round is tested; lower learning rates, item_pull "
+        "or a larger dim may mend it."
     ]
+
+
+def _marked(name: str, frame: pl.DataFrame) -> str:
+    return name + (" †" if frame["diverged"].any() else "")
+
+
+def _rose(losses: Sequence[float | None]) -> bool:
+    known = [loss for loss in losses if loss is not None]
+    return len(known) > 1 and not known[-1] <= known[0]
 
 
 def short_table(table: pl.DataFrame) -> Table:
@@ -154,7 +165,7 @@ def short_table(table: pl.DataFrame) -> Table:
     for name, *_ in table.select("method").unique(maintain_order=True).iter_rows():
         frame = table.filter(pl.col("method") == name)
         cells = [spread(frame[column].to_list(), 100) for column in columns]
-        shown.add_row(name, *cells, f"{_mean(frame, 'seconds'):.0f}")
+        shown.add_row(_marked(name, frame), *cells, f"{_mean(frame, 'seconds'):.0f}")
     return shown
 
 

@@ -35,5 +35,4 @@ def make_report(folder: Path, out: Path | None = None) -> Path:
     path = out or folder / "report.html"
     page = render(read_source(folder), f"{datetime.now():%-d %B %Y}")
     write_atomic(path, page.encode("utf-8"))
-    path.chmod(0o644)
     return path

@@ -125,9 +125,9 @@ def cut(label: str) -> str:
 
 
 def from_zero(series: Sequence[Series]) -> bool:
-    """Whether the vertical axis of `line_chart` begins at zero: not where all lines are far up."""
+    """Whether the axis of `line_chart` begins at zero: not where lines vary far above it."""
     low, high = _reach([line for line in series if line.points])
-    return low <= 0.6 * high
+    return low <= 0.6 * high or low == high
 
 
 def line_chart(

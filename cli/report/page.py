@@ -155,13 +155,11 @@ def _result_table(subject: Subject) -> tuple[list[str], list[tuple[str, list[Cel
             cells.append(Cell(str(len(group))))
         table.append((method, cells))
     for column in range(len(names)):
-        ranked = sorted(
-            {sort for _, cells in table if (sort := cells[column].sort) is not None}, reverse=True
-        )
+        shown = [sort for _, cells in table if (sort := cells[column].sort) is not None]
         for _, cells in table:
             if (sort := cells[column].sort) is not None and len(table) > 1:
-                place = ranked.index(sort)
-                cells[column].kind = ("best", "second", "")[min(place, 2)]
+                ahead = sum(other > sort for other in shown)
+                cells[column].kind = ("best", "second", "")[min(ahead, 2)]
     head = [parts.metric_words(name) for name in names]
     head += [f"{head[0]} ÷ profile"] if profile else []
     return head + (["Runs"] if subject.bench else []), table

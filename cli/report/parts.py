@@ -422,9 +422,11 @@ def _add_curves(
             ends = ends[:1]
         label = "content profile" if subject.bench else "profile @20"
         lines = [*lines, Series(label, ends, COLOURS - 1, dashed=True)]
-        note = (
-            f" The dashed line is the content profile's {metric_words(metric)}: it has no rounds."
-        )
+        if len(ends) > 1:
+            note = (
+                f" The dashed line is the content profile's {metric_words(metric)}: it has no "
+                "rounds."
+            )
     single = subject.bench
     title = f"{metric_words(metric) if single else 'Recall'} over rounds"
     part.figures.append(

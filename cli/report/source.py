@@ -48,7 +48,7 @@ class Result:
     seconds: float | None = None
     generator_seconds: float | None = None
     memory_mb: float | None = None
-    broke_off: float | None = None
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def _read_bench(folder: Path) -> Source:
                 seconds=_first(row, "seconds", "total_seconds"),
                 generator_seconds=_first(row, "generator_seconds"),
                 memory_mb=_first(row, "memory", "memory_mb", "peak_rss_mb", "peak_mb"),
-                broke_off=_first(row, "broke_off"),
+                diverged=bool(row.get("diverged")),
             )
         )
     runs = []

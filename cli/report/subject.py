@@ -124,8 +124,9 @@ class Subject:
 
     def table(self) -> str:
         """Under the result table."""
-        users = self.summary.get("tested_users")
-        tested = f" over {users:,} users with a test item" if users else ""
+        told = (run.summary.get("tested_users") for run in self.runs_of(self.main))
+        users = sorted({count for count in told if count})
+        tested = f" over {_span(users)} users with a test item" if users else ""
         several = len(self.seeds) > 1
         spread = " ± standard deviation over seeds" if several else ""
         best = self.summary.get("best_round")
@@ -136,15 +137,15 @@ class Subject:
             f"Cold test items of {self.where}: no user's training saw them, and every user ranks "
             f"all of them. Means in per cent{tested}{spread}{chosen}. Methods stand in the order "
             "of their validation; bold is the best of a column, underlined the second."
-            + self._broken_off()
+            + (" Which differences are noise stands in results.md." if self.bench else "")
+            + self._diverged()
         )
 
-    def _broken_off(self) -> str:
-        methods = [m for m in self.ranking if any(r.broke_off for r in self.by_method[m])]
+    def _diverged(self) -> str:
+        methods = [m for m in self.ranking if any(r.diverged for r in self.by_method[m])]
         if not methods:
             return ""
-        named = ", ".join(methods)
-        return f" Trainings of {named} broke off; their best validated round before is tested."
+        return f" Trainings of {', '.join(methods)} diverged: their best validated round is tested."
 
     def sample(self, run: Run) -> str:
         """Over the users' lists."""
@@ -156,6 +157,11 @@ class Subject:
             "the user did interact with. The lists come from a simulation: in a deployment they "
             "stay on each user's node."
         )
+
+
+def _span(counts: Sequence[int]) -> str:
+    """The only count, or the least and the most."""
+    return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
 def _split_words(settings: Mapping[str, Any], seeds: Sequence[str]) -> str:

@@ -1,7 +1,9 @@
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 
-from cli.bench.results import SHOWN, behind, markdown, spread
+from cli.bench.results import SHOWN, _rose, behind, markdown, spread
 
 
 def users_with(values: np.ndarray, first: int = 0) -> pl.DataFrame:
@@ -44,13 +46,14 @@ def test_spread() -> None:
     assert spread([None], 100) == "–"
 
 
-def test_the_table_marks_best_second_and_behind() -> None:
-    values = {"a": 0.5, "b": 0.4, "content-profile": 0.25}
-    table = pl.DataFrame(
+def comparison(values: Mapping[str, float]) -> pl.DataFrame:
+    """Rows of methods with these metrics on two seeds; b's trainings diverge."""
+    return pl.DataFrame(
         [
             {
                 "data": "d", "method": name, "seed": seed, "seconds": 2.0, "memory_mb": 100.0,
-                "validation_recall@20": None, "broke_off": 7 + seed if name == "b" else None,
+                "validation_recall@20": None, "diverged": name == "b",
+                "broke_off": 7 if (name, seed) == ("b", 1) else None,
                 **{f"test_{metric}": value + seed / 100 for metric in SHOWN},
             }
             for name, value in values.items()
@@ -58,6 +61,24 @@ def test_the_table_marks_best_second_and_behind() -> None:
         ],
         infer_schema_length=None,
     )  # fmt: skip
+
+
+def test_equal_numbers_share_a_place() -> None:
+    table = comparison({"a": 0.5, "b": 0.500001, "c": 0.4, "d": 0.3})
+    lines = markdown(table, {name: {} for name in "abcd"}).splitlines()
+    places = [line.split("|")[2].strip()[:1] for line in lines if line[:4] in ("| a ", "| b ")]
+    assert places == ["*", "*"]
+    assert "<u>" not in "".join(lines[1:])
+
+
+def test_a_loss_that_ends_above_its_beginning_has_diverged() -> None:
+    assert _rose([0.7, 0.3, 0.8]) and _rose([0.7, None, float("nan")])
+    assert not _rose([0.7, 0.9, 0.6]) and not _rose([0.7]) and not _rose([None, None])
+
+
+def test_the_table_marks_best_second_and_behind() -> None:
+    values = {"a": 0.5, "b": 0.4, "content-profile": 0.25}
+    table = comparison(values)
     users = {
         name: {seed: users_with(np.full(30, value)) for seed in (0, 1)}
         for name, value in values.items()
@@ -70,6 +91,6 @@ def test_the_table_marks_best_second_and_behind() -> None:
     assert lines["| a"].startswith("| a | **50.50 ± 0.71** |")
     assert lines["| b †"].startswith("| b † | <u>40.50 ± 0.71</u>* |")
     assert "| 1.980 | – | 2 | 100 |" in lines["| a"]
-    assert "overflow: b in round 7, 8; their best validated round" in text
+    assert "numbers overflowed: b (broke off in round 7). Its best" in text
     assert "†" not in markdown(table.filter(pl.col("method") != "b"), users)
     assert "25.50 ± 0.71*" in lines["| content-profile"]
