@@ -27,6 +27,8 @@ def recommend(
     """Print one user's new items with scores and titles, from what the node keeps."""
     frame = find_recommendations(folder, user)
     Console().print(recommendation_table(frame.head(top), titles(folder, items)))
+    if frame.height < top:
+        typer.echo(f"{frame.height} are kept for this user; the run's setting top says how many")
 
 
 def find_recommendations(folder: Path, user: str) -> pl.DataFrame:
@@ -42,7 +44,10 @@ def find_recommendations(folder: Path, user: str) -> pl.DataFrame:
     files = [folder / FILE, *sorted((folder / "nodes").glob(f"*/{FILE}"))]
     states = [file.parent for file in files if file.exists()]
     if not states:
-        raise SnowdropError(f"{folder} keeps no recommendations: no run has ended there yet")
+        raise SnowdropError(
+            f"{folder} keeps no recommendations: no run has ended there yet, or it is a "
+            "comparison's: of these a run under runs/ keeps them with `snowdrop bench --keep`"
+        )
     for state in states:
         if (frame := read_recommendations(state, user)) is not None:
             return frame

@@ -1,6 +1,6 @@
 """`snowdrop settings`: every setting, its default, its value in a preset, its meaning."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from rich.console import Console
@@ -19,5 +19,12 @@ def settings(
     values = RunSettings.parse({"preset": preset})
     table = Table("setting", preset, "meaning", box=None, pad_edge=False)
     for name, field in RunSettings.model_fields.items():
-        table.add_row(name, str(getattr(values, name)), field.description)
+        meaning = f"{field.description}{_choices(field.annotation)}"
+        table.add_row(name, str(getattr(values, name)), meaning)
     Console().print(table)
+
+
+def _choices(annotation: Any) -> str:
+    if get_origin(annotation) is not Literal:
+        return ""
+    return f": {', '.join(get_args(annotation))}"

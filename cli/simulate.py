@@ -25,8 +25,9 @@ from cli.prepare.folder import with_splits
 from cli.recommend import find_recommendations, recommendation_table, titles
 from client_app.interactions import arrange, interaction_files, read_interactions
 from client_app.recommend import FILE
+from common.catalogue import COLD_SPLITS
 from common.errors import SnowdropError
-from common.settings import DEMO, RunSettings
+from common.settings import DEMO, KS, RunSettings
 from deploy.federation import free_ports
 from deploy.flower import ENVIRONMENT, Flower, end, tool, wait_for_port
 from server_app.app import load_catalogue
@@ -111,7 +112,11 @@ def check_data(settings: RunSettings) -> str:
     catalogue = load_catalogue(settings.model_copy(update={"data": str(folder)}))
     if "test" not in catalogue.splits:
         raise SnowdropError(f"the split of {folder} leaves no cold test item to recommend")
-    data = arrange(read_interactions(interaction_files(folder)), catalogue)
+    files = interaction_files(folder)
+    rows = read_interactions(files)
+    if rows.is_empty():
+        raise SnowdropError(f"{files[0]} has a header and no rows: nobody has interacted")
+    data = arrange(rows, catalogue)
     if data.unknown:
         typer.echo(
             f"warning: {data.unknown} interactions are with items that items.csv lacks; skipped"
@@ -122,6 +127,12 @@ def check_data(settings: RunSettings) -> str:
         typer.echo(
             f"warning: {data.users_without_warm} users have no warm interaction and take no part"
         )
+    for split in COLD_SPLITS:
+        if split in catalogue.splits and (count := len(catalogue.rows(split))) <= KS[0]:
+            typer.echo(
+                f"warning: {count} {split} items tell no methods apart by Recall@{KS[0]}: every "
+                "ranking finds all of them"
+            )
     return str(folder)
 
 

@@ -19,11 +19,11 @@ from optuna.trial import Trial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli.bench.methods import SHARED, Chosen, read_tuned
+from cli.bench.methods import SHARED, Chosen, read_tuned, shared_settings
 from cli.bench.runs import data_checksum, in_own_process
 from cli.in_process import InProcessGrid
-from cli.simulate import check_data, parse_assignments
-from common.durable import write_atomic
+from cli.simulate import check_data
+from common.durable import make_folder, write_atomic
 from common.errors import SnowdropError
 from common.settings import RunSettings
 from server_app import app as server_app
@@ -147,10 +147,9 @@ def tune(
     """Search a method's settings by Recall@20 on validation items; `snowdrop bench` takes them."""
     if method not in SPACES:
         raise SnowdropError(f"method '{method}' has no search; choose from {', '.join(SPACES)}")
-    shared = parse_assignments(set_ or [])
-    if out.exists() and not out.is_dir():
-        raise SnowdropError(f"{out} is a file; give a folder")
+    shared = shared_settings(set_ or [])
     folder = check_data(RunSettings.parse(shared | {"data": data, "run_dir": str(out.absolute())}))
+    make_folder(out)
     fixed = f", {json.dumps(shared, sort_keys=True)}" if shared else ""  # another search
     study = open_study(out, f"{method} on {data_checksum(folder)}, seed {seed}{fixed}", seed)
     given = {"data": folder, "seed": seed, "nodes": 1, "baselines": False}
@@ -164,6 +163,8 @@ def tune(
         ) from None
     if not study.best_trials:
         raise SnowdropError(f"all {trials} trials failed; the last: {_last_error(study)}")
+    if failed := study.get_trials(states=(TrialState.PRUNED,)):
+        typer.echo(f"{len(failed)} of {trials} trials failed; the last: {_last_error(study)}")
     best = study.best_trial
     values: dict[str, Any] = best.user_attrs["settings"]
     text = as_toml(method, values, best.value or 0.0, Path(folder).name, trials, seed)

@@ -168,7 +168,8 @@ def require_columns(names: Sequence[str], path: Path, *columns: str) -> None:
     """Raise a `SnowdropError` that tells the first of ``columns`` that is not among ``names``."""
     for column in columns:
         if column not in names:
-            raise SnowdropError(f"{path} has no column '{column}' (it has: {', '.join(names)})")
+            there = ", ".join(n if n.isprintable() else ascii(n[:30]) for n in names)
+            raise SnowdropError(f"{path} has no column '{column}' (it has: {there})")
 
 
 def read_catalogue(folder: Path, seed: int) -> Catalogue:

@@ -10,6 +10,22 @@ from common.errors import SnowdropError
 _DIGEST_BYTES = 32
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises
+    ------
+    SnowdropError
+        If something else is there, or it may not be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise SnowdropError(f"{path} is a file; give a folder") from error
+    except OSError as error:
+        raise SnowdropError(f"cannot make the folder {path}: {error.strerror}") from error
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content`` in one step; a crash leaves the old file or the new one.
 

@@ -11,11 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli.bench.methods import GROUPS, METHODS, choose, read_tuned
-from cli.bench.results import short_table, write_results
+from cli.bench.methods import GROUPS, METHODS, choose, read_tuned, shared_settings
+from cli.bench.results import divergence, short_table, write_results
 from cli.bench.runs import Run, execute, plan
 from cli.report import make_report
-from cli.simulate import check_data, parse_assignments
+from cli.simulate import check_data
+from common.durable import make_folder
 from common.errors import SnowdropError
 from common.settings import RunSettings
 
@@ -44,12 +45,11 @@ def bench(
     jobs: Annotated[int, typer.Option(min=1, help="runs at a time, which share the cores")] = 1,
 ) -> None:
     """Compare methods on the same data, split and seeds; make only the runs that are missing."""
-    shared = parse_assignments(set_ or [])
+    shared = shared_settings(set_ or [])
     if tensorboard:
         shared["tensorboard"] = True
-    if out.exists() and not out.is_dir():
-        raise SnowdropError(f"{out} is a file; give a folder")
     folder = check_data(RunSettings.parse({"data": data, "run_dir": str(out.absolute())}))
+    make_folder(out)
     runs = plan(choose(methods), seeds, folder, out, read_tuned(tuned or []), shared)
     missing = [run for run in runs if not run.whole]
     typer.echo(f"{len(runs)} runs, {len(runs) - len(missing)} of them are there already")
@@ -61,12 +61,17 @@ def bench(
         there = [run for run in runs if run.whole]
         if there:
             write_results(runs, out)
+            make_report(out)
         raise SnowdropError(
-            f"stopped; {len(there)} of {len(runs)} runs are in {out}: the same command goes on"
+            f"stopped; {len(there)} of {len(runs)} runs are in {out}, and its tables and report "
+            "are of these: the same command goes on"
         ) from None
     if failures and not any(run.whole for run in runs):
         raise SnowdropError(f"every run failed; the first: {failures[0]}")
-    Console().print(short_table(write_results(runs, out)))
+    results = write_results(runs, out)
+    Console().print(short_table(results))
+    for line in divergence(results):
+        typer.echo(line)
     make_report(out)
     if failures:
         raise SnowdropError(

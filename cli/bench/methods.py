@@ -23,6 +23,18 @@ SHARED = ("encoder", "pooling", "max_tokens")
 """Settings that no method may bring: they would give it other features than the others read."""
 
 
+GIVEN = {
+    "data": "give the data folder as the argument",
+    "seed": "give --seeds to bench, --seed to tune",
+    "run_dir": "give --out",
+    "resume": "the same command goes on",
+    "nodes": "each has one node, which changes no result",
+    "baselines": "content-profile and random are methods of their own",
+    "mode": "each trains",
+}
+"""Settings that a comparison or a search gives to each run, and what to do in place of them."""
+
+
 @dataclass(frozen=True)
 class Method:
     """What makes a method, and the hyperparameters that were published for it."""
@@ -142,7 +154,7 @@ class Chosen:
         if form not in ("", "paper", "tuned"):
             raise SnowdropError(f"method '{text}': after ':' comes paper or tuned, not '{form}'")
         if bare := [text for text in assignments if "=" not in text]:
-            raise SnowdropError(f"method '{named}': after '@' comes key=value, not '{bare[0]}'")
+            raise SnowdropError(f"method '{text}': after '@' comes key=value, not '{bare[0]}'")
         changes = parse_assignments(assignments)
         if taken := [key for key in changes if key in SHARED]:
             raise SnowdropError(f"method '{text}' changes {taken[0]}; give --set for all methods")
@@ -177,6 +189,20 @@ class Chosen:
         return RunSettings.parse(
             {**alone, **values, **shared, **method.fixed, **self.changes, **given}
         )
+
+
+def shared_settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """What ``--set`` says for all runs of a comparison or a search.
+
+    Raises
+    ------
+    SnowdropError
+        If a pair has no '=', or sets what the command itself gives to each run.
+    """
+    shared = parse_assignments(list(assignments))
+    if taken := [key for key in shared if key in GIVEN]:
+        raise SnowdropError(f"--set {taken[0]} is not for all runs: {GIVEN[taken[0]]}")
+    return shared
 
 
 def common_features() -> dict[str, Any]:

@@ -38,6 +38,8 @@ def tables(
     if rating_column:
         require_columns(pairs.columns, interactions, rating_column)
         pairs = at_least(pairs, rating_column, min_rating)
+    elif "rating" in pairs.columns:
+        typer.echo("every row counts, whatever its rating; --rating-column rating takes 4 and more")
     texts = text_column or [c for c in catalogue.columns if c not in (item_column, "split")]
     splits = ["split"] if "split" in catalogue.columns else []
     write_folder(

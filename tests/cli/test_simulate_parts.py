@@ -9,6 +9,7 @@ import pytest
 from cli.recommend import find_recommendations, recommendation_table, titles
 from cli.simulate import check_data, parse_assignments, sample_user
 from client_app.recommend import FILE
+from common.catalogue import COLD_SPLITS
 from common.errors import SnowdropError
 from common.settings import RunSettings
 
@@ -59,6 +60,12 @@ def test_data_that_is_whole_is_used_as_it_is(
 ) -> None:
     folder = data_folder(tmp_path / "data", "u,a\nu,c\n")
     assert checked(folder, tmp_path) == str(folder)
+    few = "1 {} items tell no methods apart by Recall@20: every ranking finds all of them\n"
+    told = "".join(f"warning: {few.format(split)}" for split in ("validation", "test"))
+    assert capsys.readouterr().out == told
+    many = "".join(f"{split}{k},Thing,{split}\n" for split in COLD_SPLITS for k in range(21))
+    (folder / "items.csv").write_text(f"item_id,title,split\na,Apple,warm\nc,Cup,test\n{many}")
+    checked(folder, tmp_path)
     assert capsys.readouterr().out == ""
     assert check_data(RunSettings()) == "demo"
 
@@ -78,6 +85,12 @@ def test_a_missing_data_folder_is_refused(tmp_path: Path) -> None:
 def test_data_without_a_warm_user_are_refused(tmp_path: Path) -> None:
     folder = data_folder(tmp_path / "data", "u,b\nv,c\n")
     with pytest.raises(SnowdropError, match=r"no user of .* has an interaction with a warm item"):
+        checked(folder, tmp_path)
+
+
+def test_interactions_without_a_row_are_refused(tmp_path: Path) -> None:
+    folder = data_folder(tmp_path / "data", "")
+    with pytest.raises(SnowdropError, match=r"interactions\.csv has a header and no rows"):
         checked(folder, tmp_path)
 
 

@@ -105,7 +105,10 @@ def open_study_storage(folder: Path) -> Any:
 
 
 def test_what_was_cut_off_is_not_counted(
-    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     calls = iter([0.1, SnowdropError("no"), KeyboardInterrupt(), 0.3])
 
@@ -125,6 +128,7 @@ def test_what_was_cut_off_is_not_counted(
         TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.COMPLETE
     ]  # fmt: skip
     assert "30.00 %" in (tmp_path / "ridge.toml").read_text()
+    assert "1 of 3 trials failed; the last: no\n" in capsys.readouterr().out
 
 
 def test_a_search_begins_with_what_is_known() -> None:

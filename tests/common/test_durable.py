@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from common.durable import read_checked, write_atomic, write_checked
+from common.durable import make_folder, read_checked, write_atomic, write_checked
 from common.errors import SnowdropError
 
 
@@ -49,6 +49,13 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
     blocker = tmp_path / "blocker"
     blocker.write_bytes(b"old")
+    make_folder(tmp_path / "new" / "folder")
+    make_folder(tmp_path / "new")
+    assert (tmp_path / "new" / "folder").is_dir()
+    with pytest.raises(SnowdropError, match="blocker is a file; give a folder"):
+        make_folder(blocker)
+    with pytest.raises(SnowdropError, match=r"cannot make the folder .*: Not a directory"):
+        make_folder(blocker / "below")
     with pytest.raises(SnowdropError, match="cannot write"):
         write_atomic(blocker / "file", b"new")
     assert blocker.read_bytes() == b"old"

@@ -2,7 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from cli.bench.methods import GROUPS, METHODS, SHARED, Chosen, choose, read_tuned
+from cli.bench.methods import (
+    GROUPS,
+    METHODS,
+    SHARED,
+    Chosen,
+    choose,
+    read_tuned,
+    shared_settings,
+)
 from common.errors import SnowdropError
 from common.settings import PRESETS, RunSettings
 
@@ -60,6 +68,14 @@ def test_a_group_stands_for_its_methods(group: str) -> None:
 def test_what_is_wrong_with_a_method(text: str, sentence: str) -> None:
     with pytest.raises(SnowdropError, match=sentence):
         choose(text)
+
+
+@pytest.mark.parametrize("key", ["seed", "nodes", "data", "run_dir", "resume", "baselines", "mode"])
+def test_what_each_run_is_given_is_no_setting_for_all(key: str) -> None:
+    assert shared_settings(["dim=8", "preset=paper"]) == {"dim": 8, "preset": "paper"}
+    with pytest.raises(SnowdropError, match=f"--set {key} is not for all runs: "):
+        shared_settings(["dim=8", f"{key}=3"])
+    assert key in RunSettings.model_fields
 
 
 def test_a_file_of_tuned_settings_goes_before_the_built_in(tmp_path: Path) -> None:
