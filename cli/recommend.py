@@ -28,7 +28,7 @@ def recommend(
     frame = find_recommendations(folder, user)
     Console().print(recommendation_table(frame.head(top), titles(folder, items)))
     if frame.height < top:
-        typer.echo(f"{frame.height} are kept for this user; the run's setting top says how many")
+        typer.echo(f"no more than {frame.height} are kept for this user")
 
 
 def find_recommendations(folder: Path, user: str) -> pl.DataFrame:

@@ -176,7 +176,6 @@ def tune(
 def open_study(out: Path, name: str, seed: int) -> optuna.Study:
     """The search of that name, as far as it has come; what was cut off is not counted."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    out.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(out / "journal.log"))),
         study_name=name,
@@ -204,7 +203,8 @@ def search(
 ) -> None:
     """Try settings until ``trials`` of them are done; those that fail count as tried.
 
-    Each trial is what `snowdrop bench` would run with these settings. The first two are the
+    Each trial is what `snowdrop bench` would run with these settings; one that overflows fails,
+    though `snowdrop bench` would test its best round. The first two are the
     method's tuned settings of now and its published ones, as far as they lie in the search.
     """
     chosen = Chosen.parse(method)

@@ -20,7 +20,7 @@ from client_app.scoring import HEADS, State
 from client_app.store import StateStore
 from common import messages
 from common.catalogue import COLD_SPLITS, ItemIndex
-from common.errors import SnowdropError
+from common.errors import OverflowedError, SnowdropError
 from common.settings import NodeSettings, RunSettings, TrainingSettings
 
 log = logging.getLogger("snowdrop.node")
@@ -86,17 +86,20 @@ def _guarded(handle: Callable[[Node, RecordDict], RecordDict]) -> Callable[..., 
             return Message(messages.status_record(messages.NEEDS_CATALOGUE), reply_to=message)
         except SnowdropError as error:
             print(f"snowdrop node: {error}", file=sys.stderr)
-            return _refusal(message, "a refusal")
+            overflowed = isinstance(error, OverflowedError)
+            return _refusal(
+                message, "a refusal", messages.OVERFLOWED if overflowed else messages.REFUSED
+            )
         except Exception:
             log.exception("%s failed on this node", message.metadata.message_type)
-            return _refusal(message, "an error")
+            return _refusal(message, "an error", messages.REFUSED)
 
     return handler
 
 
-def _refusal(message: Message, kind: str) -> Message:
+def _refusal(message: Message, kind: str, code: int) -> Message:
     reason = f"{message.metadata.message_type} ended in {kind}; the node's log says why"
-    return Message(Error(code=messages.REFUSED, reason=reason), reply_to=message)
+    return Message(Error(code=code, reason=reason), reply_to=message)
 
 
 @app.query("catalogue")

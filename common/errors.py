@@ -1,5 +1,9 @@
-"""The one exception whose text is meant for the person at the keyboard."""
+"""The exceptions whose text is meant for the person at the keyboard."""
 
 
 class SnowdropError(Exception):
     """Something the user can mend; its text says what is wrong, where, and what would be right."""
+
+
+class OverflowedError(SnowdropError):
+    """Numbers that a training made are NaN, Inf or too large to be kept or sent."""

@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from common.catalogue import ItemIndex
-from common.errors import SnowdropError
+from common.errors import OverflowedError, SnowdropError
 from common.settings import TrainingSettings
 
 QUERY_CATALOGUE = "query.catalogue"
@@ -28,6 +28,8 @@ NEEDS_CATALOGUE = "needs-catalogue"
 KEPT = "kept"
 REFUSED = 200
 """Code of the error reply of a node that cannot do what it was asked, with a fixed sentence."""
+OVERFLOWED = 201
+"""The same, where the numbers of its training overflowed."""
 
 
 _STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
@@ -187,7 +189,7 @@ def for_wire(table: np.ndarray, settings: TrainingSettings) -> np.ndarray:
 
     Raises
     ------
-    SnowdropError
+    OverflowedError
         If a value does not fit.
     """
     with np.errstate(over="ignore"):
@@ -195,11 +197,11 @@ def for_wire(table: np.ndarray, settings: TrainingSettings) -> np.ndarray:
     if np.isfinite(packed).all():
         return packed
     if np.isfinite(table).all():
-        raise SnowdropError(
+        raise OverflowedError(
             f"a table holds numbers up to {np.abs(table).max():.3g}, too large for wire_dtype = "
             f"{packed.dtype}; set wire_dtype = float32, or lower item_lr"
         )
-    raise SnowdropError("a table holds NaN or Inf: lower item_lr or head_lr")
+    raise OverflowedError("a table holds NaN or Inf: lower item_lr or head_lr")
 
 
 def for_wire_scaled(table: np.ndarray, settings: TrainingSettings) -> tuple[np.ndarray, float]:
@@ -207,7 +209,7 @@ def for_wire_scaled(table: np.ndarray, settings: TrainingSettings) -> tuple[np.n
 
     Raises
     ------
-    SnowdropError
+    OverflowedError
         If it holds NaN or Inf.
     """
     if settings.wire_dtype == "float32" or not np.isfinite(table).all():

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import SnowdropError
+from common.errors import OverflowedError, SnowdropError
 from common.messages import CountAnswer, EvaluateAnswer, TrainAnswer
 from common.settings import RunSettings
 
@@ -41,7 +41,7 @@ def check(answer: TrainAnswer, shape: tuple[int, int], settings: RunSettings) ->
         raise SnowdropError("its loss or scale is NaN, Inf or not above 0")
     norm = answer.scale * float(np.linalg.norm(answer.change.astype(np.float64)))
     if not norm < float(np.finfo(np.float32).max):
-        raise SnowdropError(f"its change has norm {norm:.3g}, which no item table can hold")
+        raise OverflowedError(f"its change has norm {norm:.3g}, which no item table can hold")
     if settings.max_update_norm and not norm <= settings.max_update_norm * answer.users:
         raise SnowdropError(
             f"its change has norm {norm:.3g} for {answer.users} users, above max_update_norm = "

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from common import messages
 from common.catalogue import ItemIndex
-from common.errors import SnowdropError
+from common.errors import OverflowedError, SnowdropError
 
 log = logging.getLogger("snowdrop")
 
@@ -57,7 +57,7 @@ class Nodes:
 
     def __init__(self, grid: Grid, index: ItemIndex, timeout: float) -> None:
         self._grid, self._index, self._timeout = grid, index, timeout
-        self.failed = 0
+        self.failed = self.overflowed = 0
         self.traffic = Traffic()
 
     def wait(self, count: int, seconds: float, at_least: int | None = None) -> None:
@@ -107,7 +107,9 @@ class Nodes:
         answers = []
         for node, reply in self._exchange(kind, content, ids):
             if reply.has_error():
-                self.refuse(node, kind, reply.error.reason)
+                overflowed = reply.error.code == messages.OVERFLOWED
+                refusal = OverflowedError if overflowed else SnowdropError
+                self.refuse(node, kind, refusal(reply.error.reason))
                 continue
             try:
                 answers.append((node, answer_type.from_record(reply.content)))
@@ -118,6 +120,7 @@ class Nodes:
     def refuse(self, node: int, kind: str, why: object) -> None:
         """Count and log an answer that is not used; ``why`` may be the node's own words."""
         self.failed += 1
+        self.overflowed += isinstance(why, OverflowedError)
         told = "".join(c if c.isprintable() else " " for c in str(why)[:_LONGEST_REASON])
         log.warning("node %d is left out of this %s: %s", node, kind, told)
 

@@ -137,14 +137,14 @@ def in_two_dimensions(
     dict[int, dict[str, ndarray]]
         By round, float32 (items, 2).
     """
-    basis = snapshots[max(snapshots)]["warm"]
+    basis = snapshots[max(snapshots)]["warm"].double()
     centre = basis.mean(0)
-    spread = (basis - centre).T @ (basis - centre)
+    spread = (basis - centre).T @ (basis - centre)  # float64: a training may be near overflow
     axes = torch.linalg.eigh(spread).eigenvectors[:, -2:].flip(1)
     axes = axes * axes.sum(0).sign()  # else each axis may point either way
 
     def flat(rows: Tensor) -> np.ndarray:
-        points = ((rows - centre) @ axes).numpy()
+        points = ((rows.double() - centre) @ axes).float().numpy()
         return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
 
     return {

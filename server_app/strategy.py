@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from common import messages
 from common.catalogue import COLD_SPLITS
-from common.errors import SnowdropError
+from common.errors import OverflowedError, SnowdropError
 from common.metrics import metric_names
 from common.settings import KS, RunSettings
 from server_app import aggregation
@@ -30,10 +30,6 @@ from server_app.training import Training, make_generator
 log = logging.getLogger("snowdrop")
 
 Metrics = dict[str, float]
-
-
-class RoundError(SnowdropError):
-    """A round that cannot be trained; the checkpoint of the round before is whole."""
 
 
 class ColdStart(Strategy):
@@ -120,7 +116,7 @@ class ColdStart(Strategy):
         averaged = self._train_on_nodes(number)
         training.table = self._stepped(averaged)
         if not torch.isfinite(training.table).all():
-            raise RoundError(
+            raise OverflowedError(
                 f"the item table overflowed in round {number}; lower item_lr or head_lr"
             )
         training.round = number
@@ -163,14 +159,21 @@ class ColdStart(Strategy):
 
     def _train_on_nodes(self, number: int) -> aggregation.Averaged:
         for attempt in range(self.settings.round_retries + 1):
+            before = self.nodes.failed, self.nodes.overflowed
             answers = self._usable(self._ask_to_train(number))
             try:
                 return aggregation.average(answers, self.settings.average)
             except SnowdropError:
+                failed = self.nodes.failed - before[0]
+                if failed and failed == self.nodes.overflowed - before[1]:
+                    raise OverflowedError(
+                        f"the training overflowed on every node in round {number}; lower item_lr "
+                        "or head_lr. The checkpoint of the round before is kept"
+                    ) from None
                 if attempt < self.settings.round_retries:
                     log.warning("round %d brought no usable answer; trying again", number)
                     time.sleep(min(5.0, self.settings.round_timeout))
-        raise RoundError(
+        raise SnowdropError(
             f"round {number} brought no usable answer in {self.settings.round_retries + 1} tries; "
             "the warnings above say why. The checkpoint of the round before is kept: mend the "
             "nodes and go on with resume=true"

@@ -62,9 +62,10 @@ def bench(
         if there:
             write_results(runs, out)
             make_report(out)
+        told = ", with tables and a report of these" if there else ""
         raise SnowdropError(
-            f"stopped; {len(there)} of {len(runs)} runs are in {out}, and its tables and report "
-            "are of these: the same command goes on"
+            f"stopped; {len(there)} of {len(runs)} runs are in {out}{told}: the same command goes "
+            "on"
         ) from None
     if failures and not any(run.whole for run in runs):
         raise SnowdropError(f"every run failed; the first: {failures[0]}")

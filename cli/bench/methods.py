@@ -31,6 +31,7 @@ GIVEN = {
     "nodes": "each has one node, which changes no result",
     "baselines": "content-profile and random are methods of their own",
     "mode": "each trains",
+    "warm_after": "no training is gone on with",
 }
 """Settings that a comparison or a search gives to each run, and what to do in place of them."""
 
@@ -156,6 +157,8 @@ class Chosen:
         if bare := [text for text in assignments if "=" not in text]:
             raise SnowdropError(f"method '{text}': after '@' comes key=value, not '{bare[0]}'")
         changes = parse_assignments(assignments)
+        if taken := [key for key in changes if key in GIVEN]:
+            raise SnowdropError(f"method '{text}' changes {taken[0]}: {GIVEN[taken[0]]}")
         if taken := [key for key in changes if key in SHARED]:
             raise SnowdropError(f"method '{text}' changes {taken[0]}; give --set for all methods")
         name = "@".join([base + (":paper" if form == "paper" else ""), *assignments])

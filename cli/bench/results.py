@@ -133,19 +133,18 @@ def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]
 
 def divergence(table: pl.DataFrame) -> list[str]:
     """A sentence on the methods whose trainings diverged; nothing where none did."""
-    rounds: dict[str, list[str]] = {}
-    for method, number in table.filter("diverged").select("method", "broke_off").iter_rows():
-        rounds.setdefault(method, []).extend([] if number is None else [str(number)])
-    if not rounds:
+    named = []
+    for method, *_ in table.filter("diverged").select("method").unique(maintain_order=True).rows():
+        frame = table.filter(pl.col("method") == method)
+        rounds = ", ".join(str(number) for number in frame["broke_off"].drop_nulls())
+        where = f", overflow in round {rounds}" if rounds else ""
+        named.append(f"{method} ({frame['diverged'].sum()} of {frame.height} seeds{where})")
+    if not named:
         return []
-    named = (
-        method + (f" (broke off in round {', '.join(each)})" if each else "")
-        for method, each in rounds.items()
-    )
     return [
-        f"† diverged, so that its loss ended above where it began, or numbers overflowed: "
-        f"{'; '.join(named)}. Its best validated round is tested; lower learning rates, item_pull "
-        "or a larger dim may mend it."
+        f"† diverged, by overflow or to a loss above that of the first round: {'; '.join(named)}. "
+        "The best validated round is tested. A lower item_lr or head_lr may mend it, and where "
+        "item_pull is above 0 a larger dim."
     ]
 
 

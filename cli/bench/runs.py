@@ -24,12 +24,12 @@ from cli.in_process import InProcessGrid
 from client_app.interactions import interaction_files
 from common.catalogue import find_table
 from common.durable import write_atomic
-from common.errors import SnowdropError
+from common.errors import OverflowedError, SnowdropError
 from common.settings import DEMO, RunSettings
 from server_app import app as server_app
 from server_app.checkpoint import newest_state
 from server_app.modality import pick_device
-from server_app.strategy import RoundError
+from server_app.report import RunFolder
 
 Result = TypeVar("Result")
 
@@ -145,10 +145,10 @@ def perform(run: Run, keep: bool = False) -> None:
 
 
 def train_and_test(settings: RunSettings) -> dict[str, Any]:
-    """What an in-process run finds; one that breaks off is tested at its best validated round.
+    """What an in-process run finds; one that overflows is tested at its best validated round.
 
     So the published codes do: they choose among all rounds on validation items, and rounds whose
-    numbers overflow validate worst. ``broke_off`` is the round that failed.
+    numbers overflow validate worst. ``broke_off`` is the round that overflowed.
 
     Raises
     ------
@@ -163,11 +163,12 @@ def train_and_test(settings: RunSettings) -> dict[str, Any]:
     began = time.perf_counter()
     try:
         return attempt(settings)
-    except RoundError:
+    except OverflowedError:
         last = newest_state(Path(settings.run_dir) / "checkpoint")
         if last is None or not last["best_round"]:
             raise
     summary = attempt(settings.model_copy(update={"resume": True, "rounds": last["round"]}))
+    RunFolder(Path(settings.run_dir)).write_settings(settings)
     summary["timing"]["total_seconds"] = time.perf_counter() - began
     return summary | {"broke_off": last["round"] + 1}
 

@@ -215,6 +215,7 @@ def _results_of(run: Run) -> list[Result]:
         seconds=timing.get("total_seconds"),
         generator_seconds=_sum(run.rounds, "generator_seconds"),
         memory_mb=memory.get("peak_rss_mb"),
+        diverged="broke_off" in summary,
     )
     others = [
         Result(run.data, name, run.seed, _numbers(x.get("test")), _numbers(x.get("validation")))

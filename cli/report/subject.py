@@ -137,7 +137,7 @@ class Subject:
             f"Cold test items of {self.where}: no user's training saw them, and every user ranks "
             f"all of them. Means in per cent{tested}{spread}{chosen}. Methods stand in the order "
             "of their validation; bold is the best of a column, underlined the second."
-            + (" Which differences are noise stands in results.md." if self.bench else "")
+            + (" results.md tells which differences are noise." if self.bench else "")
             + self._diverged()
         )
 

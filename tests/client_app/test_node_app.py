@@ -247,9 +247,11 @@ def test_evaluation_uses_the_round_it_names(federation: Federation) -> None:
     assert everything_in(federation.evaluate("head")) == before
 
 
-def assert_fixed_sentence(reply: Message, kind: str, what: str) -> None:
+def assert_fixed_sentence(
+    reply: Message, kind: str, what: str, code: int = messages.REFUSED
+) -> None:
     assert reply.has_error()
-    assert reply.error.code == messages.REFUSED
+    assert reply.error.code == code
     assert reply.error.reason == f"{kind} ended in {what}; the node's log says why"
 
 
@@ -535,7 +537,7 @@ def test_a_training_that_diverged_leaves_the_last_whole_state(
         **federation.header(2), best_round=0, table=federation.table("warm") * np.float32(1e30)
     )
     reply = federation.send(messages.TRAIN, request)
-    assert_fixed_sentence(reply, messages.TRAIN, "a refusal")
+    assert_fixed_sentence(reply, messages.TRAIN, "a refusal", messages.OVERFLOWED)
     said = "snowdrop node: a table holds NaN or Inf: lower item_lr or head_lr\n"
     assert (capsys.readouterr().err, caplog.text) == (said, "")
     assert files(federation.state_dir()) == before

@@ -167,7 +167,7 @@ def test_a_failed_run_exits_non_zero_with_its_reason(data: Path, tmp_path: Path)
         check=False,
     )
     assert done.returncode == 1
-    assert "brought no usable answer" in done.stdout
+    assert "the training overflowed on every node in round" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert_nothing_is_left_of(tmp_path)
 

@@ -15,7 +15,7 @@ from flwr.app import Error, Message
 
 from cli.in_process import InProcessGrid
 from common import messages
-from common.errors import SnowdropError
+from common.errors import OverflowedError, SnowdropError
 from common.messages import TrainAnswer, TrainRequest
 from common.metrics import metric_names
 from common.settings import KS
@@ -527,8 +527,29 @@ def test_a_blend_is_shown_beside_its_parts(data_folder: Path, tmp_path: Path) ->
 @pytest.mark.usefixtures("no_plots")
 def test_own_settings_that_overflow_are_one_sentence(data_folder: Path, tmp_path: Path) -> None:
     values = run_values(data_folder, tmp_path, server_lr=1e38, item_lr=1e6, baselines=False)
-    with pytest.raises(SnowdropError, match=r"lower item_lr|no usable answer"):
-        run_here({**values, "round_retries": 0})
+    with pytest.raises(OverflowedError, match="lower item_lr or head_lr"):
+        run_here(values)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_an_overflow_on_every_node_ends_the_run_at_once(data_folder: Path, tmp_path: Path) -> None:
+    values = run_values(data_folder, tmp_path, item_lr=1e37, round_retries=2)
+    grid = SpoiltGrid(2, values, lambda message, reply: reply)
+    with pytest.raises(OverflowedError, match=r"overflowed on every node in round \d"):
+        run_here(values, grid)
+    asked = [m for m in grid.sent if m.metadata.message_type == messages.TRAIN]
+    numbers = [TrainRequest.from_record(m.content).round for m in asked]
+    assert numbers.count(max(numbers)) == 2
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_an_overflow_on_one_node_leaves_the_others(data_folder: Path, tmp_path: Path) -> None:
+    def overflow(message: Message, reply: Message) -> Message | None:
+        return Message(Error(messages.OVERFLOWED, "train ended in a refusal"), reply_to=message)
+
+    values = run_values(data_folder, tmp_path)
+    summary = run_here(values, SpoiltGrid(2, values, overflow, bad=(2,)))
+    assert summary["failed_answers"] == values["rounds"]
 
 
 def test_without_validation_items_the_last_round_is_tested(

@@ -62,6 +62,7 @@ def test_a_group_stands_for_its_methods(group: str) -> None:
         ("popular", "method 'popular' is unknown; choose from snowdrop, "),
         ("mdifffr:best", "after ':' comes paper or tuned, not 'best'"),
         ("mdifffr@dim", "key=value, not 'dim'"),
+        ("mdifffr@seed=5", "method 'mdifffr@seed=5' changes seed: give --seeds"),
         ("mdifffr@encoder=other", "changes encoder; give --set for all methods"),
     ],
 )
@@ -70,7 +71,9 @@ def test_what_is_wrong_with_a_method(text: str, sentence: str) -> None:
         choose(text)
 
 
-@pytest.mark.parametrize("key", ["seed", "nodes", "data", "run_dir", "resume", "baselines", "mode"])
+@pytest.mark.parametrize(
+    "key", ["seed", "nodes", "data", "run_dir", "resume", "baselines", "warm_after"]
+)
 def test_what_each_run_is_given_is_no_setting_for_all(key: str) -> None:
     assert shared_settings(["dim=8", "preset=paper"]) == {"dim": 8, "preset": "paper"}
     with pytest.raises(SnowdropError, match=f"--set {key} is not for all runs: "):

@@ -15,6 +15,7 @@ from client_app import app as client_node
 from client_app import local_training
 from common.errors import SnowdropError
 from server_app import app as server_app
+from server_app.strategy import ColdStart
 from tests.cli.conftest import QUICK
 
 
@@ -83,35 +84,42 @@ def test_what_a_run_leaves(data_folder: Path, tmp_path: Path, name: str) -> None
             assert arrays["snapshot_4_cold"].shape == (items["test"], 2)
 
 
-def test_a_training_that_breaks_off_is_tested_at_its_best_round(
-    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", [float("nan"), 1e38], ids=["nan", "huge"])
+def test_a_training_that_overflows_is_tested_at_its_best_round(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     whole, broken, early = (
-        planned("ridge", data_folder, tmp_path / name, evaluate_every=1, round_retries=0)[0]
+        planned("ridge", data_folder, tmp_path / name, evaluate_every=1, keep_rounds=2, rounds=6)[0]
         for name in ("whole", "broken", "early")
     )
-    perform(whole)
-    rounds = pl.read_csv(whole.folder / "rounds.csv")
-    recall = rounds["validation_recall@20"].to_list()
-    train, fails_in = local_training.train_round, 4
+    measure, best, overflows_in = ColdStart.measure, 2, 6
+
+    def best_early(strategy: ColdStart, *given: Any, **named: Any) -> Any:
+        metrics, users = measure(strategy, *given, **named)
+        return {**metrics, "recall@20": float(strategy.training.round == best)}, users
+
+    train = local_training.train_round
 
     def overflow(*given: Any) -> Any:
         state, result = train(*given)
-        if given[4] == fails_in:
-            result.change.fill_(float("nan"))
+        if given[4] == overflows_in:
+            result.change.fill_(value)
         return state, result
 
+    monkeypatch.setattr(ColdStart, "measure", best_early)
+    perform(whole)
     monkeypatch.setattr(client_node, "train_round", overflow)
     perform(broken)
     found = broken.summary()
-    assert found["broke_off"] == 4
-    assert found["best_round"] == 1 + recall.index(max(recall[:3]))
-    assert found["validation"]["recall@20"] == pytest.approx(max(recall[:3]))
-    assert pl.read_csv(broken.folder / "rounds.csv").height == 3
-    assert found["tested_users"] == whole.summary()["tested_users"]
+    assert (found["broke_off"], found["best_round"]) == (6, 2)
+    assert pl.read_csv(broken.folder / "rounds.csv").height == 5
+    assert json.loads((broken.folder / "settings.json").read_text())["rounds"] == 6
+    assert found["test"] == whole.summary()["test"]
+    tables = [pl.read_parquet(run.folder / "users.parquet") for run in (whole, broken)]
+    assert tables[0].equals(tables[1])
     assert "broke_off" not in whole.summary()
-    fails_in = 1
-    with pytest.raises(SnowdropError, match="round 1 brought no usable answer"):
+    overflows_in = 1
+    with pytest.raises(SnowdropError, match="overflowed on every node in round 1"):
         perform(early)
 
 
