@@ -22,6 +22,8 @@ from server_app import app as server_app
 from tests.e2e.checkpoints import assert_same_training, newest
 from tests.e2e.federation import wait_for
 
+pytestmark = pytest.mark.timeout(900)
+
 SMALL = {
     "dim": 16,
     "rounds": 4,
@@ -60,7 +62,7 @@ def simulate(data: Path, run_dir: Path, nodes: int, **settings: object) -> str:
         env=environment(run_dir.parent),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -163,7 +165,7 @@ def test_a_failed_run_exits_non_zero_with_its_reason(data: Path, tmp_path: Path)
         env=environment(tmp_path),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 1
