@@ -7,6 +7,7 @@ federation.
 
 import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Self
 
@@ -120,8 +121,13 @@ class Federation(BaseModel):
 
     def with_node(self, name: str, free: bool = False) -> Self:
         """The same federation with one node more, on ports that no other process of it has."""
-        used = [self.fleet_port + _NODE_PORTS - 1, *(node.health_port for node in self.nodes)]
-        ports = free_ports(2) if free else [max(used) + 1, max(used) + 2]
+        used = [
+            self.fleet_port, self.control_port,
+            self.superlink_health_port, self.executor_health_port,
+            self.fleet_port + _NODE_PORTS - 1,
+            *(port for node in self.nodes for port in (node.runtime_port, node.health_port)),
+        ]  # fmt: skip
+        ports = free_ports(2, used) if free else [max(used) + 1, max(used) + 2]
         try:
             place = NodePlace(name=name, runtime_port=ports[0], health_port=ports[1])
         except ValidationError as error:
@@ -169,13 +175,14 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody uses now, all different."""
-    probes = [socket.socket() for _ in range(count)]
+def free_ports(count: int, used: Sequence[int] = ()) -> list[int]:
+    """Loopback ports that nobody uses now, all different, and none that is ``used`` later."""
+    probes = [socket.socket() for _ in range(count + len(used))]
     try:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        free = [int(probe.getsockname()[1]) for probe in probes]
+        return [port for port in free if port not in used][:count]
     finally:
         for probe in probes:
             probe.close()

@@ -1,5 +1,6 @@
 """One description: what it says is what Flower's programs take, and what every file says."""
 
+import itertools
 import os
 import re
 import shlex
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from common.settings import RunSettings
 from deploy import compose
-from deploy.federation import Federation
+from deploy.federation import Federation, free_ports
 from deploy.flower import ENVIRONMENT, tool
 from deploy.processes import EXECUTOR, SUPERLINK, processes
 from deploy.systemd import unit_name
@@ -213,3 +214,23 @@ def test_the_servers_settings_are_settings(made: Made, monkeypatch: pytest.Monke
     assert (settings.nodes, settings.resume, settings.rounds) == (2, True, 3)
     assert settings.data == str(made[0] / "server" / "data")
     assert Path(settings.run_dir).is_absolute()
+
+
+class CountingSocket:
+    """Gets the ports 1, 2, 3 … in the place of free ones."""
+
+    numbers = itertools.count(1)
+
+    def bind(self, address: tuple[str, int]) -> None:
+        self.port = next(self.numbers)
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_free_port_is_none_that_is_used_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.federation.socket.socket", CountingSocket)
+    assert free_ports(3, [1, 2, 4]) == [3, 5, 6]
