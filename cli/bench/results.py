@@ -95,6 +95,7 @@ def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]
         )
     columns = [f"test_{name}" for name in SHOWN]
     means = {c: {name: _mean(frames[name], c) for name in methods} for c in columns}
+    shown = {c: {name: round(100 * mean, 2) for name, mean in means[c].items()} for c in columns}
     marks = {f"test_{m}": behind(users, m, means[f"test_{m}"]) for m in SHOWN_METRICS}
     profile = means["test_recall@20"].get("content-profile")
     heads = ["", *SHOWN, "recall@20 / content profile", "validation recall@20", "s", "MB"]
@@ -104,8 +105,7 @@ def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]
         cells = [_marked(name, frame)]
         for column in columns:
             text = spread(frame[column].to_list(), 100)
-            shown = {other: round(100 * mean, 2) for other, mean in means[column].items()}
-            ahead = sum(value > shown[name] for value in shown.values())
+            ahead = sum(value > shown[column][name] for value in shown[column].values())
             text = (f"**{text}**", f"<u>{text}</u>", text)[min(ahead, 2)]
             cells.append(text + ("*" if name in marks.get(column, ()) else ""))
         recall = means["test_recall@20"][name]
