@@ -481,14 +481,15 @@ def metric_words(name: str) -> str:
 
 
 def _curve(runs: Sequence[Run], column: str) -> list[tuple[float, float]]:
-    """A column of ``rounds.csv`` over rounds, as the mean over runs that have the round."""
+    """A column of ``rounds.csv`` as the mean over runs, as far as all that have it go."""
     values: dict[float, list[float]] = {}
     for run in runs:
         for row in run.rounds:
             value = row.get(column)
             if isinstance(value, int | float) and np.isfinite(value):
                 values.setdefault(float(row["round"]), []).append(float(value))
-    return [(number, fmean(found)) for number, found in sorted(values.items())]
+    most = max(map(len, values.values()), default=0)
+    return [(k, fmean(found)) for k, found in sorted(values.items()) if len(found) == most]
 
 
 def _map_data(points: Points) -> dict[str, Any]:

@@ -300,6 +300,18 @@ def test_a_method_without_rounds_is_a_level_not_a_curve(bench_folder: Path) -> N
     assert "content profile" in chart
 
 
+def test_a_mean_over_seeds_ends_where_one_of_them_ends(bench_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bench"
+    shutil.copytree(bench_folder, folder)
+    runs = (folder / "runs").glob("mdifffr-*")
+    for levels, run in zip(({3: 0.1, 6: 0.2, 9: 0.81}, {3: 0.11, 6: 0.22}), runs, strict=True):
+        write_rounds(run, levels)
+    _, page = page_of(folder)
+    table = page.text[page.text.index("Recall@20 over rounds") :]
+    assert "21.0 %" in table
+    assert "81.0 %" not in table
+
+
 def test_groups_of_users_have_their_own_recall(bench_folder: Path) -> None:
     _, page = page_of(bench_folder)
     table = page.text[page.text.index("Recall by length of history") :]
