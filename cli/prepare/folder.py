@@ -34,7 +34,8 @@ def read(source: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
             for part, split in zip(parts, FILE_SPLITS.values(), strict=True)
         ]
         splits = pl.concat(named).select("item_id", "split").unique("item_id", keep="first")
-        items = items.drop("split", strict=False).join(splits, on="item_id", how="inner")
+        items = items.drop("split", strict=False)
+        items = items.join(splits, on="item_id", how="inner", maintain_order="left")
     return items, pl.concat(parts)
 
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from cli.prepare.folder import read
 from client_app.interactions import interaction_files, read_interactions
 from common.catalogue import Catalogue, read_catalogue
 from common.errors import SnowdropError
@@ -275,6 +276,14 @@ def test_a_folder_with_split_files(tmp_path: Path) -> None:
     assert catalogue.ids == ("a", "b", "c")
     assert catalogue.splits == ("warm", "validation", "test")
     assert loaded(tmp_path / "out")[1] == {(u, i) for u in "uv" for i in "abc"}
+
+
+def test_items_of_split_files_stay_in_their_order(tmp_path: Path) -> None:
+    ids = [f"item-{k}" for k in range(3000)]
+    write_lines(tmp_path / "items.csv", ["item_id,title", *(f"{i},A {i}" for i in ids)])
+    for k, name in enumerate(("train", "validation", "test")):
+        write_lines(tmp_path / f"{name}.csv", ["user_id,item_id", *(f"u,{i}" for i in ids[k::3])])
+    assert read(tmp_path)[0]["item_id"].to_list() == ids
 
 
 def test_force_leaves_no_old_interactions_behind(tmp_path: Path) -> None:
