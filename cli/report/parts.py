@@ -310,6 +310,9 @@ def people_part(subject: Subject) -> Part:
                 series.append(
                     Series(method, points, 0 if only else subject.colours.get(method), spread)
                 )
+        if not series:
+            part.lack(f"Recall by {what}, of a method that is not random", BENCH)
+            continue
         counts = _by_group(having[0][1], column, metric, edges)[2]
         kept = having[0][0].users_are_kept_lists
         told = (
@@ -382,7 +385,9 @@ def cost_part(subject: Subject) -> Part:
         ):  # fmt: skip
             rows = []
             for method in subject.ranking:
-                values = [v for r in subject.by_method[method] if (v := read(r)) is not None]
+                values = [
+                    v for r in subject.by_method.get(method, []) if (v := read(r)) is not None
+                ]
                 if values:
                     rows.append(
                         Row(

@@ -253,10 +253,11 @@ def _read_bench(folder: Path) -> Source:
                 diverged=bool(row.get("diverged")),
             )
         )
+    compared = {row["digest"] for row in rows if row.get("digest")}  # else a comparison goes on
     runs = []
     for path in sorted((folder / "runs").glob("*/")):
         parts = path.name.rsplit("-", 2)
-        if len(parts) == 3:
+        if len(parts) == 3 and (not compared or parts[2] in compared):
             run = Run(path, parts[0], parts[1])
             run.method = str(run.summary.get("method") or run.method)
             runs.append(run)
@@ -421,6 +422,6 @@ def _json(path: Path) -> Any:
 
 def _table(path: Path) -> pl.DataFrame | None:
     try:
-        return pl.read_csv(path, infer_schema_length=None)
+        return pl.read_csv(path, infer_schema_length=None, schema_overrides={"digest": pl.String})
     except (OSError, pl.exceptions.PolarsError):
         return None

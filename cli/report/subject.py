@@ -133,16 +133,18 @@ class Subject:
         chosen = "; the tested round is the best on validation items" if best else ""
         if best and not self.bench:
             chosen += f", round {best}"
+        validated = _validated(self.by_method)
+        order = "validation" if validated else "test results, since not all were validated"
         return (
             f"Cold test items of {self.where}: no user's training saw them, and every user ranks "
             f"all of them. Means in per cent{tested}{spread}{chosen}. Methods stand in the order "
-            "of their validation; bold is the best of a column, underlined the second."
+            f"of their {order}; bold is the best of a column, underlined the second."
             + (" results.md tells which differences are noise." if self.bench else "")
             + self._diverged()
         )
 
     def _diverged(self) -> str:
-        methods = [m for m in self.ranking if any(r.diverged for r in self.by_method[m])]
+        methods = [m for m in self.ranking if any(r.diverged for r in self.by_method.get(m, []))]
         if not methods:
             return ""
         return f" Trainings of {', '.join(methods)} diverged: their best validated round is tested."
@@ -178,13 +180,17 @@ def _split_words(settings: Mapping[str, Any], seeds: Sequence[str]) -> str:
 
 def _ranking(by_method: Mapping[str, list[Result]]) -> list[str]:
     """Methods, best first: by validation where every method has it, else by test."""
-    validated = all(r.validation for group in by_method.values() for r in group)
+    validated = _validated(by_method)
 
     def score(method: str) -> float:
         group = by_method[method]
         return fmean(_main_metric(r.validation if validated else r.test)[1] for r in group)
 
     return sorted(by_method, key=score, reverse=True)
+
+
+def _validated(by_method: Mapping[str, list[Result]]) -> bool:
+    return all(r.validation for group in by_method.values() for r in group)
 
 
 def _main_metric(metrics: Mapping[str, float]) -> tuple[str, float]:

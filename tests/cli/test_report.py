@@ -312,6 +312,47 @@ def test_a_mean_over_seeds_ends_where_one_of_them_ends(bench_folder: Path, tmp_p
     assert "81.0 %" not in table
 
 
+def test_runs_that_are_not_compared_are_left_out(bench_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bench"
+    shutil.copytree(bench_folder, folder)
+    compared = next((folder / "runs").glob("mdifffr-0-*"))
+    old = folder / "runs" / "mdifffr-0-0123456789"
+    shutil.copytree(compared, old)
+    write_rounds(old, {3: 0.9})
+    assert read_source(folder).results
+    assert {run.folder.name for run in read_source(folder).runs} == {
+        path.name for path in (folder / "runs").iterdir() if path != old
+    }
+
+
+def test_a_comparison_whose_first_run_goes_on(bench_folder: Path, tmp_path: Path) -> None:
+    there = next((bench_folder / "runs").glob("mdifffr-0-*"))
+    here = tmp_path / "bench" / "runs" / there.name
+    here.mkdir(parents=True)
+    for name in ("settings.json", "rounds.csv"):
+        shutil.copy(there / name, here / name)
+    assert "Recall@20 over rounds" in page_of(tmp_path / "bench")[1].text
+
+
+def test_a_run_that_ranks_at_random(bench_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "random-0-0123456789"
+    shutil.copytree(next((bench_folder / "runs").glob("content*-0-*")), run)
+    write_json(run / "summary.json", summary("random", test=metrics(0.01)))
+    assert "of a method that is not random" in page_of(run)[1].text
+
+
+def test_methods_without_validation_stand_in_the_order_of_their_test(
+    bench_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bench"
+    shutil.copytree(bench_folder, folder)
+    told = "order of their test results, since not all were validated"
+    assert told not in page_of(folder)[1].text
+    table = pl.read_csv(folder / "results.csv")
+    table.drop(f"validation_{k}" for k in METRICS).write_csv(folder / "results.csv")
+    assert told in page_of(folder)[1].text
+
+
 def test_groups_of_users_have_their_own_recall(bench_folder: Path) -> None:
     _, page = page_of(bench_folder)
     table = page.text[page.text.index("Recall by length of history") :]
