@@ -1,6 +1,7 @@
 """The ClientApp: train, evaluate and recommend on this node's private interactions."""
 
 import logging
+import math
 import resource
 import sys
 from collections.abc import Callable
@@ -157,6 +158,8 @@ def train(node: Node, record: RecordDict) -> RecordDict:
     state, result = train_round(
         table, state, data.warm, node.keys(data), request.round, settings, mapped
     )
+    if not math.isfinite(result.loss_sum):
+        raise OverflowedError("the loss is NaN or Inf: lower item_lr or head_lr")
     change, scale = messages.for_wire_scaled(result.change.numpy(), settings)  # or nothing is kept
     node.store.save(request.training, request.round, data, state)
     node.store.prune(request.training, settings.keep_rounds, request.best_round)
