@@ -95,20 +95,26 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     return values
 
 
-def check_data(settings: RunSettings) -> str:
+def check_data(settings: RunSettings, measured: str | None = None) -> str:
     """Check the data before anything is started; the folder that the run shall use.
+
+    Parameters
+    ----------
+    settings : RunSettings
+    measured : str, optional
+        The split whose items somebody must have interacted with.
 
     Raises
     ------
     SnowdropError
-        If it is malformed, or no user could take part.
+        If it is malformed, no user could take part, or nothing could be measured.
     """
     if settings.data == DEMO:
         return DEMO
     folder = Path(settings.data).absolute()
     if not folder.is_dir():
         raise SnowdropError(f"the data folder {folder} does not exist")
-    folder = with_splits(folder, Path(settings.run_dir) / "data")
+    folder = with_splits(folder, Path(settings.run_dir) / "data" / folder.name)
     catalogue = load_catalogue(settings.model_copy(update={"data": str(folder)}))
     if "test" not in catalogue.splits:
         raise SnowdropError(f"the split of {folder} leaves no cold test item to recommend")
@@ -123,6 +129,11 @@ def check_data(settings: RunSettings) -> str:
         )
     if not data.users:
         raise SnowdropError(f"no user of {folder} has an interaction with a warm item")
+    if measured and not len(data.by_split[measured].items):
+        raise SnowdropError(
+            f"nobody who takes part has an interaction with a {measured} item of {folder}: there "
+            "is nothing to measure"
+        )
     if data.users_without_warm:
         typer.echo(
             f"warning: {data.users_without_warm} users have no warm interaction and take no part"

@@ -23,7 +23,7 @@ from cli.bench.methods import SHARED, Chosen, read_tuned, shared_settings
 from cli.bench.runs import data_checksum, in_own_process
 from cli.in_process import InProcessGrid
 from cli.simulate import check_data
-from common.durable import make_folder, write_atomic
+from common.durable import lock_folder, make_folder, write_atomic
 from common.errors import SnowdropError
 from common.settings import RunSettings
 from server_app import app as server_app
@@ -148,19 +148,22 @@ def tune(
     if method not in SPACES:
         raise SnowdropError(f"method '{method}' has no search; choose from {', '.join(SPACES)}")
     shared = shared_settings(set_ or [])
-    folder = check_data(RunSettings.parse(shared | {"data": data, "run_dir": str(out.absolute())}))
+    place = {"data": data, "run_dir": str(out.absolute())}
+    folder = check_data(RunSettings.parse(shared | place), measured="validation")
     make_folder(out)
     fixed = f", {json.dumps(shared, sort_keys=True)}" if shared else ""  # another search
-    study = open_study(out, f"{method} on {data_checksum(folder)}, seed {seed}{fixed}", seed)
+    name = f"{method} on {data_checksum(folder)}, seed {seed}{fixed}"
     given = {"data": folder, "seed": seed, "nodes": 1, "baselines": False}
     given["run_dir"] = str(out.absolute() / f"{method}-trial")
-    try:
-        search(study, method, shared, given, trials)
-    except KeyboardInterrupt:
-        done = len(study.get_trials(states=_COUNTED))
-        raise SnowdropError(
-            f"stopped after {done} of {trials} trials; the same command goes on"
-        ) from None
+    with lock_folder(out, "give another --out"):
+        study = open_study(out, name, seed)
+        try:
+            search(study, method, shared, given, trials)
+        except KeyboardInterrupt:
+            done = len(study.get_trials(states=_COUNTED))
+            raise SnowdropError(
+                f"stopped after {done} of {trials} trials; the same command goes on"
+            ) from None
     if not study.best_trials:
         raise SnowdropError(f"all {trials} trials failed; the last: {_last_error(study)}")
     if failed := study.get_trials(states=(TrialState.PRUNED,)):
@@ -210,10 +213,10 @@ def search(
     chosen = Chosen.parse(method)
     kept = {name: value for name, value in shared.items() if name not in SHARED}
     space = {name: r for name, r in SPACES[method].items() if name not in shared}
-    if not study.get_trials():
-        for form in ("tuned", "paper"):
-            known = Chosen.parse(f"{method}:{form}").settings(read_tuned([]), {}, {})
-            study.enqueue_trial(as_choices(space, known))
+    known = [
+        as_choices(space, Chosen.parse(f"{method}:{form}").settings(read_tuned([]), {}, {}))
+        for form in ("tuned", "paper")
+    ]
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[best]}"),
@@ -224,6 +227,8 @@ def search(
             found = study.best_trials
             best = f"best {100 * study.best_value:.2f} %" if found else ""
             progress.update(bar, completed=done, best=best)
+            if done < len(known):  # one that was cut off before comes again
+                study.enqueue_trial(known[done])
             trial = study.ask()
             try:
                 tried = {k: v for n, r in space.items() for k, v in r.suggest(trial, n).items()}

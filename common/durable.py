@@ -1,9 +1,11 @@
 """Files that are either whole or absent: written aside, checksummed, and moved into place."""
 
+import fcntl
 import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from common.errors import SnowdropError
 
@@ -24,6 +26,28 @@ def make_folder(path: Path) -> None:
         raise SnowdropError(f"{path} is a file; give a folder") from error
     except OSError as error:
         raise SnowdropError(f"cannot make the folder {path}: {error.strerror}") from error
+
+
+def lock_folder(folder: Path, otherwise: str) -> IO[bytes]:
+    """A lock on a folder that is there: its file `lock`, held until it is closed.
+
+    Raises
+    ------
+    SnowdropError
+        If another command holds it, who may do ``otherwise``; or the file cannot be made.
+    """
+    try:
+        file = (folder / "lock").open("ab")
+    except OSError as error:
+        raise SnowdropError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise SnowdropError(
+            f"another run is using {folder}; wait for it, or {otherwise}"
+        ) from error
+    return file
 
 
 def write_atomic(path: Path, content: bytes) -> None:

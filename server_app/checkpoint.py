@@ -1,16 +1,14 @@
 """The server's state after a round: saved atomically, the last few and the best kept."""
 
-import fcntl
 import io
 import logging
-import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
-from common.durable import read_checked, write_checked
+from common.durable import lock_folder, make_folder, read_checked, write_checked
 from common.errors import SnowdropError
 
 log = logging.getLogger("snowdrop")
@@ -34,26 +32,15 @@ class Checkpoints:
 
     def __init__(self, folder: Path, exclusive: bool = True) -> None:
         self.folder = folder
-        self._lock: int | None = None
-        if not exclusive:
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
-        except OSError as error:
-            raise SnowdropError(f"cannot write to {folder}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise SnowdropError(
-                f"another run is using {folder}; wait for it, or give another run_dir"
-            ) from error
+        self._lock: IO[bytes] | None = None
+        if exclusive:
+            make_folder(folder)
+            self._lock = lock_folder(folder, "give another run_dir")
 
     def close(self) -> None:
         """Release the folder."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
 
     def rounds(self) -> list[int]:
         """Rounds with a checkpoint, ascending."""

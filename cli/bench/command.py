@@ -16,7 +16,7 @@ from cli.bench.results import divergence, short_table, write_results
 from cli.bench.runs import Run, execute, plan
 from cli.report import make_report
 from cli.simulate import check_data
-from common.durable import make_folder
+from common.durable import lock_folder, make_folder
 from common.errors import SnowdropError
 from common.settings import RunSettings
 
@@ -48,25 +48,27 @@ def bench(
     shared = shared_settings(set_ or [])
     if tensorboard:
         shared["tensorboard"] = True
-    folder = check_data(RunSettings.parse({"data": data, "run_dir": str(out.absolute())}))
+    place = {"data": data, "run_dir": str(out.absolute())}
+    folder = check_data(RunSettings.parse(place), measured="test")
     make_folder(out)
     runs = plan(choose(methods), seeds, folder, out, read_tuned(tuned or []), shared)
     missing = [run for run in runs if not run.whole]
     typer.echo(f"{len(runs)} runs, {len(runs) - len(missing)} of them are there already")
     if jobs > 1:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    try:
-        failures = make(missing, keep, jobs)
-    except KeyboardInterrupt:
-        there = [run for run in runs if run.whole]
-        if there:
-            write_results(runs, out)
-            make_report(out)
-        told = ", with tables and a report of these" if there else ""
-        raise SnowdropError(
-            f"stopped; {len(there)} of {len(runs)} runs are in {out}{told}: the same command goes "
-            "on"
-        ) from None
+    with lock_folder(out, "give another --out"):
+        try:
+            failures = make(missing, keep, jobs)
+        except KeyboardInterrupt:
+            there = [run for run in runs if run.whole]
+            if there:
+                write_results(runs, out)
+                make_report(out)
+            told = ", with tables and a report of these" if there else ""
+            raise SnowdropError(
+                f"stopped; {len(there)} of {len(runs)} runs are in {out}{told}: the same command "
+                "goes on"
+            ) from None
     if failures and not any(run.whole for run in runs):
         raise SnowdropError(f"every run failed; the first: {failures[0]}")
     results = write_results(runs, out)

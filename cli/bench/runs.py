@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import os
 import re
 import shutil
 import time
@@ -16,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 from cli.bench.artefacts import write_artefacts
@@ -215,6 +217,13 @@ def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
             shutil.rmtree(run.folder, ignore_errors=True)
 
 
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def in_own_process(
     work: Callable[..., Result], arguments: tuple[Any, ...], watch: Callable[[], None]
 ) -> Result:
@@ -252,6 +261,7 @@ def _work_and_tell(
     sender: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
     logging.getLogger("snowdrop").setLevel(logging.ERROR)
+    Thread(target=_end_with_parent, daemon=True).start()
     with suppress(KeyboardInterrupt):
         try:
             sender.send((True, work(*arguments)))

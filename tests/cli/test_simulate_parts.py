@@ -111,7 +111,7 @@ def test_a_split_in_files_moves_into_a_folder_of_the_run(tmp_path: Path) -> None
     for name, item in (("train", "a"), ("validation", "b"), ("test", "c")):
         (folder / f"{name}.csv").write_text(f"user_id,item_id\nu,{item}\n")
     made = Path(checked(folder, tmp_path))
-    assert made == tmp_path / "run" / "data"
+    assert made == tmp_path / "run" / "data" / folder.name
     assert dict(pl.read_csv(made / "items.csv").select("item_id", "split").iter_rows()) == {
         "a": "warm",
         "b": "validation",

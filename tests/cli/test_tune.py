@@ -131,6 +131,29 @@ def test_what_was_cut_off_is_not_counted(
     assert "1 of 3 trials failed; the last: no\n" in capsys.readouterr().out
 
 
+def test_known_settings_that_were_cut_off_come_again(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Any] = []
+
+    def call(_: Any, arguments: tuple[Any, ...], __: Any) -> float:
+        tried.append(arguments[0]["head_lr"])
+        if len(tried) in (1, 3):
+            raise KeyboardInterrupt
+        return 0.1
+
+    monkeypatch.setattr(tuning, "in_own_process", call)
+    for _ in range(2):
+        with pytest.raises(SnowdropError, match="stopped after"):
+            tune(str(data_folder), "cs-fcf", tmp_path, trials=3, set_=FIXED)
+    tune(str(data_folder), "cs-fcf", tmp_path, trials=3, set_=FIXED)
+    tuned, published = (
+        Chosen.parse(f"cs-fcf:{form}").settings(read_tuned([]), {}, {}).head_lr
+        for form in ("tuned", "paper")
+    )
+    assert tried[:4] == [tuned, tuned, published, published]
+
+
 def test_a_search_begins_with_what_is_known() -> None:
     published = Chosen.parse("ipfedrec:paper").settings({}, {}, {})
     point = tuning.as_choices(SPACES["ipfedrec"], published)

@@ -75,7 +75,7 @@ def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path: Path) -> N
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SnowdropError, match="cannot write to"):
+    with pytest.raises(SnowdropError, match="cannot make the folder"):
         Checkpoints(tmp_path / "file" / "checkpoint")
 
 

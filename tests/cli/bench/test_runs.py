@@ -1,5 +1,10 @@
 import csv
 import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,7 @@ from cli.bench.runs import Run, data_checksum, execute, perform, plan
 from cli.in_process import InProcessGrid
 from client_app import app as client_node
 from client_app import local_training
+from common.durable import lock_folder
 from common.errors import SnowdropError
 from server_app import app as server_app
 from server_app.strategy import ColdStart
@@ -84,9 +90,17 @@ def test_what_a_run_leaves(data_folder: Path, tmp_path: Path, name: str) -> None
             assert arrays["snapshot_4_cold"].shape == (items["test"], 2)
 
 
-@pytest.mark.parametrize("value", [float("nan"), 1e38], ids=["nan", "huge"])
+@pytest.mark.parametrize(
+    "overflown",
+    [
+        lambda result: replace(result, change=result.change.fill_(float("nan"))),
+        lambda result: replace(result, change=result.change.fill_(1e38)),
+        lambda result: replace(result, loss_sum=float("nan")),
+    ],
+    ids=["nan", "huge", "loss"],
+)
 def test_a_training_that_overflows_is_tested_at_its_best_round(
-    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overflown: Any
 ) -> None:
     whole, broken, early = (
         planned("ridge", data_folder, tmp_path / name, evaluate_every=1, keep_rounds=2, rounds=6)[0]
@@ -102,9 +116,7 @@ def test_a_training_that_overflows_is_tested_at_its_best_round(
 
     def overflow(*given: Any) -> Any:
         state, result = train(*given)
-        if given[4] == overflows_in:
-            result.change.fill_(value)
-        return state, result
+        return state, overflown(result) if given[4] == overflows_in else result
 
     monkeypatch.setattr(ColdStart, "measure", best_early)
     perform(whole)
@@ -219,3 +231,48 @@ def test_a_failed_run_leaves_nothing(data_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SnowdropError, match=r"ridge, seed 0: .*no usable answer"):
         execute(run, False, lambda share: None)
     assert not run.folder.exists()
+
+
+def test_two_comparisons_in_one_folder_are_refused(data_folder: Path, tmp_path: Path) -> None:
+    with lock_folder(tmp_path, ""), pytest.raises(SnowdropError, match="another run is using"):
+        command.bench(str(data_folder), tmp_path, "ridge", seeds=1)
+
+
+def test_without_test_interactions_nothing_is_begun(data_folder: Path, tmp_path: Path) -> None:
+    items = pl.read_csv(data_folder / "items.csv")
+    there = pl.read_csv(data_folder / "interactions.csv")["item_id"].unique().sort().to_list()
+    brand_new = pl.DataFrame({"item_id": ["new"]}).join(items.head(1).drop("item_id"), how="cross")
+    split = pl.when(pl.col("item_id") == "new").then(pl.lit("test")).otherwise(pl.lit("warm"))
+    known = items.filter(pl.col("item_id").is_in(there)).select(brand_new.columns)
+    data = tmp_path / "data"
+    data.mkdir()
+    pl.concat([known, brand_new]).with_columns(split=split).write_csv(data / "items.csv")
+    (data / "interactions.csv").write_bytes((data_folder / "interactions.csv").read_bytes())
+    with pytest.raises(SnowdropError, match="interaction with a test item"):
+        command.bench(str(data), tmp_path / "out", "ridge", seeds=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_ends_with_the_command_that_was_killed(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys, time\n"
+        "from tests.cli.bench.test_runs import stay\n"
+        "from cli.bench.runs import in_own_process\n"
+        "in_own_process(stay, (sys.argv[1],), lambda: None)\n"
+    )
+    told = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", script, str(told)]) as parent:
+        while not told.exists() or not told.read_text():
+            assert parent.poll() is None
+            time.sleep(0.1)
+        child = int(told.read_text())
+        parent.kill()
+    until = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{child}").exists()
+
+
+def stay(told: str) -> None:
+    Path(told).write_text(str(os.getpid()))
+    time.sleep(300)
