@@ -129,7 +129,7 @@ class ColdStart(Strategy):
             "node_bytes_up": self.nodes.traffic.up_per_node,
         }
         validating = number % settings.evaluate_every == 0 or number == settings.rounds
-        due = number % settings.generator_every == 0
+        due = number % settings.generator_every == 0 or (validating and training.generator.instant)
         if due or (validating and not training.fitted_round) or number == settings.rounds:
             row["generator_loss"], row["generator_seconds"] = training.fit(training.generator)
             training.fitted_round = number

@@ -23,6 +23,9 @@ class Generator(ABC):
         Where it trains and generates; tensors go in and come out on the CPU.
     """
 
+    instant = False
+    """Whether training takes next to no time, so that it is done before every validation."""
+
     def __init__(
         self, dim: int, condition_dim: int, settings: RunSettings, device: torch.device
     ) -> None:

@@ -56,6 +56,8 @@ class Fusion(nn.Module):
         guides = [time, modality] if self.guided else [time]
         if not self.attends:
             return self.mix(torch.cat([query, *guides], dim=1))
+        if not self.guided:  # attention to one key alone would forget the query
+            guides.append(query)
         keys = torch.stack(guides, dim=1)
         fused, _ = self.attention(query[:, None], keys, keys, need_weights=False)
         return fused[:, 0]

@@ -105,7 +105,7 @@ class DiffusionGenerator(NetworkGenerator):
     def generate(self, conditions: Tensor, seed: int) -> Tensor:
         """Algorithm 2, averaged over ``samples`` runs."""
         made = torch.zeros(len(conditions), self.dim)
-        guides = self._guide(conditions, seed)
+        guides = self._guide(conditions, ~seed)  # not the noise that warm items had
         with self._seeded(seed):
             for _ in range(self.settings.samples):
                 parts = [self._sample(part) for part in guides.split(_GENERATE_BATCH)]

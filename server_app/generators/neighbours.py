@@ -37,6 +37,8 @@ def mean_of_nearest(conditions: Tensor, warm: Tensor, table: Tensor, count: int)
 class NeighboursGenerator(Generator):
     """Learns nothing: it keeps the warm items, and averages ``neighbours`` of them."""
 
+    instant = True
+
     def __init__(
         self, dim: int, condition_dim: int, settings: RunSettings, device: torch.device
     ) -> None:

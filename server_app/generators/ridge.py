@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.linear_model import RidgeCV
 from torch import Tensor
@@ -15,6 +16,8 @@ PENALTIES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 class RidgeGenerator(Generator):
     """Linear map with an L2 penalty that leave-one-out errors on warm items choose."""
 
+    instant = True
+
     def __init__(
         self, dim: int, condition_dim: int, settings: RunSettings, device: torch.device
     ) -> None:
@@ -23,8 +26,8 @@ class RidgeGenerator(Generator):
 
     def fit(self, target: Tensor, conditions: Tensor, seed: int) -> float:
         model = RidgeCV(alphas=PENALTIES).fit(conditions.double().numpy(), target.double().numpy())
-        self._weight = torch.from_numpy(model.coef_.T).float()
-        self._bias = torch.from_numpy(model.intercept_).float()
+        self._weight = torch.from_numpy(np.atleast_2d(model.coef_).T).float()
+        self._bias = torch.from_numpy(np.atleast_1d(model.intercept_)).float()
         return float(((conditions @ self._weight + self._bias - target) ** 2).mean())
 
     def generate(self, conditions: Tensor, seed: int) -> Tensor:
