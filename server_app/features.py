@@ -1,5 +1,6 @@
 """What is fitted once on the warm items' modality features, and kept for the whole training."""
 
+import logging
 from dataclasses import dataclass
 from typing import Self
 
@@ -7,10 +8,12 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 from common.errors import SnowdropError
 from common.settings import RunSettings
+
+log = logging.getLogger("snowdrop")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,19 +32,27 @@ class FeatureTransform:
     def fit(cls, warm: np.ndarray, settings: RunSettings) -> Self:
         """Fit on the warm items' features, float32 (warm, c).
 
+        Fewer warm items than dimensions have fewer principal components; the dimensions that are
+        left stay zero.
+
         Raises
         ------
         SnowdropError
-            If more principal components are asked for than the data have.
+            If more principal components are asked for than an item has features.
         """
         available = min(warm.shape[0] - 1, warm.shape[1])
         dim = settings.dim if settings.table_start == "features" else 0
         for name, wanted in (("dim", dim), ("condition_dim", settings.condition_dim)):
-            if wanted > available:
+            if wanted > warm.shape[1]:
                 raise SnowdropError(
-                    f"{name} = {wanted} exceeds the {available} principal components of "
-                    f"{warm.shape[0]} warm items with {warm.shape[1]} features; choose it smaller"
+                    f"{name} = {wanted} exceeds the {warm.shape[1]} features of an item's text; "
+                    "choose it smaller"
                 )
+            if wanted > available:
+                log.warning(
+                    "%s = %d, but %d warm items have no more than %d principal components: the "
+                    "other dimensions stay zero", name, wanted, len(warm), available
+                )  # fmt: skip
         kept = min(available, max(settings.dim, settings.condition_dim))
         pca = PCA(kept, svd_solver="full").fit(warm.astype(np.float64))
         return cls(
@@ -58,16 +69,18 @@ class FeatureTransform:
         """Items' own features as item embeddings, float32 (items, c) → (items, d).
 
         The first d principal components, each divided by its standard deviation to the power of
-        ``whitening``; rows of unit length.
+        ``whitening``; rows of unit length, filled up with zeros where there are fewer than d.
         """
         scores = (features - self.mean) @ self.components[:, : self.dim]
-        return normalize(scores / self.spread[: self.dim].clamp(min=1e-6) ** self.whitening)
+        scores = scores / self.spread[: self.dim].clamp(min=1e-6) ** self.whitening
+        return _filled_up(normalize(scores), self.dim)
 
     def conditions(self, features: Tensor) -> Tensor:
         """Condition of the generator, float32 (items, c) → (items, condition_dim or c)."""
         centred = (features - self.mean) / self.scale
         if self.condition_dim:
-            return centred @ self.components[:, : self.condition_dim]
+            components = self.components[:, : self.condition_dim]
+            return _filled_up(centred @ components, self.condition_dim)
         return centred
 
     @property
@@ -78,3 +91,7 @@ class FeatureTransform:
     def state(self) -> dict[str, Tensor | int | float]:
         """What a checkpoint keeps."""
         return dict(self.__dict__)
+
+
+def _filled_up(rows: Tensor, columns: int) -> Tensor:
+    return pad(rows, (0, columns - rows.shape[1]))

@@ -4,6 +4,7 @@ A round (algorithm 1): train on nodes → average over users → train the gener
 """
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Iterable
@@ -160,7 +161,10 @@ class ColdStart(Strategy):
     def _train_on_nodes(self, number: int) -> aggregation.Averaged:
         for attempt in range(self.settings.round_retries + 1):
             before = self.nodes.failed, self.nodes.overflowed
-            answers = self._usable(self._ask_to_train(number))
+            answers = self._usable(self._ask_to_train(number, attempt))
+            if answers and self.settings.fraction < 1 and not any(a.users for a in answers):
+                log.warning("nobody was drawn to train in round %d", number)
+                return aggregation.Averaged(torch.zeros_like(self.training.table), 0, math.nan)
             try:
                 return aggregation.average(answers, self.settings.average)
             except SnowdropError:
@@ -192,9 +196,10 @@ class ColdStart(Strategy):
             else None,
         )
 
-    def _ask_to_train(self, number: int) -> list[tuple[int, messages.TrainAnswer]]:
+    def _ask_to_train(self, number: int, attempt: int) -> list[tuple[int, messages.TrainAnswer]]:
         request = self._train_request(number).to_record()
-        among = self.nodes.draw(self.settings.nodes_per_round, (self.settings.seed, number))
+        seed = (self.settings.seed, number, *([attempt] if attempt else []))
+        among = self.nodes.draw(self.settings.nodes_per_round, seed)
         return self.nodes.ask(messages.TRAIN, request, messages.TrainAnswer, among)
 
     def _usable(

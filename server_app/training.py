@@ -119,7 +119,7 @@ class Training:
         table[known] = self.table[rows[known]]
         self.table = table
         if self.fitted_round:
-            self.table[~known] = self.cold_table("warm")[~known]
+            self.table[~known] = self.cold_table("warm", known=known)[~known]
         self.best_round, self.best_recall = 0, -1.0
         log.info(
             "the catalogue has changed: %d items have become warm, %d are cold",
@@ -147,11 +147,14 @@ class Training:
         loss = generator.fit(target, self.conditions("warm"), self._seed())
         return loss, time.perf_counter() - start
 
-    def cold_table(self, split: str, generator: Generator | None = None) -> Tensor:
+    def cold_table(
+        self, split: str, generator: Generator | None = None, known: Tensor | None = None
+    ) -> Tensor:
         """Embeddings of the cold items of a split, float32 (cold, d).
 
         What the training's generator makes, averaged with the warm items most similar in text by
-        ``neighbour_share``; a generator given here is heard alone.
+        ``neighbour_share``, of those that are ``known``, bool (warm,); a generator given here is
+        heard alone.
         """
         maker = generator or self.generator
         made = maker.generate(self.conditions(split), self._seed())
@@ -159,10 +162,11 @@ class Training:
             made = made + self._own_embeddings(split)
         share = self.settings.neighbour_share if generator is None else 0.0
         if share:
+            rows = slice(None) if known is None else known
             near = mean_of_nearest(
                 self.conditions(split),
-                self.conditions("warm"),
-                self.table,
+                self.conditions("warm")[rows],
+                self.table[rows],
                 self.settings.neighbours,
             )
             made = (1 - share) * made + share * near

@@ -3,9 +3,10 @@
 import os
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -52,6 +53,7 @@ def bench(
     folder = check_data(RunSettings.parse(place), measured="test")
     make_folder(out)
     runs = plan(choose(methods), seeds, folder, out, read_tuned(tuned or []), shared)
+    given = _given(shared, tuned or [])
     missing = [run for run in runs if not run.whole]
     typer.echo(f"{len(runs)} runs, {len(runs) - len(missing)} of them are there already")
     if jobs > 1:
@@ -62,7 +64,7 @@ def bench(
         except KeyboardInterrupt:
             there = [run for run in runs if run.whole]
             if there:
-                write_results(runs, out)
+                write_results(runs, out, given)
                 make_report(out)
             told = ", with tables and a report of these" if there else ""
             raise SnowdropError(
@@ -71,7 +73,7 @@ def bench(
             ) from None
     if failures and not any(run.whole for run in runs):
         raise SnowdropError(f"every run failed; the first: {failures[0]}")
-    results = write_results(runs, out)
+    results = write_results(runs, out, given)
     Console().print(short_table(results))
     for line in divergence(results):
         typer.echo(line)
@@ -82,6 +84,13 @@ def bench(
             f"command tries again: {'; '.join(failures)}"
         )
     typer.echo(f"results are in {out}: report.html, results.md, results.csv, runs/")
+
+
+def _given(shared: Mapping[str, Any], tuned: Sequence[Path]) -> str:
+    """What the command gave all methods, as a sentence; empty where it gave nothing."""
+    said = [f"`{name}={value}`" for name, value in shared.items()]
+    said += [f"tuned settings of `{path}`" for path in tuned]
+    return f"Given to all methods: {', '.join(said)}." if said else ""
 
 
 def make(runs: list[Run], keep: bool, jobs: int) -> list[str]:

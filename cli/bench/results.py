@@ -20,8 +20,8 @@ RESAMPLES = 2_000
 LEVEL = 95
 
 
-def write_results(runs: Sequence[Run], out: Path) -> pl.DataFrame:
-    """Write ``results.csv`` and ``results.md`` of the whole runs.
+def write_results(runs: Sequence[Run], out: Path, told: str = "") -> pl.DataFrame:
+    """Write ``results.csv`` and ``results.md`` of the whole runs, with what else is to be told.
 
     Returns
     -------
@@ -31,7 +31,7 @@ def write_results(runs: Sequence[Run], out: Path) -> pl.DataFrame:
     done = [run for run in runs if run.whole]
     table = pl.DataFrame([row(run) for run in done], infer_schema_length=None)
     write_atomic(out / "results.csv", table.write_csv().encode())
-    text = markdown(table, user_tables(done)) + absent(runs)
+    text = markdown(table, user_tables(done)) + absent(runs) + (f"\n{told}\n" if told else "")
     write_atomic(out / "results.md", text.encode())
     return table
 
@@ -88,7 +88,7 @@ def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]
     methods = table["method"].unique(maintain_order=True).to_list()
     frames = {name: table.filter(pl.col("method") == name) for name in methods}
     runs = sorted({frame.height for frame in frames.values()})
-    seeds = f"{runs[0]} seed(s)"
+    seeds = f"{runs[0]} seeds" if runs[0] > 1 else "one seed"
     if len(runs) > 1:
         seeds = (
             f"{runs[0]} to {runs[-1]} seeds, **so methods do not compare yet: runs are missing**"

@@ -155,6 +155,22 @@ def test_every_denoiser_and_ablation_has_embeddings_as_output(
     assert hasattr(network.fusion, "attention") == attention
 
 
+@pytest.mark.parametrize("denoiser", list(DENOISERS))
+def test_without_guidance_the_input_still_counts(denoiser: str) -> None:
+    network = DENOISERS[denoiser](DIM, CONDITION, settings_of(denoiser=denoiser, guidance="none"))
+    made = network(torch.randn(2, DIM), torch.tensor([3, 3]), torch.zeros(2, CONDITION))
+    assert not torch.allclose(made[0], made[1])
+
+
+def test_random_guidance_is_not_that_of_warm_items() -> None:
+    generator = generator_of(guidance="random", generator_steps=400, generator_epochs=1)
+    table = torch.randn(60, DIM, generator=torch.Generator().manual_seed(0))
+    conditions = torch.zeros(60, CONDITION)
+    generator.fit(table, conditions, seed=5)
+    made = generator.generate(conditions, seed=5)
+    assert torch.cosine_similarity(made, table).mean() < 0.3
+
+
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
 @pytest.mark.parametrize("denoiser", list(DENOISERS))
 def test_generated_embeddings_follow_a_linear_ground_truth(sampler: str, denoiser: str) -> None:

@@ -61,15 +61,33 @@ def test_conditions_can_be_principal_components(warm: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (RunSettings(dim=13), "dim = 13 exceeds the 12 principal components of 40 warm items"),
+        (RunSettings(dim=13), "dim = 13 exceeds the 12 features of an item's text"),
         (RunSettings(dim=4, condition_dim=20), "condition_dim = 20 exceeds the 12"),
     ],
 )
-def test_more_dimensions_than_components_are_refused(
+def test_more_dimensions_than_features_are_refused(
     warm: np.ndarray, settings: RunSettings, sentence: str
 ) -> None:
     with pytest.raises(SnowdropError, match=sentence):
         FeatureTransform.fit(warm, settings)
+
+
+def test_few_warm_items_leave_dimensions_zero(
+    warm: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = warm[:5]
+    transform = FeatureTransform.fit(few, RunSettings(dim=7, condition_dim=6))
+    small = FeatureTransform.fit(few, RunSettings(dim=4, condition_dim=4))
+    features = torch.from_numpy(warm)
+    for made, kept, columns in (
+        (transform.embeddings(features), small.embeddings(features), 7),
+        (transform.conditions(features), small.conditions(features), 6),
+    ):
+        assert made.shape == (len(warm), columns)
+        assert torch.equal(made[:, :4], kept)
+        assert not made[:, 4:].any()
+    assert transform.condition_size == 6
+    assert "dim = 7, but 5 warm items have no more than 4 principal components" in caplog.text
 
 
 def test_a_random_table_may_be_wider_than_the_features(warm: np.ndarray) -> None:

@@ -534,3 +534,21 @@ def test_growth_of_a_training_whose_generator_never_learnt(world: World) -> None
     own = training.transform.embeddings(torch.from_numpy(features_of(["the title of a-new"])))
     torch.testing.assert_close(training.table[place], own[0])
     torch.testing.assert_close(np.delete(training.table.numpy(), place, 0), began.table.numpy())
+
+
+def test_an_item_that_has_become_warm_is_no_neighbour_of_its_own(world: World) -> None:
+    world.write()
+    values = run_values(world.data, world.run_dir, neighbours=1, neighbour_share=1.0)
+    settings = RunSettings.parse(values | {"generator": "neighbours"})
+    catalogue = server_app.load_catalogue(settings)
+    began = Training.begin(settings, catalogue.index(), features_of(list(catalogue.texts)), CPU)
+    began.fit(began.generator)
+    began.fitted_round = 1
+    state = began.state()
+    world.add("a-new", split="warm")
+    world.write()
+    grown = server_app.load_catalogue(settings).grown_from(former_index(state))
+    training = Training.begin(settings, grown.index(), features_of(list(grown.texts)), CPU)
+    training.restore(state)
+    new = training.table[grown.index().ids_of("warm").index("a-new")]
+    assert (began.table == new).all(1).any()

@@ -40,6 +40,14 @@ def test_ridge_is_the_closed_form_with_the_best_left_out_error(noise: float) -> 
     assert torch.equal(again.generate(torch.from_numpy(cold), seed=0), made)
 
 
+def test_ridge_with_one_dimension() -> None:
+    draw = torch.Generator().manual_seed(0)
+    conditions, table = torch.randn(20, 4, generator=draw), torch.randn(20, 1, generator=draw)
+    generator = RidgeGenerator(1, 4, RunSettings(dim=1), CPU)
+    generator.fit(table, conditions, seed=0)
+    assert generator.generate(conditions[:7], seed=0).shape == (7, 1)
+
+
 def test_an_unfitted_ridge_has_a_state() -> None:
     generator = RidgeGenerator(3, 4, RunSettings(dim=3), CPU)
     again = RidgeGenerator(3, 4, RunSettings(dim=3), CPU)

@@ -428,6 +428,32 @@ def test_a_round_without_answers_is_tried_again_then_ends_the_run(
 
 
 @pytest.mark.usefixtures("no_plots")
+def test_a_round_for_which_nobody_is_drawn_changes_nothing(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    run_here(run_values(data_folder, tmp_path, fraction=1e-9))
+    rows = state_of(tmp_path, 4)["history"]
+    assert [row["users"] for row in rows] == [0, 0, 0, 0]
+    assert torch.equal(state_of(tmp_path, 3)["table"], state_of(tmp_path, 4)["table"])
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_round_is_tried_again_with_other_nodes(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+    def silent(message: Message, reply: Message) -> Message | None:
+        return None if message.metadata.message_type == messages.TRAIN else reply
+
+    values = run_values(data_folder, tmp_path, nodes_per_round=1, round_retries=9)
+    grid = SpoiltGrid(2, values, silent, bad=(2,))
+    run_here(values, grid)
+    asked = [m for m in grid.sent if m.metadata.message_type == messages.TRAIN]
+    assert len(asked) > state_of(tmp_path, 4)["round"] == 4
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_a_round_that_fails_once_is_repeated(
     plain: tuple[Path, dict[str, Any]],
     data_folder: Path,

@@ -84,7 +84,7 @@ def test_the_table_marks_best_second_and_behind() -> None:
         for name, value in values.items()
     }
     text = markdown(table, users)
-    assert "over 2 seed(s); " in text
+    assert "over 2 seeds; " in text
     half = markdown(table.filter((pl.col("seed") == 0) | (pl.col("method") == "a")), users)
     assert "over 1 to 2 seeds, **so methods do not compare yet" in half
     lines = {line.split(" | ")[0]: line for line in text.splitlines()}

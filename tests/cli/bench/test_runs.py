@@ -208,7 +208,9 @@ def test_a_comparison_goes_on_after_a_run_that_failed(
     baselines = [(name, seed) for name in ("content-profile", "random") for seed in "01"]
     assert made == sorted([("ridge", "1"), *baselines])
     said = "Not in the table, since they failed or were not made: ridge (seed 0).\n"
-    assert (tmp_path / "results.md").read_text().endswith(f"\n{said}")
+    written = (tmp_path / "results.md").read_text()
+    assert f"\n{said}" in written
+    assert "Given to all methods: `dim=8`, `rounds=4`" in written
 
 
 def test_no_run_pays_for_the_encoder(
