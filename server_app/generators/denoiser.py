@@ -64,7 +64,10 @@ class Fusion(nn.Module):
 
 
 class PaperDenoiser(nn.Module):
-    """The published network: d → d/2 → d → d/2 → d with tanh, on the fused representation."""
+    """The published network: d → d/2 → d → d/2 → d with tanh, on the fused representation.
+
+    Without the published code's further layer on the stacked tokens and its initialisation.
+    """
 
     def __init__(self, dim: int, condition_dim: int, settings: RunSettings) -> None:
         super().__init__()
