@@ -518,6 +518,18 @@ def test_a_training_remembers_its_settings_when_it_publishes(world: World) -> No
     assert (settings.head, settings.dim) == ("dot", 8)
 
 
+def with_a_new_warm_item(
+    world: World, settings: RunSettings, state: dict[str, Any]
+) -> tuple[Training, int]:
+    """The training that goes on from ``state``, and the new item's row."""
+    world.add("a-new", split="warm")
+    world.write()
+    grown = server_app.load_catalogue(settings).grown_from(former_index(state))
+    training = Training.begin(settings, grown.index(), features_of(list(grown.texts)), CPU)
+    training.restore(state)
+    return training, grown.index().ids_of("warm").index("a-new")
+
+
 def test_growth_of_a_training_whose_generator_never_learnt(world: World) -> None:
     """New rows then start as the table did."""
     world.write()
@@ -525,12 +537,7 @@ def test_growth_of_a_training_whose_generator_never_learnt(world: World) -> None
     catalogue = server_app.load_catalogue(settings)
     began = Training.begin(settings, catalogue.index(), features_of(list(catalogue.texts)), CPU)
     state = began.state()
-    world.add("a-new", split="warm")
-    world.write()
-    grown = server_app.load_catalogue(settings).grown_from(former_index(state))
-    training = Training.begin(settings, grown.index(), features_of(list(grown.texts)), CPU)
-    training.restore(state)
-    place = grown.index().ids_of("warm").index("a-new")
+    training, place = with_a_new_warm_item(world, settings, state)
     own = training.transform.embeddings(torch.from_numpy(features_of(["the title of a-new"])))
     torch.testing.assert_close(training.table[place], own[0])
     torch.testing.assert_close(np.delete(training.table.numpy(), place, 0), began.table.numpy())
@@ -545,10 +552,5 @@ def test_an_item_that_has_become_warm_is_no_neighbour_of_its_own(world: World) -
     began.fit(began.generator)
     began.fitted_round = 1
     state = began.state()
-    world.add("a-new", split="warm")
-    world.write()
-    grown = server_app.load_catalogue(settings).grown_from(former_index(state))
-    training = Training.begin(settings, grown.index(), features_of(list(grown.texts)), CPU)
-    training.restore(state)
-    new = training.table[grown.index().ids_of("warm").index("a-new")]
-    assert (began.table == new).all(1).any()
+    training, place = with_a_new_warm_item(world, settings, state)
+    assert (began.table == training.table[place]).all(1).any()
