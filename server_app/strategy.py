@@ -130,8 +130,8 @@ class ColdStart(Strategy):
             "node_bytes_up": self.nodes.traffic.up_per_node,
         }
         validating = number % settings.evaluate_every == 0 or number == settings.rounds
-        due = number % settings.generator_every == 0 or (validating and training.generator.instant)
-        if due or (validating and not training.fitted_round) or number == settings.rounds:
+        due = number % settings.generator_every == 0 or number == settings.rounds
+        if due or (validating and (training.generator.instant or not training.fitted_round)):
             row["generator_loss"], row["generator_seconds"] = training.fit(training.generator)
             training.fitted_round = number
         if validating and len(training.rows["validation"]):
@@ -198,7 +198,7 @@ class ColdStart(Strategy):
 
     def _ask_to_train(self, number: int, attempt: int) -> list[tuple[int, messages.TrainAnswer]]:
         request = self._train_request(number).to_record()
-        seed = (self.settings.seed, number, *([attempt] if attempt else []))
+        seed = (self.settings.seed, number, attempt)
         among = self.nodes.draw(self.settings.nodes_per_round, seed)
         return self.nodes.ask(messages.TRAIN, request, messages.TrainAnswer, among)
 

@@ -217,13 +217,6 @@ def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
             shutil.rmtree(run.folder, ignore_errors=True)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 def in_own_process(
     work: Callable[..., Result], arguments: tuple[Any, ...], watch: Callable[[], None]
 ) -> Result:
@@ -267,3 +260,10 @@ def _work_and_tell(
             sender.send((True, work(*arguments)))
         except SnowdropError as error:
             sender.send((False, str(error)))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

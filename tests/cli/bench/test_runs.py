@@ -257,7 +257,7 @@ def test_without_test_interactions_nothing_is_begun(data_folder: Path, tmp_path:
 
 def test_a_run_ends_with_the_command_that_was_killed(tmp_path: Path) -> None:
     script = (
-        "import pathlib, sys, time\n"
+        "import sys\n"
         "from tests.cli.bench.test_runs import stay\n"
         "from cli.bench.runs import in_own_process\n"
         "in_own_process(stay, (sys.argv[1],), lambda: None)\n"
