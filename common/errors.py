@@ -7,3 +7,7 @@ class SnowdropError(Exception):
 
 class OverflowedError(SnowdropError):
     """Numbers that a training made are NaN, Inf or too large to be kept or sent."""
+
+
+class FormatError(SnowdropError):
+    """A file that a later release wrote, or one that is too old to be read."""

@@ -1,12 +1,12 @@
 """What each message carries; the only place that knows record keys.
 
-Every message is a frozen dataclass with ``to_record`` and ``from_record``; DESIGN's table of
-messages is this file. Tables travel as float32, or as float16 with ``wire_dtype``.
+Every message is a frozen dataclass with ``to_record`` and ``from_record``: an envelope with the
+training, the round, and named arrays and numbers that a method fills. Tables travel as float32, or
+as float16 with ``wire_dtype``.
 """
 
-import json
 from dataclasses import field
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -34,20 +34,31 @@ OVERFLOWED = 201
 
 _STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
+Arrays = dict[str, np.ndarray]
+
 
 @dataclass(frozen=True, config=_STRICT)
 class Body:
-    """Fields that are NumPy arrays travel as arrays, all others as configuration values."""
+    """The envelope: numbers and texts travel as configuration values, arrays as array records.
+
+    A field that is one array travels in the record ``single``; a field that is a dictionary of
+    named arrays travels in a record of its own name.
+    """
 
     def to_record(self) -> RecordDict:
         values: dict[str, Any] = {}
-        arrays: dict[str, Array] = {}
+        single: dict[str, Array] = {}
+        records: dict[str, ConfigRecord | ArrayRecord] = {}
         for name, value in self.__dict__.items():
             if isinstance(value, np.ndarray):
-                arrays[name] = Array(value)
+                single[name] = Array(value)
+            elif isinstance(value, dict):
+                records[name] = ArrayRecord({key: Array(array) for key, array in value.items()})
             elif value is not None:
                 values[name] = value
-        return RecordDict({"values": ConfigRecord(values), "arrays": ArrayRecord(arrays)})
+        return RecordDict(
+            {"values": ConfigRecord(values), "single": ArrayRecord(single), **records}
+        )
 
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:
@@ -60,8 +71,11 @@ class Body:
         """
         try:
             values = dict(record.config_records["values"])
-            arrays = {k: v.numpy() for k, v in record.array_records["arrays"].items()}
-            return cls(**values, **arrays)
+            named: dict[str, Any] = {}
+            for key, arrays in record.array_records.items():
+                read = {name: array.numpy() for name, array in arrays.items()}
+                named |= read if key == "single" else {key: read}
+            return cls(**values, **named)
         except Exception as error:
             raise SnowdropError(f"malformed {cls.__name__}") from error
 
@@ -111,39 +125,40 @@ class OfTraining(Body):
     settings: str
 
     def training_settings(self) -> TrainingSettings:
-        return TrainingSettings(**json.loads(self.settings))
+        return TrainingSettings.unpack(self.settings)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class TrainRequest(OfTraining):
-    """The item table, to be trained on by every user of the node."""
+    """What every user of the node is to be trained on; arrays are named by the method."""
 
     best_round: int
-    table: np.ndarray  # (warm, d)
-    mapped: np.ndarray | None = None  # (warm, d), with item_pull only
+    scale: float = 1.0
+    """What the sums of the answer are divided by before they travel: one for the whole round."""
+    arrays: Arrays = field(default_factory=dict)  # such as table: (warm, d)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class TrainAnswer(Body):
-    """Sums over the node's users of the round."""
+    """Sums over the node's users of the round; arrays are named by the method."""
 
     users: int
     loss_sum: float
-    change: np.ndarray  # (warm, d): Σ_u (E_u − E), divided by scale
-    touches: np.ndarray | None = None  # int64 (warm,): users that touched each row
-    scale: float = 1.0
+    sums: Arrays = field(default_factory=dict)
+    """Such as change: (warm, d), Σ_u (E_u − E) divided by the request's scale; and touches: int64
+    (warm,), users that touched each row."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class EvaluateRequest(OfTraining):
-    """A split to be ranked, by a scorer."""
+    """Something to be ranked, by a scorer, with the arrays that it needs."""
 
+    task: str
     split: str
-    scorer: str  # head, content-profile or random
-    cold: np.ndarray | None = None  # (cold, d) or, for the content profile, (cold, c)
-    warm: np.ndarray | None = None  # (warm, c), content profile only
-
-    SCORERS: ClassVar[tuple[str, ...]] = ("head", "content-profile", "random")
+    scorer: str
+    method: str
+    """Whose node's half knows the scorer."""
+    arrays: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -174,7 +189,10 @@ class RecommendRequest(OfTraining):
     """New items to be ranked for every user; the lists stay on the node."""
 
     top: int
-    cold: np.ndarray  # (cold, d): validation items, then test items
+    scorer: str
+    method: str
+    arrays: Arrays = field(default_factory=dict)
+    """As for `EvaluateRequest`, of validation items, then test items."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -204,20 +222,6 @@ def for_wire(table: np.ndarray, settings: TrainingSettings) -> np.ndarray:
     raise OverflowedError("a table holds NaN or Inf: lower item_lr or head_lr")
 
 
-def for_wire_scaled(table: np.ndarray, settings: TrainingSettings) -> tuple[np.ndarray, float]:
-    """A table of any magnitude as it travels, and what it must be multiplied by on arrival.
-
-    Raises
-    ------
-    OverflowedError
-        If it holds NaN or Inf.
-    """
-    if settings.wire_dtype == "float32" or not np.isfinite(table).all():
-        return for_wire(table, settings), 1.0
-    scale = float(np.abs(table).max(initial=0.0)) or 1.0
-    return for_wire(table / scale, settings), scale
-
-
 def status_record(status: str) -> RecordDict:
     """An answer that is a status word alone."""
     return RecordDict({"status": ConfigRecord({"status": status})})
@@ -227,8 +231,3 @@ def status_of(record: RecordDict) -> str | None:
     """The status word of an answer, or None where it is a full answer."""
     status = record.config_records.get("status")
     return None if status is None else str(status.get("status"))
-
-
-def pack_settings(settings: TrainingSettings) -> str:
-    """Training settings as they travel."""
-    return settings.model_dump_json()

