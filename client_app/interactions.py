@@ -14,13 +14,14 @@ from client_app.demo import demo_interactions
 from common import demo
 from common.catalogue import (
     COLD_SPLITS,
+    CONTROL,
     SPLITS,
     ItemIndex,
+    check_ids,
     collect_table,
     find_table,
     scan_table,
 )
-from common.errors import SnowdropError
 from common.settings import DEMO, NodeSettings
 
 log = logging.getLogger("snowdrop.node")
@@ -93,21 +94,25 @@ def read_interactions(paths: Sequence[Path]) -> pl.DataFrame:
     Raises
     ------
     SnowdropError
-        On a missing file or column, or a row without a user or an item.
+        On a missing file or column, a row without a user or an item, or an id that holds control
+        characters. Its text never holds a cell of the file.
     """
     frames = []
     for path in paths:
-        fields = scan_table(path, ("user_id", "item_id")).select(pl.all().str.strip_chars())
+        fields = scan_table(path, ("user_id", "item_id"), private=True)
+        fields = fields.select(pl.all().str.strip_chars())
         rows = fields.filter(~pl.all_horizontal(pl.all().is_null()))
-        frame = collect_table(rows.cast(pl.Categorical), path)
-        blank = frame.select(
-            pl.any_horizontal(pl.all().is_null() | (pl.all() == "")).alias("blank")
-        )["blank"]
-        if blank.any():
-            line = blank.arg_max() or 0
-            raise SnowdropError(f"{path}, row {line + 2}: user_id or item_id is empty")
+        frame = collect_table(rows.cast(pl.Categorical), path, private=True)
+        if any(_faulty(frame[name]) for name in frame.columns):
+            check_ids(collect_table(fields, path, private=True), path, *frame.columns)
         frames.append(frame)
     return pl.concat(frames)
+
+
+def _faulty(ids: pl.Series) -> bool:
+    """Whether `check_ids` would find a fault; quick, since each id is looked at once."""
+    found = ids.unique().cast(pl.String)
+    return bool(found.null_count() or (found == "").any() or found.str.contains(CONTROL).any())
 
 
 def interaction_files(folder: Path) -> list[Path]:

@@ -6,26 +6,23 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
-from client_app.evaluation import HeadScorer, membership, user_chunks
 from client_app.interactions import NodeInteractions, Ragged
-from client_app.scoring import State
+from client_app.ranking import user_chunks
+from client_app.scorers import Scorer
+from client_app.tasks import membership
 from common.durable import write_atomic
 from common.errors import SnowdropError
-from common.metrics import rank
-from common.settings import TrainingSettings
+from common.metrics import rank, tie_order
 
 FILE = "recommendations.parquet"
 
 
 def recommend(
     data: NodeInteractions,
-    state: State,
-    cold: Tensor,
+    scorer: Scorer,
     ids: list[str],
     top: int,
-    settings: TrainingSettings,
     folder: Path,
     seen: Ragged | None = None,
 ) -> int:
@@ -34,34 +31,31 @@ def recommend(
     Parameters
     ----------
     data : NodeInteractions
-    state : State
-        Heads, float32 (users, …).
-    cold : Tensor, float32 (cold, d)
+    scorer : Scorer
+        Scores of the cold items.
     ids : list[str]
-        Ids of the cold items, in the order of ``cold``.
+        Ids of the cold items, in the scorer's order.
     top : int
         Items kept for each user.
-    settings : TrainingSettings
     folder : Path
         The node's state folder.
     seen : Ragged, optional
-        Rows of ``cold`` that each user knows already; they are left out.
+        Cold items that each user knows already; they are left out.
 
     Returns
     -------
     int
         Number of users with a list: those that do not know every item already.
     """
-    scorer = HeadScorer(state, cold, settings)
-    tie_order = torch.from_numpy(np.argsort(np.argsort(np.asarray(ids))))
+    order = tie_order(ids)
     user_ids, item_ids = pl.Series(data.users, dtype=pl.String), pl.Series(ids, dtype=pl.String)
     frames, served = [], 0
     for users in user_chunks(np.arange(len(data.users)), len(ids)):
-        logits = scorer(users)
+        raw = scorer(users)
         if seen is not None:
-            logits = logits.masked_fill(membership(seen.take(users), len(ids)), -torch.inf)
-        best = rank(logits, tie_order, top)
-        scores = logits.gather(1, best)
+            raw = raw.masked_fill(membership(seen.take(users), len(ids)), -torch.inf)
+        best = rank(raw, order, top)
+        scores = raw.gather(1, best)
         shown = best.shape[1]
         served += int(scores.isfinite().any(1).sum())
         frames.append(
@@ -70,7 +64,7 @@ def recommend(
                     "user_id": user_ids.gather(np.repeat(users, shown)),
                     "rank": np.tile(np.arange(1, shown + 1, dtype=np.int32), len(users)),
                     "item_id": item_ids.gather(best.flatten().numpy()),
-                    "score": scores.flatten().sigmoid().numpy(),
+                    "score": (scores.sigmoid() if scorer.logits else scores).flatten().numpy(),
                 }
             ).filter(pl.Series(scores.isfinite().flatten().numpy()))
         )
@@ -89,10 +83,16 @@ def read_recommendations(folder: Path, user: str) -> pl.DataFrame | None:
     Raises
     ------
     SnowdropError
-        If the node has not kept any recommendations yet.
+        If the node has not kept any recommendations yet, or their file is damaged.
     """
     path = folder / FILE
     if not path.exists():
         raise SnowdropError(f"{path} is missing: no recommendations were made here yet")
-    frame = pl.scan_parquet(path).filter(pl.col("user_id") == user).sort("rank").collect()
+    try:
+        frame = pl.scan_parquet(path).filter(pl.col("user_id") == user).sort("rank").collect()
+    except (pl.exceptions.PolarsError, OSError):
+        # Polars' own text may hold the user's id, and a traceback shows causes.
+        raise SnowdropError(
+            f"{path} is damaged; the node writes it anew at the end of its next run"
+        ) from None
     return frame if frame.height else None

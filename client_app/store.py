@@ -18,13 +18,16 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from client_app.heads import State
 from client_app.interactions import NodeInteractions
-from client_app.scoring import State
 from common.catalogue import ItemIndex
 from common.durable import read_checked, write_checked
-from common.errors import SnowdropError
+from common.errors import FormatError, SnowdropError
 
 log = logging.getLogger("snowdrop.node")
+
+FORMAT = 2
+"""Of the state files; 1 is the same layout without this number."""
 
 _OTHER_TRAININGS = 2
 """Trainings beside the present one that are kept: a trial must not cost the users their heads."""
@@ -117,6 +120,8 @@ class StateStore:
         for number in reversed([r for r in kept if r <= at_most]):
             try:
                 return number, self._read(training, number, data, start)
+            except FormatError:
+                raise
             except SnowdropError as error:
                 log.warning("%s; going back to the state before it", error)
         return later, start
@@ -124,6 +129,7 @@ class StateStore:
     def _read(self, training: str, number: int, data: NodeInteractions, fresh: State) -> State:
         folder = self._training(training)
         content = read_checked(self._path(training, number))
+        _check_format(self._path(training, number), content[16:])
         digest, tensors = content[:16].decode(), load_tensors(content[16:])
         if {k: v.shape[1:] for k, v in tensors.items()} != {
             k: v.shape[1:] for k, v in fresh.items()
@@ -149,7 +155,8 @@ class StateStore:
     def save(self, training: str, number: int, data: NodeInteractions, state: State) -> None:
         """Keep the state after a round."""
         self._save_users(self._training(training) / f"users-{data.users_digest}.json", data)
-        content = save_tensors({name: tensor.contiguous() for name, tensor in state.items()})
+        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+        content = save_tensors(tensors, metadata={"format": str(FORMAT)})
         write_checked(self._path(training, number), data.users_digest.encode() + content)
 
     def _save_users(self, path: Path, data: NodeInteractions) -> None:
@@ -190,6 +197,17 @@ class StateStore:
 
     def _path(self, training: str, number: int) -> Path:
         return self._training(training) / f"round-{number:06d}.state"
+
+
+def _check_format(path: Path, content: bytes) -> None:
+    """Refuse a state that a later release wrote; what was written before formats were told is 1."""
+    length = int.from_bytes(content[:8], "little")
+    told = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    number = int(told.get("format", 1))
+    if number > FORMAT:
+        raise FormatError(
+            f"{path} has format {number}, this release reads up to {FORMAT}; upgrade this node"
+        )
 
 
 @lru_cache(maxsize=64)

@@ -1,5 +1,7 @@
 import os
 from pathlib import Path
+from traceback import format_exception
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,6 +26,10 @@ from common.settings import NodeSettings
 INDEX = ItemIndex(
     ("a", "b", "c", "d", "e"), ("warm", "test", "warm", "validation", "warm")
 )  # rows: a 0, b 0, c 1, d 0, e 2
+
+
+NO_HEADER = "seems to have no header line; expected a first line with the columns' names, .*"
+HOLDS_CONTROL = "user_id or item_id holds NUL or another control character"
 
 
 def frame(*pairs: str) -> pl.DataFrame:
@@ -89,22 +95,144 @@ def test_take_equals_plain_indexing(data: st.DataObject, lists: list[list[int]])
     [
         (None, "f.csv is missing"),
         ("", "f.csv is empty"),
-        ("user_id,item\nzoe,a\n", r"has no column 'item_id' \(it has: user_id, item\)"),
-        ("user,item_id\nzoe,a\n", "has no column 'user_id'"),
+        ("\n\n", "f.csv is empty"),
+        ("\ufeff", "f.csv is empty"),
+        ("user_id,item\nzoe,a\n", "has no column 'item_id'; expected user_id, item_id"),
+        ("user,item_id\nzoe,a\n", "has no column 'user_id'; expected user_id, item_id"),
+        ("zoe,a\nbob,b\n", f"{NO_HEADER}: user_id,item_id"),
+        ("zoe\nbob\n", NO_HEADER),
+        ("zoe,zoe\n", NO_HEADER),
+        ("user_id;item_id\nzoe;a\n", NO_HEADER),
+        ("user_id,item_id\rzoe,a\rbob,b\r", "the lines of .*f.csv end in CR alone"),
+        ("zoe,a\rbob,b\r", "the lines of .*f.csv end in CR alone"),
+        ("user_id,item_id\r\nzoe,a\rbob,b\r\n", "a line ends in CR alone"),
+        ("user_id,item_id,user_id\nzoe,a,bob\n", "has more than one column 'user_id'"),
+        ("user_id, user_id,item_id\nzoe,bob,a\n", "has more than one column 'user_id'"),
+        ("user_id,item_id\nzoe\0,a\n", f"f.csv, row 2: {HOLDS_CONTROL}"),
+        ("user_id,item_id\n\nbob,b\nzoe,\x1ba\n", f"f.csv, row 4: {HOLDS_CONTROL}"),
+        ('user_id,item_id\nbob,b\n"zoe\nzoe",a\n', f"f.csv, row 3: {HOLDS_CONTROL}"),
+        ("user_id,item_id\nzoe\x85zoe,a\n", f"f.csv, row 2: {HOLDS_CONTROL}"),
+        ("user_id,item_id\n\nzoe,a\n\nzoe,\n", "f.csv, row 5: user_id or item_id is empty"),
+        ('user_id,item_id\nbob,b\n"zoe,a\nann,b\n', "quotation marks of row 3 are not in pairs"),
         ("user_id,item_id\nzoe,a\n,b\n", "f.csv, row 3: user_id or item_id is empty"),
         ("user_id,item_id\nzoe,a\nbob,b\n  ,b\n,c\n", "f.csv, row 4: user_id or item_id is empty"),
         ("user_id,item_id\nzoe,\n", "f.csv, row 2: user_id or item_id is empty"),
-        ("user_id,item_id\nzoe,a,b,c\n", "cannot be read as a table"),
+        ("user_id,item_id\nzoe,a,b,c\n", "row 2 has 4 fields and the first row has 2"),
     ],
 )
 def test_bad_files_are_told_in_one_sentence(
     tmp_path: Path, content: str | None, sentence: str
 ) -> None:
     if content is not None:
-        (tmp_path / "f.csv").write_text(content)
+        (tmp_path / "f.csv").write_bytes(content.encode())
     with pytest.raises(SnowdropError, match=sentence) as caught:
         read_interactions([tmp_path / "f.csv"])
-    assert "zoe" not in str(caught.value)
+    assert "zoe" not in "".join(format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("user_id,item_id\nzoe,a\n".encode("utf-16"), "is not UTF-8 text: it holds NUL bytes"),
+        (bytes(range(256)), "is not UTF-8 text: it holds NUL bytes"),
+        (b"user_id,item\xe9\nzoe,a\n", "is not UTF-8 text: byte 12 cannot be decoded"),
+        (b"user_id,item_id\nzo\xe9,zoe\n", "is not UTF-8 text: byte 18 cannot be decoded"),
+    ],
+)
+def test_files_that_are_no_text_are_told_in_one_sentence(
+    tmp_path: Path, content: bytes, sentence: str
+) -> None:
+    (tmp_path / "f.csv").write_bytes(content)
+    with pytest.raises(SnowdropError, match=sentence) as caught:
+        read_interactions([tmp_path / "f.csv"])
+    assert "zoe" not in "".join(format_exception(caught.value))
+
+
+def test_a_folder_in_the_place_of_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").mkdir()
+    with pytest.raises(SnowdropError, match=r"f\.csv is a folder; expected a file"):
+        read_interactions([tmp_path / "f.csv"])
+
+
+ANYTHING = st.text(st.sampled_from('zoe;,"\n\r\t \0\ufeff'), max_size=30)
+
+
+@given(head=st.sampled_from(["", "user_id,item_id\n", "user_id,item_id\r\n"]), rest=ANYTHING)
+def test_no_error_on_a_file_holds_a_cell_of_it(
+    tmp_path_factory: pytest.TempPathFactory, head: str, rest: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes((head + rest.replace("o", "zoe")).encode())
+    try:
+        read_interactions([path])
+    except SnowdropError as error:
+        assert "zoe" not in "".join(format_exception(error))
+
+
+PARQUET: dict[str, tuple[dict[str, Any], str]] = {
+    "floats": ({"user_id": [1.0, None], "item_id": [1, 2]}, "column 'user_id' holds Float64"),
+    "lists": ({"user_id": ["a"], "item_id": [["zoe"]]}, r"column 'item_id' holds List"),
+    "structs": ({"user_id": [{"u": "zoe"}], "item_id": [1]}, "column 'user_id' holds Struct"),
+    "no text": ({"user_id": [b"zoe\xff"], "item_id": [1]}, "cannot be read as a table"),
+    "names": ({"zoe": [1], "bob": [2]}, "has no column 'user_id'; expected user_id, item_id"),
+    "control": ({"user_id": ["u", "zoe\0"], "item_id": [1, 2]}, f"row 3: {HOLDS_CONTROL}"),
+    "nothing": ({"user_id": ["zoe", None], "item_id": [1, 2]}, "row 3: .* is empty"),
+}
+
+
+@pytest.mark.parametrize("kind", PARQUET)
+def test_bad_parquet_files_are_told_in_one_sentence(tmp_path: Path, kind: str) -> None:
+    columns, sentence = PARQUET[kind]
+    pl.DataFrame(columns).write_parquet(tmp_path / "f.parquet")
+    with pytest.raises(SnowdropError, match=sentence) as caught:
+        read_interactions([tmp_path / "f.parquet"])
+    assert "zoe" not in "".join(format_exception(caught.value))
+
+
+def test_a_damaged_parquet_file_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "f.parquet").write_bytes(b"user_id,item_id\nzoe,a\n")
+    with pytest.raises(SnowdropError, match=r"f\.parquet cannot be read as a table"):
+        read_interactions([tmp_path / "f.parquet"])
+
+
+def test_parquet_ids_of_other_types_become_strings(tmp_path: Path) -> None:
+    columns = {"user_id": [7, 12], "item_id": pl.Series(["a", "b"], dtype=pl.Categorical)}
+    pl.DataFrame(columns).write_parquet(tmp_path / "f.parquet")
+    assert read_interactions([tmp_path / "f.parquet"]).rows() == [("7", "a"), ("12", "b")]
+    pl.DataFrame({"user_id": [b"u"], "item_id": ["a"]}).write_parquet(tmp_path / "f.parquet")
+    assert read_interactions([tmp_path / "f.parquet"]).rows() == [("u", "a")]
+    pl.DataFrame({"user_id": [], "item_id": []}).write_parquet(tmp_path / "f.parquet")
+    assert read_interactions([tmp_path / "f.parquet"]).is_empty()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "user_id,item_id\r\nann,a\r\n\r\nbob,b\r\n",
+        "\ufeffuser_id,item_id\nann,a\nbob,b\n",
+        '\ufeff"user_id","item_id"\n"ann","a"\n"bob","b"',
+        " user_id , item_id \nann ,\ta\nbob,b\n\n\n",
+    ],
+)
+def test_files_of_other_programs_are_read_alike(tmp_path: Path, content: str) -> None:
+    (tmp_path / "f.csv").write_bytes(content.encode())
+    assert read_interactions([tmp_path / "f.csv"]).rows() == [("ann", "a"), ("bob", "b")]
+
+
+IDS = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=8).filter(
+    lambda value: value == value.strip()
+)
+
+
+@given(pairs=st.lists(st.tuples(IDS, IDS)), kind=st.sampled_from(["csv", "parquet"]))
+def test_what_was_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]], kind: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"back.{kind}"
+    schema = {"user_id": pl.String, "item_id": pl.String}
+    table = pl.DataFrame(pairs, schema=schema, orient="row")
+    table.write_csv(path) if kind == "csv" else table.write_parquet(path)
+    assert read_interactions([path]).rows() == pairs
 
 
 def test_blanks_around_ids_and_further_columns_are_ignored(tmp_path: Path) -> None:

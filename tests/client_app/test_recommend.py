@@ -1,14 +1,17 @@
 from pathlib import Path
+from traceback import format_exception
 
 import numpy as np
 import pytest
 import torch
 
-from client_app import evaluation
+from client_app import ranking
+from client_app.heads import HEADS, State
 from client_app.interactions import NodeInteractions, Ragged
-from client_app.negatives import user_keys
+from client_app.methods.base import Local
+from client_app.randomness import user_keys
 from client_app.recommend import FILE, read_recommendations, recommend
-from client_app.scoring import HEADS, State
+from client_app.scorers import SCORERS, Scorer
 from common.errors import SnowdropError
 from common.settings import TrainingSettings
 
@@ -23,14 +26,21 @@ def heads(settings: TrainingSettings = SETTINGS) -> State:
     return HEADS["linear"].fresh(user_keys(b"s", USERS), settings)
 
 
+def scorer(state: State, cold: torch.Tensor, settings: TrainingSettings = SETTINGS) -> Scorer:
+    nobody = Ragged(np.array([0]), np.array([], np.int64))
+    keys = np.array([], np.uint64)
+    local = Local(settings, nobody, keys, {"items": cold.numpy()}, 0, len(cold), lambda: state)
+    return SCORERS["head"](local)
+
+
 @pytest.mark.parametrize("numbers", [1, 2**22])
 @pytest.mark.parametrize("top", [1, 4, 50])
 def test_lists_equal_a_plain_argsort(
     tmp_path: Path, top: int, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "CHUNK_NUMBERS", numbers)
+    monkeypatch.setattr(ranking, "CHUNK_NUMBERS", numbers)
     state = heads()
-    assert recommend(DATA, state, COLD, IDS, top, SETTINGS, tmp_path) == len(USERS)
+    assert recommend(DATA, scorer(state, COLD), IDS, top, tmp_path) == len(USERS)
     for number, user in enumerate(USERS):
         logits = (COLD @ state["weight"][number] + state["bias"][number]).numpy()
         best = np.argsort(-logits)[:top]
@@ -43,7 +53,7 @@ def test_lists_equal_a_plain_argsort(
 
 def test_ties_go_by_item_id(tmp_path: Path) -> None:
     zeros = SETTINGS.model_copy(update={"head_start": "zero"})
-    recommend(DATA, heads(zeros), COLD, IDS, 5, zeros, tmp_path)
+    recommend(DATA, scorer(heads(zeros), COLD, zeros), IDS, 5, tmp_path)
     frame = read_recommendations(tmp_path, "u3")
     assert frame is not None
     assert frame["item_id"].to_list() == sorted(IDS)[:5]
@@ -52,14 +62,14 @@ def test_ties_go_by_item_id(tmp_path: Path) -> None:
 def test_scores_that_saturate_keep_their_order(tmp_path: Path) -> None:
     state = {"weight": torch.ones(7, 4) * 1000, "bias": torch.zeros(7, 1)}
     cold = (torch.arange(11) + 1.0)[:, None].expand(-1, 4)
-    recommend(DATA, state, cold, IDS, 3, SETTINGS, tmp_path)
+    recommend(DATA, scorer(state, cold), IDS, 3, tmp_path)
     frame = read_recommendations(tmp_path, "u0")
     assert frame is not None
     assert frame["item_id"].to_list() == [IDS[10], IDS[9], IDS[8]]
 
 
 def test_an_unknown_user_has_no_list(tmp_path: Path) -> None:
-    recommend(DATA, heads(), COLD, IDS, 3, SETTINGS, tmp_path)
+    recommend(DATA, scorer(heads(), COLD), IDS, 3, tmp_path)
     assert read_recommendations(tmp_path, "nobody") is None
 
 
@@ -68,11 +78,21 @@ def test_before_any_recommendation_it_is_told(tmp_path: Path) -> None:
         read_recommendations(tmp_path, "u0")
 
 
+def test_a_damaged_file_is_told_without_the_users_id(tmp_path: Path) -> None:
+    recommend(DATA, scorer(heads(), COLD), IDS, 3, tmp_path)
+    whole, user = (tmp_path / FILE).read_bytes(), "zo" + "e"  # not whole in a line of a traceback
+    for content in (b"", b"no table", whole[: len(whole) // 2]):
+        (tmp_path / FILE).write_bytes(content)
+        with pytest.raises(SnowdropError, match=r"recommendations\.parquet is damaged") as caught:
+            read_recommendations(tmp_path, user)
+        assert user not in "".join(format_exception(caught.value))
+
+
 def test_users_that_left_have_no_list_any_more(tmp_path: Path) -> None:
-    recommend(DATA, heads(), COLD, IDS, 3, SETTINGS, tmp_path)
+    recommend(DATA, scorer(heads(), COLD), IDS, 3, tmp_path)
     nobody = NodeInteractions(users=(), by_split={}, users_without_warm=0, unknown=0)
     fresh = HEADS["linear"].fresh(np.array([], np.uint64), SETTINGS)
-    assert recommend(nobody, fresh, COLD, IDS, 3, SETTINGS, tmp_path) == 0
+    assert recommend(nobody, scorer(fresh, COLD), IDS, 3, tmp_path) == 0
     assert not (tmp_path / FILE).exists() or read_recommendations(tmp_path, "u0") is None
 
 
@@ -80,10 +100,10 @@ def test_what_a_user_knows_is_left_out(tmp_path: Path) -> None:
     known: list[list[int]] = [[], [3], [0, 10], list(range(11)), list(range(10)), [5], []]
     offsets = np.cumsum([0, *map(len, known)])
     seen = Ragged(offsets, np.array([k for own in known for k in own], np.int64))
-    assert recommend(DATA, heads(), COLD, IDS, 50, SETTINGS, tmp_path, seen) == len(USERS) - 1
+    assert recommend(DATA, scorer(heads(), COLD), IDS, 50, tmp_path, seen) == len(USERS) - 1
     plain = tmp_path / "plain"
     plain.mkdir()
-    recommend(DATA, heads(), COLD, IDS, 50, SETTINGS, plain)
+    recommend(DATA, scorer(heads(), COLD), IDS, 50, plain)
     for user, own in zip(USERS, known, strict=True):
         everything = read_recommendations(plain, user)
         assert everything is not None
@@ -97,5 +117,18 @@ def test_what_a_user_knows_is_left_out(tmp_path: Path) -> None:
 def test_a_user_whose_head_is_no_number_is_not_served(tmp_path: Path) -> None:
     state = heads()
     state["weight"][2] = float("nan")
-    assert recommend(DATA, state, COLD, IDS, 3, SETTINGS, tmp_path) == len(USERS) - 1
+    assert recommend(DATA, scorer(state, COLD), IDS, 3, tmp_path) == len(USERS) - 1
     assert read_recommendations(tmp_path, USERS[2]) is None
+
+
+def test_scores_that_are_no_logits_are_shown_as_they_are(tmp_path: Path) -> None:
+    class Plain(Scorer):
+        def __init__(self) -> None: ...
+
+        def __call__(self, users: np.ndarray) -> torch.Tensor:
+            return torch.arange(11.0).expand(len(users), -1) * 2
+
+    assert recommend(DATA, Plain(), IDS, 2, tmp_path) == len(USERS)
+    frame = read_recommendations(tmp_path, "u0")
+    assert frame is not None
+    assert frame["score"].to_list() == [20.0, 18.0]

@@ -1,15 +1,18 @@
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save as save_tensors
 
+from client_app.heads import State
 from client_app.interactions import NodeInteractions
-from client_app.scoring import State
-from client_app.store import StateStore
+from client_app.store import FORMAT, StateStore
 from common.catalogue import ItemIndex
-from common.errors import SnowdropError
+from common.durable import read_checked, write_checked
+from common.errors import FormatError, SnowdropError
 
 TRAINING, OTHER = "ab" * 8, "cd" * 8
 INDEX = ItemIndex(("a", "b"), ("warm", "test"))
@@ -246,3 +249,41 @@ def test_lists_of_users_that_no_kept_round_needs_are_forgotten(store: StateStore
     assert store.rounds(TRAINING) == [2, 3]
     assert len(list((store.folder / "trainings" / TRAINING).glob("users-*.json"))) == 2
     assert store.load(TRAINING, 2, PAIR, FRESH)[0] == 2
+
+
+def rewrite(store: StateStore, metadata: dict[str, str] | None) -> None:
+    """Round 2 as another release would have written it."""
+    content = save_tensors(heads(2, 2.5), metadata=metadata)
+    write_checked(round_file(store, 2), PAIR.users_digest.encode() + content)
+
+
+def test_a_state_tells_its_format(store: StateStore) -> None:
+    fill(store, 2)
+    content = read_checked(round_file(store, 2))[16:]
+    length = int.from_bytes(content[:8], "little")
+    assert json.loads(content[8 : 8 + length])["__metadata__"] == {"format": str(FORMAT)}
+    assert FORMAT == 2
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "1"}, {"format": "2"}])
+def test_states_of_this_and_of_older_formats_are_read(
+    store: StateStore, metadata: dict[str, str] | None
+) -> None:
+    """The first format is the same without a number."""
+    fill(store, 1, 2)
+    rewrite(store, metadata)
+    number, state = store.load(TRAINING, 2, PAIR, FRESH)
+    assert number == 2
+    assert same(state, heads(2, 2.5))
+
+
+@pytest.mark.parametrize("at_most", [1, 2])
+def test_a_newer_format_is_refused_in_one_sentence(store: StateStore, at_most: int) -> None:
+    """Going back to an older round in silence would throw the newer heads away."""
+    fill(store, 1, 2)
+    rewrite(store, {"format": str(FORMAT + 1)})
+    sentence = r"round-000002\.state has format 3, this release reads up to 2; upgrade this node"
+    with pytest.raises(FormatError, match=sentence) as caught:
+        store.load(TRAINING, at_most, PAIR, FRESH, or_newer=True)
+    assert "\n" not in str(caught.value)
+    assert store.load(TRAINING, 1, PAIR, FRESH)[0] == 1

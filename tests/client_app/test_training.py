@@ -5,14 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from client_app import local_training
+from client_app import training
+from client_app.heads import HEADS, State
 from client_app.interactions import Ragged
-from client_app.local_training import RoundResult, batch_order, draw_samples, train_round
-from client_app.negatives import stream, uniform, user_keys
-from client_app.scoring import HEADS, State
+from client_app.methods.ipfedrec import IFedRecPull
+from client_app.randomness import stream, uniform, user_keys
+from client_app.training import RoundResult, batch_order, draw_samples, train_round
 from common.settings import TrainingSettings
 
 ITEMS, DIM, USERS, ROUND = 30, 4, 14, 3
@@ -63,6 +65,7 @@ def train_alone(
     key: np.ndarray,
     settings: TrainingSettings,
     mapped: Tensor,
+    strength: float,
 ) -> tuple[State, Tensor, Tensor, float]:
     """One user's round: its state, its E_u − E, the rows it touched, and its mean loss."""
     alone = Ragged(np.array([0, len(items)]), items)
@@ -86,9 +89,9 @@ def train_alone(
             leaf = own.clone().requires_grad_()
             scores = plain_scores(settings.head, state, leaf[rows[batch]])
             loss = binary_cross_entropy_with_logits(scores, labels[batch])
-            if settings.item_pull:
+            if strength:
                 counted = slice(None) if settings.average == "users" else rows
-                loss = loss + settings.item_pull * mse_loss(leaf[counted], mapped[counted])
+                loss = loss + strength * mse_loss(leaf[counted], mapped[counted])
             loss.backward()
             assert leaf.grad is not None
             own = own - item_lr * leaf.grad
@@ -99,7 +102,12 @@ def train_alone(
 
 
 def train_one_after_another(
-    table: Tensor, state: State, data: Ragged, keys: np.ndarray, settings: TrainingSettings
+    table: Tensor,
+    state: State,
+    data: Ragged,
+    keys: np.ndarray,
+    settings: TrainingSettings,
+    strength: float = 0.0,
 ) -> tuple[State, RoundResult]:
     new_state = {name: tensor.clone() for name, tensor in state.items()}
     change, touches = torch.zeros_like(table), torch.zeros(len(table), dtype=torch.int64)
@@ -110,7 +118,7 @@ def train_one_after_another(
             continue
         own = {name: tensor[user] for name, tensor in state.items()}
         own, moved, touched, loss = train_alone(
-            table, own, data.of(user), key, settings, make_mapped()
+            table, own, data.of(user), key, settings, make_mapped(), strength
         )
         for name, tensor in own.items():
             new_state[name][user] = tensor
@@ -138,8 +146,16 @@ def trained(
     keys: np.ndarray,
     number: int,
     settings: TrainingSettings,
+    strength: float = 0.0,
 ) -> tuple[State, RoundResult]:
-    return train_round(table, state, data, keys, number, settings, make_mapped())
+    pull = IFedRecPull(table, make_mapped(), strength, settings) if strength else None
+    return train_round(table, state, data, keys, number, settings, pull)
+
+
+def settings_of(variant: dict[str, Any]) -> tuple[TrainingSettings, float]:
+    """Settings of nodes, and the strength of the pull."""
+    shared = {name: value for name, value in variant.items() if name != "pull"}
+    return TrainingSettings(**{**BASE, **shared}), variant.get("pull", 0.0)
 
 
 def start(settings: TrainingSettings) -> tuple[Tensor, State, Ragged, np.ndarray]:
@@ -158,19 +174,19 @@ VARIANTS = [
     pytest.param({"clip_norm": 0.3}, id="clip"),
     pytest.param({"fraction": 0.5, "clip_norm": 0.3, "batch_size": 5}, id="together"),
     pytest.param({"negatives": 40}, id="all-negatives"),
-    pytest.param({"item_pull": 5.0}, id="pull"),
-    pytest.param({"item_pull": 5.0, "average": "users"}, id="pull-everywhere"),
+    pytest.param({"pull": 5.0}, id="pull"),
+    pytest.param({"pull": 5.0, "average": "users"}, id="pull-everywhere"),
     pytest.param(
-        {"item_pull": 5.0, "average": "users", "local_epochs": 2, "batch_size": 4, "fraction": 0.5},
+        {"pull": 5.0, "average": "users", "local_epochs": 2, "batch_size": 4, "fraction": 0.5},
         id="pull-everywhere-batches",
     ),
-    pytest.param({"item_pull": 5.0, "batch_size": 4, "clip_norm": 0.3}, id="pull-clip"),
+    pytest.param({"pull": 5.0, "batch_size": 4, "clip_norm": 0.3}, id="pull-clip"),
     pytest.param(
-        {"item_pull": 90.0, "average": "users", "batch_size": 4, "clip_norm": 2.0},
+        {"pull": 90.0, "average": "users", "batch_size": 4, "clip_norm": 2.0},
         id="pull-everywhere-clip",
     ),
     pytest.param(
-        {"item_pull": 9.0, "average": "users", "item_lr_per_item": True, "item_lr": 0.3},
+        {"pull": 9.0, "average": "users", "item_lr_per_item": True, "item_lr": 0.3},
         id="pull-overshoots",
     ),
 ]
@@ -179,10 +195,10 @@ VARIANTS = [
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_round_equals_one_user_at_a_time(head: str, variant: dict[str, Any]) -> None:
-    settings = TrainingSettings(**{**BASE, "head": head, **variant})
+    settings, strength = settings_of({"head": head, **variant})
     table, state, data, keys = start(settings)
-    result = trained(table, state, data, keys, ROUND, settings)
-    expected = train_one_after_another(table, state, data, keys, settings)
+    result = trained(table, state, data, keys, ROUND, settings, strength)
+    expected = train_one_after_another(table, state, data, keys, settings, strength)
     assert_same(result, expected)
     assert result[1].change.abs().max() > 1e-3
     assert 0 < result[1].users <= (USERS if settings.fraction == 1 else USERS - 1)
@@ -194,25 +210,25 @@ def test_a_round_equals_one_user_at_a_time(head: str, variant: dict[str, Any]) -
 def test_chunks_change_nothing(
     head: str, variant: dict[str, Any], numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = TrainingSettings(**{**BASE, "head": head, **variant})
+    settings, strength = settings_of({"head": head, **variant})
     table, state, data, keys = start(settings)
-    whole = trained(table, state, data, keys, ROUND, settings)
-    monkeypatch.setattr(local_training, "CHUNK_NUMBERS", numbers)
-    assert_same(trained(table, state, data, keys, ROUND, settings), whole)
+    whole = trained(table, state, data, keys, ROUND, settings, strength)
+    monkeypatch.setattr(training, "CHUNK_NUMBERS", numbers)
+    assert_same(trained(table, state, data, keys, ROUND, settings, strength), whole)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_shards_sum_to_the_whole(variant: dict[str, Any]) -> None:
-    settings = TrainingSettings(**{**BASE, **variant})
+    settings, strength = settings_of(variant)
     table, state, data, keys = start(settings)
-    whole_state, whole = trained(table, state, data, keys, ROUND, settings)
+    whole_state, whole = trained(table, state, data, keys, ROUND, settings, strength)
     change, touches = torch.zeros_like(table), torch.zeros(ITEMS, dtype=torch.int64)
     joined = {name: tensor.clone() for name, tensor in state.items()}
     loss_sum, users = 0.0, 0
     for shard in range(3):
         mine = np.arange(USERS)[np.arange(USERS) * 7 % 3 == shard]
         own = {name: tensor[mine] for name, tensor in state.items()}
-        own, part = trained(table, own, data.take(mine), keys[mine], ROUND, settings)
+        own, part = trained(table, own, data.take(mine), keys[mine], ROUND, settings, strength)
         change, touches = change + part.change, touches + part.touches
         loss_sum, users = loss_sum + part.loss_sum, users + part.users
         for name, tensor in own.items():
@@ -269,36 +285,35 @@ def test_a_node_without_users_answers_zeros() -> None:
     assert not result.change.any()
 
 
-def test_noise_is_added_to_every_entry() -> None:
+def test_noise_is_added_to_every_entry_also_of_rows_that_nobody_touched() -> None:
+    """A row without noise would tell the server that no user of the node has it."""
     settings = TrainingSettings(**BASE, clip_norm=0.1, laplace_scale=1.0, average="users")
     quiet = TrainingSettings(**BASE, clip_norm=0.1, average="users")
-    table, state, data, keys = start(settings)
-    noisy = trained(table, state, data, keys, ROUND, settings)
-    noise = noisy[1].change - train_round(table, state, data, keys, ROUND, quiet)[1].change
-    assert (noise != 0).all()
-    assert not torch.equal(
-        noisy[1].change, trained(table, state, data, keys, ROUND, settings)[1].change
-    )
+    table, state, everybody, everyones_keys = start(settings)
+    few = np.array([0, 5])
+    data, keys = everybody.take(few), everyones_keys[few]
+    state = {name: tensor[few] for name, tensor in state.items()}
+    without = trained(table, state, data, keys, ROUND, quiet)[1]
+    untouched = without.touches == 0
+    assert 5 < int(untouched.sum()) < ITEMS
+    assert not without.change[untouched].any()
+    noisy = trained(table, state, data, keys, ROUND, settings)[1]
+    assert (noisy.change[untouched] != 0).all()
+    assert ((noisy.change - without.change) != 0).all()
+    again = trained(table, state, data, keys, ROUND, settings)[1]
+    assert not torch.equal(noisy.change, again.change)
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_batched_logits_equal_plain_scores(head: str) -> None:
-    settings = TrainingSettings(**{**BASE, "head": head})
-    table, state, _, keys = start(settings)
-    logits = HEADS[head].logits(state, table.expand(len(keys), -1, -1))
-    for user in range(len(keys)):
-        own = {name: tensor[user] for name, tensor in state.items()}
-        torch.testing.assert_close(logits[user], plain_scores(head, own, table))
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_a_random_start_depends_on_the_user_alone(head: str) -> None:
-    settings = TrainingSettings(**{**BASE, "head": head})
-    keys = make_keys()
-    together = HEADS[head].fresh(keys, settings)
-    alone = HEADS[head].fresh(keys[5:6], settings)
-    for name, (shape, bound) in HEADS[head].shapes(DIM).items():
-        assert together[name].shape == (USERS, *shape)
-        assert torch.equal(together[name][5], alone[name][0])
-        assert 0 < together[name].abs().max() <= bound
-        assert not torch.equal(together[name][5], together[name][6])
+def test_noise_of_untouched_rows_is_that_of_all_users() -> None:
+    """One Laplace noise for each user on every entry: a variance of 2 · users · δ²."""
+    private = {"clip_norm": 0.1, "laplace_scale": 3.0, "average": "users"}
+    settings = TrainingSettings(**{**BASE, **private})
+    users, items = 4, 5000
+    keys = user_keys(b"secret", [f"user {k}" for k in range(users)])
+    data = Ragged(np.arange(users + 1), np.zeros(users, np.int64))
+    table = torch.zeros(items, DIM)
+    state = HEADS["linear"].fresh(keys, settings)
+    _, result = train_round(table, state, data, keys, ROUND, settings)
+    untouched = result.change[result.touches == 0].flatten().numpy()
+    singles = np.random.default_rng(0).laplace(0, 3.0, (users, 20_000)).sum(0)
+    assert ks_2samp(untouched, singles).pvalue > 1e-7

@@ -4,26 +4,21 @@ Algorithm 1, line 18 of MDiffFR (the local training of PFedRec): a user holds E 
 of the rows that it touches. For each batch: a forward pass and an SGD step on the head, a fresh
 forward pass and an SGD step on the touched rows, with the binary cross-entropy of equation 1 as
 the mean over the batch. Interactions and negatives are distinct, so a sample is a row.
-
-With ``item_pull`` λ, the loss on item embeddings gains λ · MSE(E_u, E_mapped) (Zhang et al.,
-"When Federated Recommendation Meets Cold-Start Problem", WWW 2024), E_mapped being what the
-server's generator makes of the warm items. As in the published code the mean is over the whole
-table, so a batch moves rows that the user does not touch as well; these all move by the same share
-of their distance to E_mapped, which is summed over users without a copy of E. With average =
-"touches" only a user's own rows count, so the mean is over these.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from client_app.heads import HEADS, Head, State
 from client_app.interactions import Ragged
-from client_app.negatives import draw_negatives, mix, stream, uniform
-from client_app.privacy import clip_shares, laplace_sum
-from client_app.scoring import HEADS, Head, State
+from client_app.mechanism import mechanism_of
+from client_app.negatives import draw_negatives
+from client_app.randomness import mix, stream, uniform
 from common.settings import TrainingSettings
 
 CHUNK_NUMBERS = 2**21
@@ -50,6 +45,34 @@ class RoundResult:
     users: int
 
 
+class Pull(Protocol):
+    """A further gradient on item embeddings, which also moves rows that a user does not touch."""
+
+    def step(self, rows: Tensor, samples: Samples, active: Tensor) -> Tensor:
+        """What one batch adds to the rows of all users that have such a batch.
+
+        Parameters
+        ----------
+        rows : Tensor, float32 (users, width, d)
+        samples : Samples
+        active : Tensor, float32 (users,)
+            1 for users that have the batch.
+        """
+        ...
+
+    def elsewhere(self, samples: Samples, batches: Tensor) -> Tensor:
+        """L1 norm of each user's change on rows that it does not touch, float32 (users,)."""
+        ...
+
+    def note(self, samples: Samples, batches: Tensor, kept: Tensor) -> None:
+        """Add users whose change is kept by the share ``kept``, float32 (users,), to `change`."""
+        ...
+
+    def change(self) -> Tensor:
+        """Sum over the noted users of the change on rows that each does not touch, (warm, d)."""
+        ...
+
+
 def train_round(
     table: Tensor,
     state: State,
@@ -57,7 +80,7 @@ def train_round(
     keys: np.ndarray,
     round_number: int,
     settings: TrainingSettings,
-    mapped: Tensor | None = None,
+    pull: Pull | None = None,
 ) -> tuple[State, RoundResult]:
     """Train every user that takes part in this round.
 
@@ -72,8 +95,8 @@ def train_round(
     keys : ndarray, uint64 (users,)
     round_number : int
     settings : TrainingSettings
-    mapped : Tensor, float32 (warm, d), optional
-        E_mapped; needed where ``item_pull`` is above 0.
+    pull : Pull, optional
+        A further gradient on the item embeddings.
 
     Returns
     -------
@@ -86,7 +109,7 @@ def train_round(
     change = torch.zeros_like(table)
     touches = torch.zeros(len(table), dtype=torch.int64)
     loss_sum = 0.0
-    pull = Pull(table, mapped, settings) if mapped is not None and settings.item_pull else None
+    mechanism = mechanism_of(settings)
     participants = _participants(keys, round_number, settings.fraction)
     for users in _chunks(interactions, participants, head, settings):
         samples = draw_samples(
@@ -95,8 +118,8 @@ def train_round(
         chunk = {name: tensor[users] for name, tensor in new_state.items()}
         moved, losses, batches = _train_chunk(head, table, chunk, samples, settings, pull)
         elsewhere = torch.zeros(len(users)) if pull is None else pull.elsewhere(samples, batches)
-        kept = clip_shares(moved, settings.clip_norm, elsewhere)
-        if settings.clip_norm:
+        kept = mechanism.kept(moved, elsewhere)
+        if mechanism.bounds:
             moved = moved * kept[:, None, None]
         if pull is not None:
             pull.note(samples, batches, kept)
@@ -107,7 +130,7 @@ def train_round(
             new_state[name][users] = tensor
     if pull is not None:
         change += pull.change()
-    change += laplace_sum(len(participants), tuple(table.shape), settings.laplace_scale)
+    change += mechanism.noise(len(participants), tuple(table.shape))
     return new_state, RoundResult(change, touches, loss_sum, len(participants))
 
 
@@ -166,65 +189,6 @@ def _chunks(
         chunks.append(order[begin:end])
         begin = end
     return chunks
-
-
-class Pull:
-    """The gradient of λ · MSE(E_u, E_mapped), and what it adds up to on rows that nobody samples.
-
-    One batch multiplies a row's distance to E_mapped by 1 − p, p = item rate · λ · 2 / (rows · d),
-    on top of the gradient of the cross-entropy; a row that a user does not touch has moved by
-    ((1 − p)^batches − 1) of its distance at the end of the round.
-    """
-
-    def __init__(self, table: Tensor, mapped: Tensor, settings: TrainingSettings) -> None:
-        self._distance = table - mapped  # float32 (warm, d)
-        self._mapped = mapped
-        self._lengths = self._distance.abs().sum(1)  # float32 (warm,)
-        self._everywhere = settings.average == "users"
-        self._rate = item_rate(settings, len(table)) * settings.item_pull * 2 / settings.dim
-        self._everyone = torch.zeros((), dtype=torch.float64)
-        self._touching = torch.zeros(len(table), dtype=torch.float64)
-
-    def step(self, rows: Tensor, samples: Samples, active: Tensor) -> Tensor:
-        """The pull of one batch on the rows of all users that have such a batch.
-
-        Parameters
-        ----------
-        rows : Tensor, float32 (users, width, d)
-        samples : Samples
-        active : Tensor, float32 (users,)
-            1 for users that have the batch.
-        """
-        share = (self._share(samples) * active)[:, None] * samples.real
-        return (self._mapped[samples.items] - rows) * share[:, :, None]
-
-    def elsewhere(self, samples: Samples, batches: Tensor) -> Tensor:
-        """L1 norm of each user's change on rows that it does not touch, float32 (users,)."""
-        if not self._everywhere:
-            return torch.zeros(len(batches))
-        touched = (self._lengths[samples.items] * samples.real).sum(1)
-        return self._drift(samples, batches).abs() * (self._lengths.sum() - touched).clamp(min=0)
-
-    def note(self, samples: Samples, batches: Tensor, kept: Tensor) -> None:
-        """Add users whose change is kept by the share ``kept``, float32 (users,), to `change`."""
-        if self._everywhere:
-            drift = (self._drift(samples, batches) * kept).double()
-            self._everyone += drift.sum()
-            weights = drift[:, None] * samples.real
-            self._touching.index_add_(0, samples.items.flatten(), weights.flatten())
-
-    def change(self) -> Tensor:
-        """Sum over the noted users of the change on rows that each does not touch, (warm, d)."""
-        return self._distance * (self._everyone - self._touching).float()[:, None]
-
-    def _share(self, samples: Samples) -> Tensor:
-        rows = samples.real.sum(1).clamp(min=1)
-        return self._rate / (
-            torch.full_like(rows, len(self._lengths)) if self._everywhere else rows
-        )
-
-    def _drift(self, samples: Samples, batches: Tensor) -> Tensor:
-        return (1 - self._share(samples)) ** batches - 1
 
 
 def item_rate(settings: TrainingSettings, warm: int) -> float:

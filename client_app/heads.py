@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client_app.negatives import stream, uniform
+from client_app.randomness import stream, uniform
 from common.settings import TrainingSettings
 
 State = dict[str, Tensor]

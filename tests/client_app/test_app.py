@@ -12,8 +12,10 @@ from flwr.app import Message, RecordDict
 from safetensors.numpy import load as load_tensors
 
 from cli.in_process import InProcessGrid
-from client_app import app as node_app
+from client_app import node as node_module
+from client_app.methods import base as method_module
 from client_app.recommend import FILE
+from client_app.scorers import SCORERS
 from common import demo, messages
 from common.catalogue import ItemIndex, read_catalogue
 from common.durable import read_checked
@@ -36,12 +38,14 @@ class Federation:
         self.settings = RunSettings.parse(config)
         self.grid = InProcessGrid(NODES, config)
         self.index: ItemIndex = read_catalogue(self.data, seed=0).index()
-        self.packed = messages.pack_settings(self.settings.training())
+        self.packed = self.settings.pack()
 
     def send(self, kind: str, body: messages.Body | RecordDict, node: int = 0) -> Message:
         content = body.to_record() if isinstance(body, messages.Body) else body
         to = list(self.grid.get_node_ids())[node]
-        return self.grid.deliver(Message(content, to, kind, ttl=60.0))
+        reply = self.grid.deliver(Message(content, to, kind, ttl=60.0))
+        assert reply is not None
+        return reply
 
     def announce(self) -> "Federation":
         for node in range(NODES):
@@ -65,22 +69,42 @@ class Federation:
 
     def train(self, number: int, node: int = 0, best: int = 0) -> Message:
         request = messages.TrainRequest(
-            **self.header(number), best_round=best, table=self.table("warm")
+            **self.header(number), best_round=best, arrays={"table": self.table("warm")}
         )
         return self.send(messages.TRAIN, request, node)
 
     def evaluate(self, scorer: str, node: int = 0) -> Message:
-        tables: dict[str, Any] = {}
-        if scorer != "random":
-            tables["cold"] = self.table("test")
-        if scorer == "content-profile":
-            tables["warm"] = self.table("warm")
-        request = messages.EvaluateRequest(**self.header(1), split="test", scorer=scorer, **tables)
+        return self.ask(scorer, self.arrays(scorer), node)
+
+    def arrays(self, scorer: str) -> dict[str, np.ndarray]:
+        """What a scorer needs to rank the test items."""
+        items, warm = self.table("test"), self.table("warm")
+        weights = self.table("test", len(warm))
+        units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (items, warm)]
+        return {
+            "head": {"items": items},
+            "profile": {"items": items, "warm": warm},
+            "kernel": {
+                "items": units[0],
+                "warm": units[1],
+                "sharpness": np.array([[5.0]], np.float32),
+            },
+            "weights": {"weights": weights},
+            "random": {},
+        }[scorer]
+
+    def ask(
+        self, scorer: str, arrays: dict[str, np.ndarray], node: int = 0, **changes: Any
+    ) -> Message:
+        told = {"task": "cold-items", "split": "test", "method": "ridge", **changes}
+        request = messages.EvaluateRequest(**self.header(1), **told, scorer=scorer, arrays=arrays)
         return self.send(messages.EVALUATE, request, node)
 
     def recommend(self, node: int = 0) -> Message:
         cold = np.concatenate([self.table("validation"), self.table("test")])
-        request = messages.RecommendRequest(**self.header(1), top=3, cold=cold)
+        request = messages.RecommendRequest(
+            **self.header(1), top=3, scorer="head", method="ridge", arrays={"items": cold}
+        )
         return self.send(messages.QUERY_RECOMMEND, request, node)
 
     def describe(self, node: int = 0) -> Message:
@@ -116,8 +140,9 @@ def federation(tmp_path: Path) -> Federation:
 def fields_of(reply: Message) -> tuple[set[str], set[str]]:
     """Names of the values and of the arrays of an answer that has nothing else."""
     content = reply.content
-    assert set(content) == {"values", "arrays"}
-    return set(content.config_records["values"]), set(content.array_records["arrays"])
+    assert set(content) <= {"values", "single", "sums"}
+    arrays = [set(record) for record in content.array_records.values()]
+    return set(content.config_records["values"]), set().union(*arrays)
 
 
 def everything_in(reply: Message) -> bytes:
@@ -136,7 +161,9 @@ ASK: dict[str, Callable[[Federation], Message]] = {
     "describe": lambda f: f.describe(),
     "train": lambda f: f.train(1),
     "head": lambda f: f.evaluate("head"),
-    "content-profile": lambda f: f.evaluate("content-profile"),
+    "profile": lambda f: f.evaluate("profile"),
+    "kernel": lambda f: f.evaluate("kernel"),
+    "weights": lambda f: f.evaluate("weights"),
     "random": lambda f: f.evaluate("random"),
     "count": lambda f: f.count(),
     "recommend": lambda f: f.recommend(),
@@ -145,7 +172,9 @@ KIND = {
     "describe": messages.QUERY_DESCRIBE,
     "train": messages.TRAIN,
     "head": messages.EVALUATE,
-    "content-profile": messages.EVALUATE,
+    "profile": messages.EVALUATE,
+    "kernel": messages.EVALUATE,
+    "weights": messages.EVALUATE,
     "random": messages.EVALUATE,
     "count": messages.QUERY_COUNT,
     "recommend": messages.QUERY_RECOMMEND,
@@ -174,9 +203,11 @@ def test_another_version_is_asked_for(federation: Federation) -> None:
             {"users", "users_without_warm", "warm", "validation", "test", "unknown", "peak_rss_mb"},
             set(),
         ),
-        ("train", {"users", "loss_sum", "scale"}, {"change", "touches"}),
+        ("train", {"users", "loss_sum"}, {"change", "touches"}),
         ("head", {"users", "names", "sums"}, set()),
-        ("content-profile", {"users", "names", "sums"}, set()),
+        ("profile", {"users", "names", "sums"}, set()),
+        ("kernel", {"users", "names", "sums"}, set()),
+        ("weights", {"users", "names", "sums"}, set()),
         ("random", {"users", "names", "sums"}, set()),
         ("count", set(), {"users"}),
         ("recommend", {"users"}, set()),
@@ -194,7 +225,7 @@ def test_only_what_is_documented_leaves_a_node(
 
 def test_touches_leave_only_where_they_average(tmp_path: Path) -> None:
     federation = Federation(tmp_path, average="users").announce()
-    assert fields_of(federation.train(1)) == ({"users", "loss_sum", "scale"}, {"change"})
+    assert fields_of(federation.train(1)) == ({"users", "loss_sum"}, {"change"})
 
 
 def test_the_counts_are_those_of_the_file(federation: Federation) -> None:
@@ -220,16 +251,15 @@ def test_training_counts_every_user_once(federation: Federation) -> None:
     warm = len(federation.index.rows("warm"))
     assert sum(answer.users for answer in answers) == USERS
     for answer in answers:
-        assert answer.change.shape == (warm, DIM)
-        assert answer.change.dtype == np.float32
-        assert answer.change.any()
-        assert answer.touches is not None
-        assert answer.touches.max() <= answer.users
+        assert answer.sums["change"].shape == (warm, DIM)
+        assert answer.sums["change"].dtype == np.float32
+        assert answer.sums["change"].any()
+        assert answer.sums["touches"].max() <= answer.users
 
 
 def test_evaluation_and_lists(federation: Federation) -> None:
     federation.train(1)
-    for scorer in messages.EvaluateRequest.SCORERS:
+    for scorer in SCORERS:
         answer = messages.EvaluateAnswer.from_record(federation.evaluate(scorer).content)
         assert answer.names == metric_names(KS)
         assert all(0 <= value <= answer.users for value in answer.sums)
@@ -278,7 +308,7 @@ def test_an_exceptions_text_stays_on_the_node(
     def fail(*_: object) -> None:
         raise kind("private-person-001 did something")
 
-    monkeypatch.setattr(node_app, "load_interactions", fail)
+    monkeypatch.setattr(node_module, "load_interactions", fail)
     assert_fixed_sentence(ASK[name](federation), KIND[name], "an error")
 
 
@@ -287,23 +317,45 @@ def test_a_table_of_the_wrong_shape_is_refused(
     federation: Federation, shape: tuple[int, ...]
 ) -> None:
     request = messages.TrainRequest(
-        **federation.header(1), best_round=0, table=np.zeros(shape, np.float32)
+        **federation.header(1), best_round=0, arrays={"table": np.zeros(shape, np.float32)}
     )
     assert_fixed_sentence(federation.send(messages.TRAIN, request), messages.TRAIN, "a refusal")
     assert not (federation.state_dir() / "trainings").exists()
 
 
-def test_cold_tables_of_the_wrong_shape_are_refused(federation: Federation) -> None:
-    wrong = federation.table("test")[:-1]
-    for tables in (
-        {"scorer": "head", "cold": wrong},
-        {"scorer": "head"},
-        {"scorer": "content-profile", "cold": federation.table("test")},
-        {"scorer": "content-profile", "cold": wrong, "warm": federation.table("warm")},
-    ):
-        request = messages.EvaluateRequest(**federation.header(1), split="test", **tables)
-        reply = federation.send(messages.EVALUATE, request)
-        assert_fixed_sentence(reply, messages.EVALUATE, "a refusal")
+@pytest.mark.parametrize("name", SCORERS)
+def test_what_a_scorer_needs_must_come_in_its_shape(
+    federation: Federation, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = federation.arrays(name)
+    for array in right:
+        for wrong in (None, right[array][:-1], right[array][..., None], right[array][0]):
+            given = {k: v for k, v in right.items() if k != array}
+            reply = federation.ask(name, given if wrong is None else {**given, array: wrong})
+            assert_fixed_sentence(reply, messages.EVALUATE, "a refusal")
+            said = "the message carries no" if wrong is None else f"'{array}' has shape"
+            assert said in capsys.readouterr().err
+    assert not federation.ask(name, right).has_error()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"scorer": "astrology"}, "the scorer 'astrology' is unknown"),
+        ({"method": "nobody"}, "method 'nobody' is unknown"),
+        ({"split": "warm"}, "the split 'warm' cannot be measured"),
+    ],
+)
+def test_what_a_node_does_not_know_is_refused(
+    federation: Federation,
+    changes: dict[str, str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told: dict[str, Any] = {"scorer": "random", **changes}
+    reply = federation.ask(told.pop("scorer"), {}, **told)
+    assert_fixed_sentence(reply, messages.EVALUATE, "a refusal")
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", sorted(set(KIND.values()) | {messages.QUERY_CATALOGUE}))
@@ -375,7 +427,7 @@ def test_a_new_training_starts_fresh(tmp_path: Path) -> None:
     other = messages.TrainRequest(
         **{**federation.header(1), "training": "cd" * 8},
         best_round=0,
-        table=federation.table("warm"),
+        arrays={"table": federation.table("warm")},
     )
     reply = federation.send(messages.TRAIN, other)
     assert everything_in(reply) == everything_in(first)
@@ -390,6 +442,7 @@ def test_demo_data_needs_no_files(tmp_path: Path) -> None:
     grid.deliver(Message(notice, node, messages.QUERY_CATALOGUE, ttl=60.0))
     question = messages.DescribeRequest(index.version).to_record()
     reply = grid.deliver(Message(question, node, messages.QUERY_DESCRIBE, ttl=60.0))
+    assert reply is not None
     answer = messages.DescribeAnswer.from_record(reply.content)
     assert answer.users > 0
     assert answer.unknown == 0
@@ -461,7 +514,7 @@ def test_a_file_that_grows_is_used_in_the_next_round(deployed: Deployed) -> None
 
     known.write_csv(deployed.folder / "node-0" / "interactions.csv")
     plain = answer(deployed.train(2))  # had the file not grown
-    assert not np.array_equal(plain.change, second.change)
+    assert not np.array_equal(plain.sums["change"], second.sums["change"])
     assert not np.array_equal(deployed.heads(2)[user]["weight"], after[user]["weight"])
     for neighbour in set(after) - {user}:
         again = deployed.heads(2)[neighbour]["weight"]
@@ -474,13 +527,13 @@ def test_a_new_user_gets_a_fresh_head_and_the_others_keep_theirs(
     deployed.train(1)
     kept = deployed.heads(1)
     began: dict[str, Any] = {}
-    train_round = node_app.train_round
+    train_round = method_module.train_round
 
     def watched(table: Any, state: Any, *rest: Any) -> Any:
         began.update({name: tensor.clone() for name, tensor in state.items()})
         return train_round(table, state, *rest)
 
-    monkeypatch.setattr(node_app, "train_round", watched)
+    monkeypatch.setattr(method_module, "train_round", watched)
     warm = deployed.index.ids_of("warm")
     newcomer = "a-private-person"  # the first by name: every other row moves
     deployed.append(*((newcomer, item) for item in warm[:4]))
@@ -534,7 +587,9 @@ def test_a_training_that_diverged_leaves_the_last_whole_state(
     federation.train(1)
     before = files(federation.state_dir())
     request = messages.TrainRequest(
-        **federation.header(2), best_round=0, table=federation.table("warm") * np.float32(1e30)
+        **federation.header(2),
+        best_round=0,
+        arrays={"table": federation.table("warm") * np.float32(1e30)},
     )
     reply = federation.send(messages.TRAIN, request)
     assert_fixed_sentence(reply, messages.TRAIN, "a refusal", messages.OVERFLOWED)
@@ -544,14 +599,38 @@ def test_a_training_that_diverged_leaves_the_last_whole_state(
     assert not federation.train(2).has_error()
 
 
+def test_a_held_out_item_is_ranked_and_not_trained_on(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, method="ridge").announce()
+    plain = answer(federation.train(1)).sums["touches"]
+    settings = federation.settings.model_copy(update={"task": "last-warm-item"})
+    federation.packed = settings.pack()
+    held = answer(federation.train(1)).sums["touches"]
+    assert held.sum() < plain.sum()  # two interactions fewer for each user, and their negatives
+    warm = federation.table("warm")
+    reply = federation.ask("head", {"items": warm}, task="last-warm-item")
+    sums = messages.EvaluateAnswer.from_record(reply.content)
+    assert sums.users == answer(federation.train(1)).users
+    recall, precision = (sums.sums[sums.names.index(f"{m}@20")] for m in ("recall", "precision"))
+    assert precision == pytest.approx(recall / 20)  # one item to find for each user
+    wrong = federation.ask("head", {"items": federation.table("test")}, task="last-warm-item")
+    assert_fixed_sentence(wrong, messages.EVALUATE, "a refusal")
+
+
 @pytest.mark.parametrize("average", ["touches", "users"])
-def test_float16_answers_are_near_those_of_float32(tmp_path: Path, average: str) -> None:
+@pytest.mark.parametrize("scale", [1.0, 8.0, 2.0**-4])
+def test_changes_are_divided_by_the_rounds_scale(
+    tmp_path: Path, average: str, scale: float
+) -> None:
     answers = []
     for dtype in ("float32", "float16"):
         federation = Federation(tmp_path / dtype, wire_dtype=dtype, average=average).announce()
-        answers.append(answer(federation.train(1)))
-    whole, half = answers
-    assert half.change.dtype == np.float16
-    assert float(np.abs(half.change).max()) == 1.0
-    restored = half.change.astype(np.float64) * half.scale
-    np.testing.assert_allclose(restored, whole.change, atol=1e-3 * np.abs(whole.change).max())
+        arrays = {"table": federation.table("warm")}
+        told = scale if dtype == "float16" else 1.0
+        request = messages.TrainRequest(
+            **federation.header(1), best_round=0, scale=told, arrays=arrays
+        )
+        answers.append(answer(federation.send(messages.TRAIN, request)))
+    whole, half = (each.sums["change"] for each in answers)
+    assert half.dtype == np.float16
+    restored = half.astype(np.float64) * scale
+    np.testing.assert_allclose(restored, whole, atol=1e-3 * np.abs(whole).max())

@@ -1,0 +1,136 @@
+"""The node's half of a method: what it trains, and how it scores.
+
+`NodeMethod` itself is the half of every method that trains heads and a shared item table.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client_app.heads import HEADS, State
+from client_app.interactions import Ragged
+from client_app.scorers import SCORERS, Scorer
+from client_app.training import Pull, train_round
+from common.errors import SnowdropError
+from common.messages import TrainAnswer, TrainRequest, for_wire
+from common.settings import TrainingSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Local:
+    """What a method's half may use of a node, for one message."""
+
+    settings: TrainingSettings
+    histories: Ragged
+    """Warm items of each user, as rows of the item table; those held out by the task left out."""
+    keys: np.ndarray  # uint64 (users,): users' randomness
+    arrays: Mapping[str, np.ndarray]
+    """Arrays of the message."""
+    warm: int
+    """Warm items of the catalogue."""
+    items: int
+    """Items that are to be ranked; 0 where nothing is."""
+    state_of: Callable[[], State]
+    """The users' private state, read when it is asked for."""
+
+    def table(self, name: str, rows: int, columns: int | None = None) -> Tensor:
+        """An array of the message as a float32 tensor of the announced shape.
+
+        Raises
+        ------
+        SnowdropError
+            If it is missing or of another shape.
+        """
+        if name not in self.arrays:
+            raise SnowdropError(f"the message carries no '{name}'")
+        array = self.arrays[name]
+        expected = (rows, *(array.shape[-1:] if columns is None else (columns,)))
+        if array.shape != expected:
+            raise SnowdropError(f"'{name}' has shape {array.shape}, expected {expected}")
+        return torch.from_numpy(array.astype(np.float32))
+
+    def number(self, name: str) -> float:
+        """An array of the message that holds one number.
+
+        Raises
+        ------
+        SnowdropError
+            If it is missing or holds more.
+        """
+        return float(self.table(name, 1, 1))
+
+
+class NodeMethod:
+    """The node's half of a method; this one trains heads and an item table.
+
+    Parameters
+    ----------
+    name : str
+        Of the method's card.
+    """
+
+    scorers: Mapping[str, type[Scorer]] = {}
+    """Scorers that this method brings beside those of `client_app.scorers`, by name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def fresh(self, keys: np.ndarray, settings: TrainingSettings) -> State:
+        """State of users that never trained, tensors float32 (users, …)."""
+        return HEADS[settings.head].fresh(keys, settings)
+
+    def train(self, request: TrainRequest, local: Local) -> tuple[State, TrainAnswer]:
+        """One round of every user (algorithm 1, line 18 of MDiffFR).
+
+        Parameters
+        ----------
+        request : TrainRequest
+        local : Local
+
+        Returns
+        -------
+        state : State
+            Users' state after the round.
+        answer : TrainAnswer
+            Sums over the users.
+
+        Raises
+        ------
+        SnowdropError
+            If the message does not carry what is needed, or numbers overflow.
+        """
+        settings = local.settings
+        table = local.table("table", local.warm, settings.dim)
+        state, result = train_round(
+            table,
+            local.state_of(),
+            local.histories,
+            local.keys,
+            request.round,
+            settings,
+            self.pull(table, local),
+        )
+        sums = {"change": for_wire(result.change.numpy() / np.float32(request.scale), settings)}
+        if settings.average == "touches":
+            sums["touches"] = result.touches.numpy()
+        return state, TrainAnswer(result.users, result.loss_sum, sums)
+
+    def pull(self, table: Tensor, local: Local) -> Pull | None:
+        """A further gradient on item embeddings, where the method has one."""
+        return None
+
+    def scorer(self, name: str, local: Local) -> Scorer:
+        """A scorer by name.
+
+        Raises
+        ------
+        SnowdropError
+            If it is unknown, or the message does not carry what it needs.
+        """
+        known = {**SCORERS, **self.scorers}
+        if name not in known:
+            raise SnowdropError(f"the scorer {name!r} is unknown")
+        return known[name](local)

@@ -1,0 +1,7 @@
+"""IFedNCF's node half: the pull of IFedRec, with FedNCF's heads."""
+
+from client_app.methods.ipfedrec import IPFedRec
+
+
+class IFedNCF(IPFedRec):
+    """As IPFedRec; the heads are a setting."""

@@ -1,0 +1,15 @@
+"""The mixture's node half: nodes train as for the first of its two methods."""
+
+from torch import Tensor
+
+from client_app.methods.base import Local, NodeMethod
+from client_app.training import Pull
+
+
+class Mixture(NodeMethod):
+    """As the first method."""
+
+    def pull(self, table: Tensor, local: Local) -> Pull | None:
+        from client_app.methods import half_of
+
+        return half_of(local.settings.group(self.name).first).pull(table, local)

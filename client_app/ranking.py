@@ -1,0 +1,71 @@
+"""Ranking items for every user that hopes to find some, and the sums of the metrics."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client_app.tasks import Ranking, membership
+from common.metrics import metric_names, metric_sums, rank
+from common.settings import KS
+
+CHUNK_NUMBERS = 2**22
+"""Scores that are held at once."""
+
+Scores = Callable[[np.ndarray], Tensor]
+"""Users' numbers → scores, float32 (users, items)."""
+
+
+def evaluate(ranking: Ranking, scores_of: Scores) -> tuple[int, dict[str, float]]:
+    """Sums of each metric over the users that have items to find.
+
+    Parameters
+    ----------
+    ranking : Ranking
+    scores_of : Callable
+        Users' numbers → scores, float32 (users, items).
+
+    Returns
+    -------
+    users : int
+    sums : dict[str, float]
+    """
+    totals = dict.fromkeys(metric_names(KS), 0.0)
+    count = 0
+    for users, hits, relevant in ranked_hits(ranking, scores_of):
+        count += len(users)
+        sums = metric_sums(hits, relevant, KS)
+        totals = {name: totals[name] + value for name, value in sums.items()}
+    return count, totals
+
+
+def ranked_hits(ranking: Ranking, scores_of: Scores) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """The best items of the users that have items to find, in parts.
+
+    Yields
+    ------
+    users : ndarray, int64 (part,)
+    hits : Tensor, bool (part, ranked items)
+        Whether the item at each rank is relevant.
+    relevant : Tensor, int64 (part,)
+        Items that each user has to find.
+    """
+    for users in user_chunks(np.flatnonzero(ranking.truth.counts), ranking.items):
+        best = rank(ranked_scores(ranking, scores_of, users), ranking.order, max(KS))
+        truth = membership(ranking.truth.take(users), ranking.items)
+        yield users, truth.gather(1, best), truth.sum(1)
+
+
+def ranked_scores(ranking: Ranking, scores_of: Scores, users: np.ndarray) -> Tensor:
+    """Scores float32 (users, items); −∞ for what a user knows already."""
+    scores = scores_of(users)
+    if ranking.left_out is None:
+        return scores
+    return scores.masked_fill(membership(ranking.left_out.take(users), ranking.items), -torch.inf)
+
+
+def user_chunks(users: np.ndarray, items: int) -> list[np.ndarray]:
+    """Users in parts whose scores of ``items`` items fit into `CHUNK_NUMBERS`."""
+    size = max(1, CHUNK_NUMBERS // max(1, items))
+    return [users[k : k + size] for k in range(0, len(users), size)]

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+
+from client_app.interactions import NodeInteractions, Ragged
+from client_app.randomness import user_keys
+from client_app.tasks import held_out, histories, membership, ranking
+from common.catalogue import ItemIndex
+from common.metrics import tie_order
+
+WARM, COLD = 20, 7
+IDS = [f"item {(k * 11) % 34:02d}" for k in range(WARM + 2 * COLD)]
+SPLITS = ("warm",) * WARM + ("validation",) * COLD + ("test",) * COLD
+INDEX = ItemIndex(tuple(IDS), SPLITS)
+COUNTS = [1, 2, 3, 4, 8, 20, 5, 0, 3]
+USERS = tuple(f"u{k}" for k in range(len(COUNTS)))
+KEYS = user_keys(b"secret", USERS)
+
+
+def lists_of(counts: list[int], items: int, seed: int) -> Ragged:
+    rng = np.random.default_rng(seed)
+    lists = [np.sort(rng.choice(items, count, replace=False)) for count in counts]
+    return Ragged(np.cumsum([0, *counts]), np.concatenate(lists).astype(np.int64))
+
+
+DATA = NodeInteractions(
+    users=USERS,
+    by_split={
+        "warm": lists_of(COUNTS, WARM, 1),
+        "validation": lists_of([1] * len(COUNTS), COLD, 2),
+        "test": lists_of([2] * len(COUNTS), COLD, 3),
+    },
+    users_without_warm=0,
+    unknown=0,
+)
+LAST = "last-warm-item"
+
+
+def shard(users: np.ndarray) -> NodeInteractions:
+    lists = {name: own.take(users) for name, own in DATA.by_split.items()}
+    return NodeInteractions(tuple(USERS[u] for u in users), lists, 0, 0)
+
+
+def test_cold_items_hold_nothing_back() -> None:
+    assert histories("cold-items", DATA, KEYS) is DATA.warm
+    for split in ("validation", "test"):
+        asked = ranking("cold-items", split, INDEX, DATA, KEYS)
+        assert asked.truth is DATA.by_split[split]
+        assert asked.left_out is None
+        assert asked.items == COLD
+        assert torch.equal(asked.order, tie_order(INDEX.ids_of(split)))
+
+
+def test_one_item_each_is_held_out_to_validate_and_to_test() -> None:
+    kept = histories(LAST, DATA, KEYS)
+    validation = ranking(LAST, "validation", INDEX, DATA, KEYS)
+    test = ranking(LAST, "test", INDEX, DATA, KEYS)
+    assert test.items == validation.items == WARM
+    assert torch.equal(test.order, tie_order(INDEX.ids_of("warm")))
+    for user, count in enumerate(COUNTS):
+        own = set(DATA.warm.of(user).tolist())
+        parts = [set(lists.of(user).tolist()) for lists in (kept, validation.truth, test.truth)]
+        assert [len(part) for part in parts[1:]] == ([1, 1] if count >= 3 else [0, 0])
+        assert set.union(*parts) == own
+        assert sum(map(len, parts)) == len(own)  # none is in two of them
+        assert count < 3 or len(parts[0]) >= 1
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_what_a_user_knows_is_not_ranked(split: str) -> None:
+    asked = ranking(LAST, split, INDEX, DATA, KEYS)
+    assert asked.left_out is not None
+    for user in range(len(USERS)):
+        own = set(DATA.warm.of(user).tolist())
+        assert set(asked.left_out.of(user)) == own - set(asked.truth.of(user))
+
+
+def test_histories_stay_in_order() -> None:
+    kept = histories(LAST, DATA, KEYS)
+    for user in range(len(USERS)):
+        own = kept.of(user)
+        assert (np.diff(own) > 0).all()
+    assert kept.offsets.dtype == DATA.warm.offsets.dtype
+
+
+def test_the_same_is_held_out_on_any_sharding() -> None:
+    kept = histories(LAST, DATA, KEYS)
+    test = ranking(LAST, "test", INDEX, DATA, KEYS)
+    for part in ([0, 5, 2], [8, 7, 6], [4]):
+        users = np.array(part)
+        own = shard(users)
+        mine = histories(LAST, own, KEYS[users])
+        found = ranking(LAST, "test", INDEX, own, KEYS[users])
+        for place, user in enumerate(part):
+            assert mine.of(place).tolist() == kept.of(user).tolist()
+            assert found.truth.of(place).tolist() == test.truth.of(user).tolist()
+
+
+def test_another_secret_holds_other_items_out() -> None:
+    others = user_keys(b"another secret", USERS)
+    assert not np.array_equal(held_out(DATA.warm, KEYS), held_out(DATA.warm, others))
+
+
+def test_every_item_may_be_held_out() -> None:
+    users = 6000
+    warm = Ragged(np.arange(users + 1) * 3, np.tile(np.arange(3), users))
+    chosen = held_out(warm, user_keys(b"s", [str(k) for k in range(users)]))
+    shares = chosen.reshape(2, users, 3).mean(1)
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.04)  # six standard deviations
+
+
+def test_nobody_is_no_error() -> None:
+    nobody = Ragged(np.array([0]), np.array([], np.int64))
+    assert held_out(nobody, np.array([], np.uint64)).shape == (2, 0)
+
+
+def test_membership_is_a_table_of_who_has_what() -> None:
+    table = membership(DATA.warm, WARM)
+    assert table.shape == (len(USERS), WARM)
+    for user in range(len(USERS)):
+        assert table[user].nonzero()[:, 0].tolist() == DATA.warm.of(user).tolist()
