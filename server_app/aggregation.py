@@ -1,28 +1,114 @@
-"""Node answers → the next item table; whatever is malformed is refused."""
+"""Node answers → sums over users; whatever is malformed is refused."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from common.errors import OverflowedError, SnowdropError
 from common.messages import CountAnswer, EvaluateAnswer, TrainAnswer
 from common.settings import RunSettings
 
 
+@dataclass(frozen=True)
+class Expected:
+    """One of the sums that a method's nodes answer with.
+
+    Parameters
+    ----------
+    shape : tuple[int, ...]
+    bounded : bool
+        Whether ``max_update_norm`` bounds it; such sums are divided by the round's scale.
+    counts : str
+        The sum whose rows it counts users of, for whole numbers; empty for a table.
+    """
+
+    shape: tuple[int, ...]
+    bounded: bool = False
+    counts: str = ""
+
+
 @dataclass(frozen=True, eq=False)
-class Averaged:
+class Summed:
     """What a round's usable answers come to."""
 
-    change: Tensor  # float32 (warm, d): to be added to the item table, before the server's step
     users: int
-    loss: float
+    loss_sum: float
+    sums: Mapping[str, np.ndarray]  # float64, or int64 for counts
+    largest: float = 0.0
+    """Largest entry of an answer's table before scaling; the next round's scale follows it."""
+    dropped: Mapping[int, SnowdropError] = field(default_factory=dict)
+    """Nodes whose answer is in none of the sums, and why."""
 
 
-def check(answer: TrainAnswer, shape: tuple[int, int], settings: RunSettings) -> None:
-    """Refuse an answer that cannot be averaged.
+class Aggregator(ABC):
+    """How the nodes' answers of a round become sums over all their users."""
+
+    @abstractmethod
+    def combine(
+        self,
+        answers: Sequence[tuple[int, TrainAnswer]],
+        expected: Mapping[str, Expected],
+        scale: float,
+    ) -> Summed:
+        """Sums over the answers that can be used.
+
+        Parameters
+        ----------
+        answers : Sequence[tuple[int, TrainAnswer]]
+            By node id, ascending.
+        expected : Mapping[str, Expected]
+            The sums that every answer must hold.
+        scale : float
+            What tables were divided by before they travelled: one number for the whole round.
+        """
+
+
+class PlainSum(Aggregator):
+    """Each node's answer is seen by the server, checked by itself, and added up.
+
+    Parameters
+    ----------
+    settings : RunSettings
+    """
+
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+
+    def combine(
+        self,
+        answers: Sequence[tuple[int, TrainAnswer]],
+        expected: Mapping[str, Expected],
+        scale: float,
+    ) -> Summed:
+        sums: dict[str, np.ndarray] = {
+            name: np.zeros(one.shape, np.int64 if one.counts else np.float64)
+            for name, one in expected.items()
+        }
+        dropped: dict[int, SnowdropError] = {}
+        users, loss_sum, largest = 0, 0.0, 0.0
+        for node, answer in answers:
+            try:
+                check(answer, expected, scale, self._settings)
+            except SnowdropError as error:
+                dropped[node] = error
+                continue
+            users += answer.users
+            loss_sum += answer.loss_sum
+            for name, one in expected.items():
+                if one.counts:
+                    sums[name] += answer.sums[name]
+                else:
+                    sums[name] += answer.sums[name].astype(np.float64) * scale
+                    largest = max(largest, scale * float(np.abs(answer.sums[name]).max(initial=0)))
+        return Summed(users, loss_sum, sums, largest, dropped)
+
+
+def check(
+    answer: TrainAnswer, expected: Mapping[str, Expected], scale: float, settings: RunSettings
+) -> None:
+    """Refuse an answer that cannot be added up.
 
     Raises
     ------
@@ -30,31 +116,52 @@ def check(answer: TrainAnswer, shape: tuple[int, int], settings: RunSettings) ->
         On a wrong shape or type, NaN or Inf, a norm above ``max_update_norm`` for each user, or
         counts that cannot be.
     """
-    if answer.change.shape != shape:
-        raise SnowdropError(f"its change has shape {answer.change.shape}, expected {shape}")
-    if answer.change.dtype != settings.wire_dtype or not np.isfinite(answer.change).all():
-        raise SnowdropError(f"its change holds NaN, Inf or no {settings.wire_dtype}")
-    _check_users(answer.users, settings)
-    if answer.users == 0 and answer.change.any():
-        raise SnowdropError("it claims 0 users and a change")
-    if not (np.isfinite(answer.loss_sum) and 0 < answer.scale < np.inf):
-        raise SnowdropError("its loss or scale is NaN, Inf or not above 0")
-    norm = answer.scale * float(np.linalg.norm(answer.change.astype(np.float64)))
-    if not norm < float(np.finfo(np.float32).max):
-        raise OverflowedError(f"its change has norm {norm:.3g}, which no item table can hold")
-    if settings.max_update_norm and not norm <= settings.max_update_norm * answer.users:
+    if answer.sums.keys() != expected.keys():
         raise SnowdropError(
-            f"its change has norm {norm:.3g} for {answer.users} users, above max_update_norm = "
-            f"{settings.max_update_norm:g} a user"
+            f"its sums are {', '.join(sorted(answer.sums)) or 'none'}, expected "
+            f"{', '.join(sorted(expected))}"
         )
-    if settings.average == "touches":
-        touches = answer.touches
-        if touches is None or touches.shape != shape[:1] or touches.dtype.kind != "i":
-            raise SnowdropError("its counts of touched rows are missing or misshapen")
-        if touches.min(initial=0) < 0 or touches.max(initial=0) > answer.users:
-            raise SnowdropError("its counts of touched rows exceed its users")
-        if answer.change[touches == 0].any():
-            raise SnowdropError("it changes rows that no user touched")
+    for name, one in expected.items():
+        if not one.counts:
+            _check_table(name, answer.sums[name], one, settings)
+    _check_users(answer.users, settings)
+    tables = {name: answer.sums[name] for name, one in expected.items() if not one.counts}
+    if answer.users == 0 and any(table.any() for table in tables.values()):
+        raise SnowdropError("it claims 0 users and a change")
+    if not np.isfinite(answer.loss_sum):
+        raise SnowdropError("its loss is NaN or Inf")
+    for name, table in tables.items():
+        _check_norm(name, scale * float(np.linalg.norm(table.astype(np.float64))),
+                    expected[name], answer.users, settings)  # fmt: skip
+    for name, one in expected.items():
+        if one.counts:
+            _check_counts(answer.sums[name], answer.sums[one.counts], answer.users)
+
+
+def _check_table(name: str, table: np.ndarray, one: Expected, settings: RunSettings) -> None:
+    if table.shape != one.shape:
+        raise SnowdropError(f"its {name} has shape {table.shape}, expected {one.shape}")
+    if table.dtype != settings.wire_dtype or not np.isfinite(table).all():
+        raise SnowdropError(f"its {name} holds NaN, Inf or no {settings.wire_dtype}")
+
+
+def _check_norm(name: str, norm: float, one: Expected, users: int, settings: RunSettings) -> None:
+    if not norm < float(np.finfo(np.float32).max):
+        raise OverflowedError(f"its {name} has norm {norm:.3g}, which no item table can hold")
+    if one.bounded and settings.max_update_norm and not norm <= settings.max_update_norm * users:
+        raise SnowdropError(
+            f"its {name} has norm {norm:.3g} for {users} users, above max_update_norm = "
+            f"{settings.max_update_norm:g} for each user"
+        )
+
+
+def _check_counts(counts: np.ndarray, table: np.ndarray, users: int) -> None:
+    if counts.shape != table.shape[:1] or counts.dtype.kind != "i":
+        raise SnowdropError("its counts of touched rows are missing or misshapen")
+    if counts.min(initial=0) < 0 or counts.max(initial=0) > users:
+        raise SnowdropError("its counts of touched rows exceed its users")
+    if table[counts == 0].any():
+        raise SnowdropError("it changes rows that no user touched")
 
 
 def _check_users(users: int, settings: RunSettings) -> None:
@@ -93,31 +200,3 @@ def check_counts(answer: CountAnswer, rows: int, settings: RunSettings) -> np.nd
         raise SnowdropError("its counts of users are misshapen or negative")
     _check_users(int(users.max(initial=0)), settings)
     return users
-
-
-def average(answers: Sequence[TrainAnswer], by: str) -> Averaged:
-    """Mean change of the item table over users (algorithm 1, line 7).
-
-    Σ_nodes Σ_u (E_u − E) / Σ_nodes users; with ``by = "touches"`` each row is divided by the
-    users that touched it instead.
-
-    Raises
-    ------
-    SnowdropError
-        If no user trained.
-    """
-    users = sum(answer.users for answer in answers)
-    if not users:
-        raise SnowdropError("no user trained in this round")
-    total = np.zeros(answers[0].change.shape, np.float64)
-    touched = np.zeros(len(total), np.int64)
-    for answer in answers:
-        total += answer.change.astype(np.float64) * answer.scale
-        if by == "touches" and answer.touches is not None:
-            touched += answer.touches
-    divisor = np.maximum(touched, 1)[:, None] if by == "touches" else users
-    return Averaged(
-        change=torch.from_numpy((total / divisor).astype(np.float32)),
-        users=users,
-        loss=sum(answer.loss_sum for answer in answers) / users,
-    )

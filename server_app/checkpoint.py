@@ -9,9 +9,12 @@ from typing import IO, Any
 import torch
 
 from common.durable import lock_folder, make_folder, read_checked, write_checked
-from common.errors import SnowdropError
+from common.errors import FormatError, SnowdropError
 
 log = logging.getLogger("snowdrop")
+
+FORMAT = 2
+"""Of checkpoints; 1 has the settings' former names and is read as well."""
 
 
 class Checkpoints:
@@ -49,7 +52,7 @@ class Checkpoints:
     def save(self, number: int, state: dict[str, Any], keep: int, best: int) -> None:
         """Write the state after round ``number``; keep the last ``keep`` rounds and the best."""
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save({**state, "format": FORMAT}, buffer)
         write_checked(self._path(number), buffer.getvalue())
         for old in self.rounds()[:-keep]:
             if old != best:
@@ -81,7 +84,7 @@ class Checkpoints:
             return newest
 
     def clear(self) -> None:
-        """Forget every checkpoint: a new training begins."""
+        """Delete every checkpoint, for a new training to begin."""
         for number in self.rounds():
             self._path(number).unlink()
 
@@ -94,6 +97,8 @@ def newest_state(folder: Path) -> dict[str, Any] | None:
     for number in reversed(_rounds(folder)):
         try:
             return _load(_path(folder, number))
+        except FormatError:
+            raise
         except SnowdropError as error:
             log.warning("%s; going back to the checkpoint before it", error)
     return None
@@ -105,7 +110,27 @@ def _rounds(folder: Path) -> list[int]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    return torch.load(io.BytesIO(read_checked(path)), map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(
+        io.BytesIO(read_checked(path)), map_location="cpu", weights_only=True
+    )
+    number = state.get("format", 1)
+    if number > FORMAT:
+        raise FormatError(
+            f"{path} has format {number}, this release reads up to {FORMAT}; go on with the "
+            "release that wrote it, or upgrade"
+        )
+    return state if number == FORMAT else _of_format_1(state)
+
+
+def _of_format_1(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of before methods had settings of their own, as today's are."""
+    from common.settings import RunSettings
+
+    settings = RunSettings.read(state["settings"])
+    if settings.card.parts:
+        first = settings.group(settings.card.name).first
+        state = {**state, "generator": {first: state["generator"]}}
+    return {**state, "settings": settings.flat(), "format": FORMAT}
 
 
 def _path(folder: Path, number: int) -> Path:

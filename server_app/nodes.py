@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -59,6 +59,7 @@ class Nodes:
         self._grid, self._index, self._timeout = grid, index, timeout
         self.failed = self.overflowed = 0
         self.traffic = Traffic()
+        self._asked: dict[str, int] = {}  # node of each reply, by the message that it answers
 
     def wait(self, count: int, seconds: float, at_least: int | None = None) -> None:
         """Wait until ``count`` nodes are there; after ``seconds`` be content with ``at_least``.
@@ -91,6 +92,13 @@ class Nodes:
             return there
         return sorted(np.random.default_rng(seed).choice(there, count, replace=False).tolist())
 
+    def to_all(
+        self, kind: str, content: RecordDict, among: Sequence[int] | None = None
+    ) -> list[Message]:
+        """One message to every node that is there, or to those ``among``."""
+        ids = sorted(self._online()) if among is None else among
+        return [Message(content, node, kind, ttl=self._timeout) for node in ids]
+
     def ask(
         self,
         kind: str,
@@ -98,14 +106,18 @@ class Nodes:
         answer_type: type[Answer],
         among: Sequence[int] | None = None,
     ) -> list[tuple[int, Answer]]:
-        """Send ``content`` to every node, or those ``among``; the usable answers, by node id.
+        """Send ``content`` to every node, or those ``among``; the usable answers, by node id."""
+        return self.usable(kind, self.exchange(self.to_all(kind, content, among)), answer_type)
 
-        A node that needs the catalogue is given it and asked again. Nodes that fail, answer late
-        or send what cannot be read are left out, logged and counted in ``failed``.
-        """
-        ids = sorted(self._online()) if among is None else among
+    def usable(
+        self, kind: str, replies: Iterable[Message], answer_type: type[Answer]
+    ) -> list[tuple[int, Answer]]:
+        """What replies say, by node id; those that are errors or cannot be read are left out."""
         answers = []
-        for node, reply in self._exchange(kind, content, ids):
+        for reply in replies:
+            about = reply.metadata
+            # The SuperLink itself answers for a node that it cannot reach.
+            node = self._asked.get(about.reply_to_message_id, about.src_node_id)
             if reply.has_error():
                 overflowed = reply.error.code == messages.OVERFLOWED
                 refusal = OverflowedError if overflowed else SnowdropError
@@ -124,10 +136,11 @@ class Nodes:
         told = "".join(c if c.isprintable() else " " for c in str(why)[:_LONGEST_REASON])
         log.warning("node %d is left out of this %s: %s", node, kind, told)
 
-    def _exchange(
-        self, kind: str, content: RecordDict, ids: Sequence[int]
-    ) -> list[tuple[int, Message]]:
-        """Ask the nodes ``ids``; their replies, by node id.
+    def exchange(self, asked: Sequence[Message]) -> list[Message]:
+        """Send messages, one to a node; the replies, by node id.
+
+        A node that needs the catalogue is given it and asked again. Nodes that answer late or
+        leave are left out, logged and counted in ``failed``.
 
         Flower's own `send_and_receive` looks every three seconds and waits for nodes that are
         gone; this one looks more often, gives up on a node that left or was restarted since, and
@@ -135,54 +148,58 @@ class Nodes:
         """
         deadline = time.monotonic() + self._timeout
         since = self._online()
-        waiting = self._send(kind, content, ids, deadline)
+        first = {message.metadata.dst_node_id: message for message in asked}
+        waiting = self._send(asked)
         told: set[int] = set()
         again: set[int] = set()
+        self._asked.clear()
         replies: dict[int, Message] = {}
         pause, looked, missing = _SHORTEST_PAUSE, time.monotonic(), set[int]()
         while waiting and time.monotonic() < deadline:
             for reply in self._grid.pull_messages(list(waiting)):
                 node = waiting.pop(reply.metadata.reply_to_message_id)
                 status = self._received(node, reply)
+                seconds = max(deadline - time.monotonic(), 1.0)
                 if status == messages.NEEDS_CATALOGUE and node not in told:
                     told.add(node)
                     notice = messages.CatalogueNotice.of(self._index).to_record()
-                    waiting |= self._send(messages.QUERY_CATALOGUE, notice, [node], deadline)
+                    kind = messages.QUERY_CATALOGUE
+                    waiting |= self._send([Message(notice, node, kind, ttl=seconds)])
                 elif status == messages.KEPT and node in told - again:
                     again.add(node)
-                    waiting |= self._send(kind, content, [node], deadline)
+                    kind, content = first[node].metadata.message_type, first[node].content
+                    waiting |= self._send([Message(content, node, kind, ttl=seconds)])
                 else:
                     replies[node] = reply
+                    self._asked[reply.metadata.reply_to_message_id] = node
             if waiting and time.monotonic() > looked + _LOOK_SECONDS:
                 looked, now = time.monotonic(), self._online()
                 gone = {n for n in waiting.values() if now.get(n) != since.get(n, "")}
-                for message in [m for m, n in waiting.items() if n in gone & missing]:
-                    self.refuse(waiting.pop(message), kind, "it left before it answered")
+                for name in [m for m, n in waiting.items() if n in gone & missing]:
+                    left = waiting.pop(name)
+                    self.refuse(left, _kind(first[left]), "it left before it answered")
                 missing = gone  # seen twice: what it sent before it left has been pulled by then
             if waiting:
                 time.sleep(pause)
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
         for node in waiting.values():
-            self.refuse(node, kind, f"no answer within {self._timeout:g} s")
-        return sorted(replies.items())
+            self.refuse(node, _kind(first[node]), f"no answer within {self._timeout:g} s")
+        return [replies[node] for node in sorted(replies)]
 
-    def _send(
-        self, kind: str, content: RecordDict, ids: Sequence[int], deadline: float
-    ) -> dict[str, int]:
+    def _send(self, asked: Sequence[Message]) -> dict[str, int]:
         """Node of each message that the SuperLink took; it takes none that is too large for it."""
-        if not ids:
+        if not asked:
             return {}
+        ids = [message.metadata.dst_node_id for message in asked]
         self.traffic.asked.update(ids)
-        self.traffic.down += len(ids) * _size(content)
-        seconds = max(deadline - time.monotonic(), 1.0)
-        sent = [Message(content, node, kind, ttl=seconds) for node in ids]
-        names: list[str | None] = list(self._grid.push_messages(sent))
+        self.traffic.down += sum(_size(message.content) for message in asked)
+        names: list[str | None] = list(self._grid.push_messages(asked))
         taken: dict[str, int] = {}
-        for node, name in zip(ids, names or [None] * len(ids), strict=True):
+        for message, node, name in zip(asked, ids, names or [None] * len(ids), strict=True):
             if name:
                 taken[name] = node
             else:
-                self.refuse(node, kind, "the SuperLink did not take the message")
+                self.refuse(node, _kind(message), "the SuperLink did not take the message")
         return taken
 
     def _received(self, node: int, reply: Message) -> str | None:
@@ -196,6 +213,10 @@ class Nodes:
     def _online(self) -> dict[int, str]:
         """Nodes that are there, with the time since which they are."""
         return {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
+
+
+def _kind(message: Message) -> str:
+    return message.metadata.message_type
 
 
 def _size(content: RecordDict) -> int:

@@ -1,4 +1,4 @@
-"""Averaging of node answers, and what is refused."""
+"""Node answers → sums over users, and what is refused."""
 
 import dataclasses
 from typing import Any
@@ -8,35 +8,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import SnowdropError
+from common.errors import OverflowedError, SnowdropError
 from common.messages import CountAnswer, EvaluateAnswer, TrainAnswer
 from common.settings import RunSettings
-from server_app.aggregation import average, check, check_counts, check_metrics
+from server_app.aggregation import Expected, PlainSum, check, check_counts, check_metrics
 
 ITEMS, DIM = 5, 3
+EXPECTED = {
+    "change": Expected((ITEMS, DIM), bounded=True),
+    "touches": Expected((ITEMS,), counts="change"),
+}
+ONES = np.ones((ITEMS, DIM), np.float32)
 
 
 def answer_of(changes: np.ndarray, touched: np.ndarray, losses: np.ndarray) -> TrainAnswer:
     """What a node with these users sends."""
-    return TrainAnswer(
-        users=len(changes),
-        loss_sum=float(losses.sum()),
-        change=changes.sum(0).astype(np.float32),
-        touches=touched.sum(0).astype(np.int64),
-    )
+    sums = {
+        "change": changes.sum(0).astype(np.float32),
+        "touches": touched.sum(0).astype(np.int64),
+    }
+    return TrainAnswer(len(changes), float(losses.sum()), sums)
 
 
-def good_answer() -> TrainAnswer:
-    return TrainAnswer(2, 1.0, np.ones((ITEMS, DIM), np.float32), np.full(ITEMS, 2))
+def good_answer(**sums: np.ndarray) -> TrainAnswer:
+    return TrainAnswer(2, 1.0, {"change": ONES, "touches": np.full(ITEMS, 2), **sums})
 
 
 @given(
     nodes=st.lists(st.integers(0, 4), min_size=1, max_size=12),
-    by=st.sampled_from(["users", "touches"]),
     seed=st.integers(0, 1_000),
+    scale=st.sampled_from([1.0, 0.25, 8.0]),
 )
-def test_average_is_the_mean_over_users_however_they_are_split(
-    nodes: list[int], by: str, seed: int
+def test_sums_are_those_of_all_users_however_they_are_split(
+    nodes: list[int], seed: int, scale: float
 ) -> None:
     rng = np.random.default_rng(seed)
     users = np.asarray(nodes)
@@ -44,36 +48,57 @@ def test_average_is_the_mean_over_users_however_they_are_split(
     changes = rng.normal(size=(len(users), ITEMS, DIM)) * touched[:, :, None]
     losses = rng.random(len(users))
     answers = [
-        answer_of(changes[users == node], touched[users == node], losses[users == node])
-        for node in range(5)
+        (n, answer_of(changes[users == n] / scale, touched[users == n], losses[users == n]))
+        for n in range(5)
     ]
-    averaged = average(answers, by)
-    expected = np.zeros((ITEMS, DIM))
-    for item in range(ITEMS):
-        divisor = len(users) if by == "users" else max(1, int(touched[:, item].sum()))
-        for user in range(len(users)):
-            expected[item] += changes[user, item] / divisor
-    np.testing.assert_allclose(averaged.change.numpy(), expected, atol=1e-5)
-    assert averaged.change.numpy().dtype == np.float32
-    assert averaged.users == len(users)
-    assert averaged.loss == pytest.approx(losses.mean())
+    summed = PlainSum(RunSettings()).combine(answers, EXPECTED, scale)
+    np.testing.assert_allclose(summed.sums["change"], changes.sum(0), atol=1e-5)
+    np.testing.assert_array_equal(summed.sums["touches"], touched.sum(0))
+    assert summed.sums["change"].dtype == np.float64
+    assert summed.sums["touches"].dtype == np.int64
+    assert summed.users == len(users)
+    assert summed.loss_sum == pytest.approx(losses.sum())
+    of_nodes = [np.abs(changes[users == n].sum(0)).max(initial=0) for n in range(5)]
+    assert summed.largest == pytest.approx(max(of_nodes), rel=1e-5)
+    assert not summed.dropped
 
 
-def test_no_users_cannot_be_averaged() -> None:
-    nobody = TrainAnswer(0, 0.0, np.zeros((ITEMS, DIM), np.float32))
-    for answers in ([], [nobody]):
-        with pytest.raises(SnowdropError, match="no user trained"):
-            average(answers, "users")
+def test_nobody_is_no_users() -> None:
+    nobody = TrainAnswer(0, 0.0, {"change": 0 * ONES, "touches": np.zeros(ITEMS, np.int64)})
+    for answers in ([], [(2, nobody)]):
+        summed = PlainSum(RunSettings()).combine(answers, EXPECTED, 1.0)
+        assert (summed.users, summed.largest) == (0, 0.0)
+        assert not summed.sums["change"].any()
+
+
+def test_dropped_nodes_are_told_and_in_none_of_the_sums() -> None:
+    bad = good_answer(change=np.full((ITEMS, DIM), np.nan, np.float32))
+    far = good_answer(change=ONES * 1e6)
+    answers = [(2, good_answer()), (3, bad), (4, good_answer()), (5, far)]
+    summed = PlainSum(RunSettings(max_update_norm=50.0)).combine(answers, EXPECTED, 1.0)
+    assert summed.dropped.keys() == {3, 5}
+    assert "NaN" in str(summed.dropped[3])
+    assert "max_update_norm" in str(summed.dropped[5])
+    assert (summed.users, summed.loss_sum, summed.largest) == (4, 2.0, 1.0)
+    np.testing.assert_array_equal(summed.sums["change"], 2 * ONES)
+    np.testing.assert_array_equal(summed.sums["touches"], np.full(ITEMS, 4))
 
 
 def test_a_good_answer_passes() -> None:
-    check(good_answer(), (ITEMS, DIM), RunSettings())
+    check(good_answer(), EXPECTED, 1.0, RunSettings())
 
 
-def test_touches_are_only_needed_where_they_are_used() -> None:
-    check(
-        dataclasses.replace(good_answer(), touches=None), (ITEMS, DIM), RunSettings(average="users")
-    )
+@pytest.mark.parametrize(
+    ("sums", "sentence"),
+    [
+        ({}, "its sums are none, expected change, touches"),
+        ({"change": ONES}, "its sums are change, expected change, touches"),
+        ({"change": ONES, "touches": np.full(ITEMS, 2), "more": ONES}, "its sums are change, more"),
+    ],
+)
+def test_missing_and_further_sums_are_refused(sums: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SnowdropError, match=sentence):
+        check(TrainAnswer(2, 1.0, sums), EXPECTED, 1.0, RunSettings())
 
 
 @pytest.mark.parametrize(
@@ -84,17 +109,8 @@ def test_touches_are_only_needed_where_they_are_used() -> None:
         ({"change": np.full((ITEMS, DIM), np.nan, np.float32)}, "NaN"),
         ({"change": np.full((ITEMS, DIM), -np.inf, np.float32)}, "Inf"),
         ({"change": np.ones((ITEMS, DIM), np.int64)}, "no float32"),
-        ({"users": -1}, "claims -1 users"),
-        ({"users": 0}, "claims 0 users"),
         ({"change": np.ones((ITEMS, DIM), np.float16)}, "no float32"),
-        ({"change": np.ones((ITEMS, DIM), object)}, "no float32"),
-        ({"loss_sum": float("nan")}, "loss"),
-        ({"scale": float("nan")}, "scale is NaN"),
-        ({"scale": float("inf")}, "scale is NaN, Inf"),
-        ({"scale": -1.0}, "not above 0"),
-        ({"scale": 0.0}, "not above 0"),
-        ({"scale": 1e300}, "no item table can hold"),
-        ({"touches": None}, "missing"),
+        ({"change": np.full((ITEMS, DIM), 3e38, np.float32)}, "no item table can hold"),
         ({"touches": np.full(ITEMS + 1, 1)}, "misshapen"),
         ({"touches": np.ones(ITEMS, np.float32)}, "misshapen"),
         ({"touches": np.full(ITEMS, -1)}, "touched rows"),
@@ -102,35 +118,58 @@ def test_touches_are_only_needed_where_they_are_used() -> None:
         ({"touches": np.full(ITEMS, 0)}, "rows that no user touched"),
     ],
 )
-def test_check_refuses(changed: dict[str, Any], sentence: str) -> None:
+def test_wrong_sums_are_refused(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SnowdropError, match=sentence):
-        check(dataclasses.replace(good_answer(), **changed), (ITEMS, DIM), RunSettings())
+        check(good_answer(**changed), EXPECTED, 1.0, RunSettings())
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"users": -1}, "claims -1 users"),
+        ({"users": 0}, "claims 0 users and a change"),
+        ({"loss_sum": float("nan")}, "loss"),
+    ],
+)
+def test_wrong_numbers_are_refused(changed: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SnowdropError, match=sentence):
+        check(dataclasses.replace(good_answer(), **changed), EXPECTED, 1.0, RunSettings())
+
+
+def test_the_scale_counts_where_a_change_is_too_large() -> None:
+    with pytest.raises(OverflowedError, match="no item table can hold"):
+        check(good_answer(), EXPECTED, 1e38 * 4, RunSettings())
 
 
 def test_float16_is_taken_where_it_was_asked_for() -> None:
-    half = dataclasses.replace(good_answer(), change=np.ones((ITEMS, DIM), np.float16), scale=4.0)
-    check(half, (ITEMS, DIM), RunSettings(wire_dtype="float16"))
-    np.testing.assert_array_equal(average([half], "touches").change.numpy(), 2.0)
+    half = good_answer(change=ONES.astype(np.float16))
+    settings = RunSettings(wire_dtype="float16")
+    summed = PlainSum(settings).combine([(2, half)], EXPECTED, 4.0)
+    np.testing.assert_array_equal(summed.sums["change"], 4 * ONES)
     with pytest.raises(SnowdropError, match="no float16"):
-        check(good_answer(), (ITEMS, DIM), RunSettings(wire_dtype="float16"))
+        check(good_answer(), EXPECTED, 4.0, settings)
 
 
 def test_the_bound_on_the_norm_is_for_each_user() -> None:
     norm = float(np.sqrt(ITEMS * DIM))  # of two users
-    check(good_answer(), (ITEMS, DIM), RunSettings(max_update_norm=norm / 2 * 1.01))
+    check(good_answer(), EXPECTED, 1.0, RunSettings(max_update_norm=norm / 2 * 1.01))
     for scale, bound in ((1.0, norm / 2 * 0.99), (2.1, norm)):
         with pytest.raises(SnowdropError, match="for 2 users, above max_update_norm"):
-            answer = dataclasses.replace(good_answer(), scale=scale)
-            check(answer, (ITEMS, DIM), RunSettings(max_update_norm=bound))
+            check(good_answer(), EXPECTED, scale, RunSettings(max_update_norm=bound))
+
+
+def test_only_bounded_sums_have_a_bound() -> None:
+    expected = {**EXPECTED, "change": Expected((ITEMS, DIM))}
+    check(good_answer(), expected, 1.0, RunSettings(max_update_norm=0.1))
 
 
 def test_a_node_may_claim_so_many_users_wherever_it_counts_them() -> None:
     capped = RunSettings(max_node_users=2)
-    check(good_answer(), (ITEMS, DIM), capped)
+    check(good_answer(), EXPECTED, 1.0, capped)
     check_metrics(EvaluateAnswer(2, ["recall"], [2.0]), ["recall"], capped)
     assert check_counts(CountAnswer(np.array([0, 2])), 2, capped).tolist() == [0, 2]
     with pytest.raises(SnowdropError, match="claims 3 users, above max_node_users = 2"):
-        check(dataclasses.replace(good_answer(), users=3), (ITEMS, DIM), capped)
+        check(dataclasses.replace(good_answer(), users=3), EXPECTED, 1.0, capped)
     with pytest.raises(SnowdropError, match="claims 3 users"):
         check_metrics(EvaluateAnswer(3, ["recall"], [2.0]), ["recall"], capped)
     with pytest.raises(SnowdropError, match="claims 3 users"):

@@ -3,12 +3,16 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from common.errors import SnowdropError
-from server_app.checkpoint import Checkpoints, newest_state
+from common.errors import FormatError, SnowdropError
+from server_app import checkpoint as checkpoint_module
+from server_app.checkpoint import FORMAT, Checkpoints, newest_state
+from tests.server_app.format_1 import OF_METHOD, rewrite
+from tests.server_app.runs import run_here, run_values, state_of
 
 
 @pytest.fixture
@@ -92,3 +96,89 @@ def test_a_run_that_goes_on_can_be_read(checkpoints: Checkpoints, tmp_path: Path
     assert newest is not None and newest["round"] == 1
     assert newest_state(tmp_path / "nowhere") is None
     assert not (tmp_path / "nowhere").exists()
+
+
+# The number of the format.
+
+
+def test_a_checkpoint_tells_its_format(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 1)
+    assert checkpoints.load(1)["format"] == FORMAT == 2
+
+
+def test_what_a_later_release_wrote_is_refused_in_one_sentence(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(checkpoints, 1)
+    monkeypatch.setattr(checkpoint_module, "FORMAT", 3)
+    save(checkpoints, 2)
+    monkeypatch.undo()
+    sentence = r"round-000002\.ckpt has format 3, this release reads up to 2; go on with"
+    for read in (lambda: checkpoints.load(2), checkpoints.newest, checkpoints.best):
+        with pytest.raises(FormatError, match=sentence) as refusal:
+            read()
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_run_on_what_a_later_release_wrote_is_refused_and_nothing_is_lost(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = run_values(data_folder, tmp_path, method="ridge", baselines=False, rounds=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "FORMAT", 3)
+        run_here(values)
+    kept = (tmp_path / "checkpoint" / "round-000001.ckpt").read_bytes()
+    for how in ({"resume": True}, {"mode": "publish"}):
+        with pytest.raises(FormatError, match="has format 3"):
+            run_here({**values, **how})
+    assert (tmp_path / "checkpoint" / "round-000001.ckpt").read_bytes() == kept
+
+
+def values_of(data: Path, run_dir: Path, method: str, **changed: Any) -> dict[str, Any]:
+    own = {"ipfedrec": {"average": "touches", "head_start": "zero", "item_lr_per_item": False,
+                        "batch_size": 0, "table_start": "features", "condition_dim": 0,
+                        "ipfedrec__pull": 0.5, "ipfedrec__refit": True,
+                        "ipfedrec__fit_batch": 256, "ipfedrec__lr": 1e-3,
+                        "ipfedrec__lr_decay": "cosine", "ipfedrec__weight_decay": 1e-3,
+                        "ipfedrec__condition_noise": 0.5}}  # fmt: skip
+    return run_values(
+        data, run_dir, method=method, baselines=False, **own.get(method, {}), **changed
+    )
+
+
+@pytest.mark.parametrize("method", OF_METHOD)
+def test_a_checkpoint_of_format_1_is_read_resumed_and_published(
+    data_folder: Path, tmp_path: Path, method: str
+) -> None:
+    whole, former = tmp_path / "whole", tmp_path / "former"
+    expected = run_here(values_of(data_folder, whole, method))
+    run_here(values_of(data_folder, former, method, rounds=2))
+    id_ = state_of(former, 2)["id"]
+    rewrite(former, method)
+
+    read = state_of(former, 2)
+    assert read["format"] == 2
+    assert read["settings"]["method"] == method
+    first = "mdifffr" if method == "mixture" else method
+    assert read["settings"][f"{first}.width"] == 16
+    assert not {"generator", "neighbour_share", "denoiser_width"} & read["settings"].keys()
+
+    published = run_here(values_of(data_folder, former, method, mode="publish"))
+    assert (published["users"], published["round"]) == (60, 2)
+    summary = run_here(values_of(data_folder, former, method, resume=True))
+    assert summary["training"] == state_of(former, 4)["id"] == id_
+    assert summary["test"] == pytest.approx(expected["test"])
+    table = state_of(whole, 4)["table"]
+    torch.testing.assert_close(state_of(former, 4)["table"], table, atol=1e-6, rtol=0)
+
+
+def test_a_checkpoint_of_format_1_is_not_mistaken_for_another_methods(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    run_here(values_of(data_folder, tmp_path, "mixture", rounds=1))
+    rewrite(tmp_path, "mixture")
+    with pytest.raises(SnowdropError, match=r"method = 'mixture', these settings say 'mdifffr'"):
+        run_here(values_of(data_folder, tmp_path, "mdifffr", resume=True))
+    values = values_of(data_folder, tmp_path, "mixture", resume=True)
+    with pytest.raises(SnowdropError, match=r"mdifffr\.attention_heads = 4, these settings say 2"):
+        run_here({**values, "mdifffr.attention_heads": 2})

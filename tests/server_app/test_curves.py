@@ -5,7 +5,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.errors import SnowdropError
-from tests.server_app.conftest import run_here, run_values
+from tests.server_app.runs import run_here, run_values
 
 
 def curves(run_dir: Path) -> dict[str, list[int]]:
@@ -14,7 +14,6 @@ def curves(run_dir: Path) -> dict[str, list[int]]:
     return {tag: [e.step for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_curves_go_on_where_a_run_is_resumed(data_folder: Path, tmp_path: Path) -> None:
     run_here(run_values(data_folder, tmp_path, tensorboard=True, rounds=2))
     run_here(run_values(data_folder, tmp_path, tensorboard=True, resume=True))
@@ -32,7 +31,6 @@ def test_a_missing_package_is_told_before_anything_is_trained(
     assert not (tmp_path / "rounds.csv").exists()
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_without_the_setting_there_are_none(data_folder: Path, tmp_path: Path) -> None:
     run_here(run_values(data_folder, tmp_path, rounds=1, evaluate_every=1))
     assert not (tmp_path / "tensorboard").exists()

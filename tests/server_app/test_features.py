@@ -91,9 +91,7 @@ def test_few_warm_items_leave_dimensions_zero(
 
 
 def test_a_random_table_may_be_wider_than_the_features(warm: np.ndarray) -> None:
-    transform = FeatureTransform.fit(
-        warm, RunSettings(dim=32, table_start="random", generator_target="embedding")
-    )
+    transform = FeatureTransform.fit(warm, RunSettings(dim=32, table_start="random"))
     assert transform.components.shape == (12, 12)
 
 

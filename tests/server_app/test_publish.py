@@ -1,6 +1,5 @@
 """New items of a federation whose nodes have files of their own: published, and trained on."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -15,34 +14,27 @@ from flwr.app import Message
 from safetensors.torch import load as load_tensors
 
 from cli.in_process import InProcessGrid
-from client_app import app as node_app
+from client_app.heads import State
+from client_app.methods import base as node_half
+from client_app.node import Node
 from client_app.recommend import FILE
-from client_app.scoring import State
 from common import messages
 from common.durable import read_checked
 from common.errors import SnowdropError
-from common.settings import RunSettings
-from server_app import app as server_app
-from server_app import modality
+from server_app import publish as publishing
+from server_app import run as running
 from server_app.checkpoint import Checkpoints
-from server_app.strategy import ColdStart
-from server_app.training import Training, former_index
-from tests.server_app.conftest import run_here, run_values
-
-pytestmark = pytest.mark.usefixtures("no_plots")
+from server_app.measure import Task
+from server_app.methods.network import NetworkGenerator
+from server_app.training import former_index
+from tests.server_app.encoders import HASHED, encoded, hashed_features
+from tests.server_app.runs import run_here, run_values
 
 SPLITS = {"warm": 30, "validation": 6, "test": 8}
 COUNT = {"validation": 6, "test": 8}
 NODES, USERS = 2, 8  # users of each node
-CPU = torch.device("cpu")
 
 Heads = dict[str, State]
-
-
-def features_of(texts: list[str], *_: object) -> np.ndarray:
-    """Stands for the model: numbers that depend on the text alone, float32 (texts, 16)."""
-    seeds = [int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) for text in texts]
-    return np.stack([np.random.default_rng(s).normal(size=16) for s in seeds]).astype(np.float32)
 
 
 class Recorder(InProcessGrid):
@@ -82,7 +74,6 @@ class World:
             chosen = {f"private-{node}-{k}": rng.choice(ids, 14, False) for k in range(USERS)}
             self.pairs.append([(user, i) for user, items in chosen.items() for i in items])
         self.with_split = True
-        self.encoded: list[str] = []
         self.heads: Heads = {}
 
     def write(self) -> None:
@@ -97,7 +88,8 @@ class World:
 
     def run(self, **changed: Any) -> tuple[dict[str, Any], Recorder]:
         self.write()
-        values = run_values(self.data, self.run_dir, **({"baselines": False} | changed))
+        changed = {"baselines": False, "encoder": HASHED} | changed
+        values = run_values(self.data, self.run_dir, **changed)
         values["encode_cache"] = str(self.folder / "cache")
         configs = [
             {
@@ -106,7 +98,7 @@ class World:
             }
             for node in range(NODES)
         ]
-        self.encoded.clear()
+        encoded.clear()
         grid = Recorder(NODES, values, configs)
         return run_here(values, grid), grid
 
@@ -142,14 +134,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world = World(tmp_path)
-
-    def model(texts: list[str], *rest: object) -> np.ndarray:
-        world.encoded.extend(texts)
-        return features_of(texts)
-
-    monkeypatch.setattr(modality, "_encode_all", model)
-    monkeypatch.setattr(server_app, "encode", modality.encode)
-    train_round = node_app.train_round
+    train_round, interactions = node_half.train_round, Node.interactions
 
     def watched(table: Any, state: State, *rest: Any) -> Any:
         data = watched.data  # type: ignore[attr-defined]
@@ -157,22 +142,20 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             world.heads[user] = {name: tensor[k].clone() for name, tensor in state.items()}
         return train_round(table, state, *rest)
 
-    interactions = node_app.Node.interactions
-
-    def remembered(self: node_app.Node, version: str) -> Any:
+    def remembered(self: Node, version: str) -> Any:
         found = interactions(self, version)
         watched.data = found[1]  # type: ignore[attr-defined]
         return found
 
-    monkeypatch.setattr(node_app, "train_round", watched)
-    monkeypatch.setattr(node_app.Node, "interactions", remembered)
+    monkeypatch.setattr(node_half, "train_round", watched)
+    monkeypatch.setattr(Node, "interactions", remembered)
     yield world
 
 
 def first_tables(grid: Recorder) -> tuple[int, np.ndarray]:
     """Round and item table of the first training message of a run."""
     request = messages.TrainRequest.from_record(grid.of(messages.TRAIN)[0].content)
-    return request.round, request.table
+    return request.round, request.arrays["table"]
 
 
 def kept_heads(world: World, number: int) -> Heads:
@@ -194,23 +177,25 @@ def assert_same(one: State, other: State) -> None:
         assert torch.equal(one[name], other[name])
 
 
-@pytest.mark.parametrize("generator", ["diffusion", "ridge", "mapping", "neighbours", "features"])
-def test_new_items_reach_every_user_without_training(world: World, generator: str) -> None:
-    trained, _ = world.run(generator=generator, top=50)
-    assert len(world.encoded) == len(world.items)
+@pytest.mark.parametrize(
+    "method", ["mdifffr", "mixture", "ridge", "ipfedrec", "cs-fcf", "own-features"]
+)
+def test_new_items_reach_every_user_without_training(world: World, method: str) -> None:
+    trained, _ = world.run(method=method, top=50, condition_dim=0)
+    assert len(encoded) == len(world.items)
     checkpoints = {p: p.read_bytes() for p in (world.run_dir / "checkpoint").iterdir()}
     states = {p: p.read_bytes() for p in world.folder.glob("node-*/state/trainings/*/*")}
     assert len(states) >= 2 * NODES
     world.add("new-1", "new-2", "a-new-3")
     published, grid = world.run(mode="publish", top=50)  # the training's settings, not these
-    assert world.encoded == [f"the title of {i}" for i in ("a-new-3", "new-1", "new-2")]
+    assert encoded == [f"the title of {i}" for i in ("a-new-3", "new-1", "new-2")]
     assert published == {
         "items": COUNT["validation"] + COUNT["test"] + 3,
         "users": NODES * USERS,
         "nodes": NODES,
         "round": trained["best_round"],
     }
-    assert json.loads((world.run_dir / "published.json").read_text()) == published
+    assert json.loads((world.run_dir / "published.json").read_text()) == {"format": 2} | published
     for node in range(NODES):
         known = world.known(node)
         lists = world.recommended(node)
@@ -224,7 +209,7 @@ def test_new_items_reach_every_user_without_training(world: World, generator: st
 
 
 def test_the_published_embedding_is_what_the_generator_makes(world: World) -> None:
-    world.run(generator="ridge")
+    world.run(method="ridge")
     world.add("new-1", "a-new-2")
     published, grid = world.run(mode="publish")
     request = messages.RecommendRequest.from_record(grid.of(messages.QUERY_RECOMMEND)[0].content)
@@ -233,11 +218,11 @@ def test_the_published_embedding_is_what_the_generator_makes(world: World) -> No
     titles = {item: title for item, title, _ in world.items}
     parts = [sorted(i for i, _, s in world.items if s == split) for split in COUNT]
     texts = [titles[item] for part in parts for item in part]
-    centred = (torch.from_numpy(features_of(texts)) - state["transform"]["mean"]) / state[
+    centred = (torch.from_numpy(hashed_features(texts)) - state["transform"]["mean"]) / state[
         "transform"
     ]["scale"]
     expected = centred @ state["generator"]["weight"] + state["generator"]["bias"]
-    np.testing.assert_allclose(request.cold, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(request.arrays["items"], expected.numpy(), atol=1e-5)
 
 
 def test_without_a_split_column_new_items_are_cold_and_the_others_stay(world: World) -> None:
@@ -260,19 +245,21 @@ def test_an_item_that_is_to_be_warm_is_published_until_it_is_trained(world: Worl
     assert all("new-1" in items for items in world.recommended(0).values())
 
 
-def falling(self: ColdStart, *rest: Any, **named: Any) -> Any:
-    """Stands for `measure`: the first validated round is the best."""
-    metrics, users = measure(self, *rest, **named)
-    return {**metrics, "recall@20": 1 / self.training.round}, users
+@pytest.fixture
+def falling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each evaluation of a run is worse than the one before it, so that the first is the best."""
+    means, asked = Task.means, []
+
+    def worse(self: Task, replies: Any) -> Any:
+        metrics, users = means(self, replies)
+        asked.append(metrics)
+        return {**metrics, "recall@20": 1 / len(asked)}, users
+
+    monkeypatch.setattr(Task, "means", worse)
 
 
-measure = ColdStart.measure
-
-
-def test_the_best_validated_round_is_published(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ColdStart, "measure", falling)
+@pytest.mark.usefixtures("falling")
+def test_the_best_validated_round_is_published(world: World) -> None:
     world.run(keep_rounds=2, rounds=6)
     world.add("new-1")
     published, grid = world.run(mode="publish")
@@ -281,10 +268,10 @@ def test_the_best_validated_round_is_published(
     assert {messages.RecommendRequest.from_record(m.content).round for m in asked} == {2}
 
 
+@pytest.mark.usefixtures("falling")
 def test_a_damaged_best_checkpoint_is_passed_over(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ColdStart, "measure", falling)
     world.run(keep_rounds=2, rounds=6)
     (world.run_dir / "checkpoint" / "round-000002.ckpt").write_bytes(b"half")
     monkeypatch.setattr(logging.getLogger("snowdrop"), "propagate", True)
@@ -319,13 +306,13 @@ def test_a_training_that_goes_on_can_be_published_from(world: World) -> None:
 
 def during_the_test(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
     """Have something happen while a training measures its last round."""
-    finish = ColdStart.finish
+    tested = running._tested
 
-    def watched(self: ColdStart) -> dict[str, Any]:
+    def watched(*given: Any) -> dict[str, Any]:
         happens()
-        return finish(self)
+        return tested(*given)
 
-    monkeypatch.setattr(ColdStart, "finish", watched)
+    monkeypatch.setattr(running, "_tested", watched)
 
 
 def test_a_training_ends_with_the_items_of_its_last_day(
@@ -375,7 +362,7 @@ def test_what_cannot_be_published_is_one_sentence(world: World) -> None:
 @pytest.mark.parametrize("by", ["split", "count"])
 @pytest.mark.parametrize("average", ["touches", "users"])
 def test_training_goes_on_with_new_rows(world: World, by: str, average: str) -> None:
-    settings = {"generator": "ridge", "average": average}
+    settings = {"method": "ridge", "average": average}
     world.run(**settings)
     before = world.rows(4)
     former = world.state(4)
@@ -386,7 +373,7 @@ def test_training_goes_on_with_new_rows(world: World, by: str, average: str) -> 
     world.pairs[1] += [("private-1-4", "few-new"), ("private-1-5", "few-new")]
     again = {"rounds": 6, "resume": True} | ({"warm_after": 3} if by == "count" else {})
     summary, grid = world.run(**settings, **again)
-    assert world.encoded == [f"the title of {i}" for i in ("a-new", "few-new", "x-new")]
+    assert encoded == [f"the title of {i}" for i in ("a-new", "few-new", "x-new")]
 
     new = {"a-new", "x-new"}
     if by == "count":
@@ -400,7 +387,7 @@ def test_training_goes_on_with_new_rows(world: World, by: str, average: str) -> 
     assert number == 5
     texts = [f"the title of {item}" for item in ("a-new", "x-new")]
     transform = former["transform"]
-    centred = (torch.from_numpy(features_of(texts)) - transform["mean"]) / transform["scale"]
+    centred = (torch.from_numpy(hashed_features(texts)) - transform["mean"]) / transform["scale"]
     made = centred @ former["generator"]["weight"] + former["generator"]["bias"]
     start = dict(zip(sorted(after), torch.from_numpy(table), strict=True))
     for item, row in before.items():
@@ -451,15 +438,22 @@ def test_another_catalogue_is_refused(world: World) -> None:
 
 
 def test_a_pull_towards_the_generator_knows_the_new_rows(world: World) -> None:
-    settings = {"generator": "mapping", "item_pull": 0.5, "average": "users"}
+    settings = {
+        "method": "ipfedrec",
+        "ipfedrec__pull": 0.5,
+        "average": "users",
+        "condition_dim": 0,
+        "head_lr": 0.1,
+        "item_lr_per_item": False,
+    }
     world.run(**settings)
     world.add("a-new", split="warm")
     _, grid = world.run(**settings, rounds=5, resume=True)
     request = messages.TrainRequest.from_record(grid.of(messages.TRAIN)[0].content)
-    assert request.mapped is not None
-    assert request.mapped.shape == request.table.shape == (SPLITS["warm"] + 1, 8)
+    table, mapped = request.arrays["table"], request.arrays["mapped"]
+    assert mapped.shape == table.shape == (SPLITS["warm"] + 1, 8)
     first = former_index(world.state(5)).ids_of("warm").index("a-new")
-    np.testing.assert_allclose(request.table[first], request.mapped[first], atol=1e-6)
+    np.testing.assert_allclose(table[first], mapped[first], atol=1e-6)
 
 
 def test_an_unchanged_catalogue_keeps_the_best_round(world: World) -> None:
@@ -475,7 +469,7 @@ def test_when_no_checkpoint_is_whole_nothing_is_thrown_away(world: World) -> Non
     for path in (world.run_dir / "checkpoint").glob("*.ckpt"):
         path.write_bytes(path.read_bytes()[:-5])
     kept = sorted((world.run_dir / "checkpoint").iterdir())
-    with pytest.raises(SnowdropError, match=r"restore one from a backup, or start anew"):
+    with pytest.raises(SnowdropError, match=r"restore one from a backup, or begin anew"):
         world.run(resume=True)
     assert sorted((world.run_dir / "checkpoint").iterdir()) == kept
 
@@ -493,7 +487,7 @@ def test_no_user_is_told_of_in_any_answer_of_a_federations_life(world: World) ->
                                    "unknown", "peak_rss_mb"},),
         messages.QUERY_COUNT: ({"users"},),
         messages.QUERY_RECOMMEND: ({"users"},),
-        messages.TRAIN: ({"users", "loss_sum", "scale", "change", "touches"},),
+        messages.TRAIN: ({"users", "loss_sum", "change", "touches"},),
         messages.EVALUATE: ({"users", "names", "sums"},),
     }  # fmt: skip
     assert {reply.metadata.message_type for reply in answers} == set(allowed)
@@ -518,39 +512,67 @@ def test_a_training_remembers_its_settings_when_it_publishes(world: World) -> No
     assert (settings.head, settings.dim) == ("dot", 8)
 
 
-def with_a_new_warm_item(
-    world: World, settings: RunSettings, state: dict[str, Any]
-) -> tuple[Training, int]:
-    """The training that goes on from ``state``, and the new item's row."""
-    world.add("a-new", split="warm")
-    world.write()
-    grown = server_app.load_catalogue(settings).grown_from(former_index(state))
-    training = Training.begin(settings, grown.index(), features_of(list(grown.texts)), CPU)
-    training.restore(state)
-    return training, grown.index().ids_of("warm").index("a-new")
+def test_publishing_inside_a_run_encodes_only_new_texts_and_fits_nothing_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+
+    def note(owner: type, name: str) -> None:
+        own = getattr(owner, name)
+
+        def noted(self: Any, *given: Any, **named: Any) -> Any:
+            happened.append(f"{owner.__name__}.{name}")
+            return own(self, *given, **named)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    note(NetworkGenerator, "fit")
+    for name in ("load", "newest", "best"):
+        note(Checkpoints, name)
+    send_out = publishing.send_out
+
+    def watched(*given: Any) -> Any:
+        happened.append("publish")
+        return send_out(*given)
+
+    def a_new_item() -> None:
+        world.add("new-1")
+        world.write()
+
+    during_the_test(monkeypatch, a_new_item)
+    monkeypatch.setattr(publishing, "send_out", watched)
+    summary, grid = world.run(rounds=2, **{"mdifffr.fit_every": 2})
+    assert len(encoded) == sum(SPLITS.values()) + 1
+    assert encoded[-1] == "the title of new-1"
+    assert happened == ["NetworkGenerator.fit", "publish"]
+    asked = grid.of(messages.QUERY_RECOMMEND)
+    request = messages.RecommendRequest.from_record(asked[0].content)
+    assert len(request.arrays["items"]) == len(world.cold())
+    assert request.training == summary["training"]
 
 
-def test_growth_of_a_training_whose_generator_never_learnt(world: World) -> None:
-    """New rows then start as the table did."""
-    world.write()
-    settings = RunSettings.parse(run_values(world.data, world.run_dir))
-    catalogue = server_app.load_catalogue(settings)
-    began = Training.begin(settings, catalogue.index(), features_of(list(catalogue.texts)), CPU)
-    state = began.state()
-    training, place = with_a_new_warm_item(world, settings, state)
-    own = training.transform.embeddings(torch.from_numpy(features_of(["the title of a-new"])))
-    torch.testing.assert_close(training.table[place], own[0])
-    torch.testing.assert_close(np.delete(training.table.numpy(), place, 0), began.table.numpy())
+def test_publishing_a_training_that_stands_fits_no_network_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run(method="mixture")
+    world.add("new-1")
+
+    def refused(*_: object) -> float:
+        raise AssertionError("a network was fitted")
+
+    monkeypatch.setattr(NetworkGenerator, "fit", refused)
+    assert world.run(mode="publish")[0]["users"] == NODES * USERS
 
 
-def test_an_item_that_has_become_warm_is_no_neighbour_of_its_own(world: World) -> None:
-    world.write()
-    values = run_values(world.data, world.run_dir, neighbours=1, neighbour_share=1.0)
-    settings = RunSettings.parse(values | {"generator": "neighbours"})
-    catalogue = server_app.load_catalogue(settings)
-    began = Training.begin(settings, catalogue.index(), features_of(list(catalogue.texts)), CPU)
-    began.fit(began.generator)
-    began.fitted_round = 1
-    state = began.state()
-    training, place = with_a_new_warm_item(world, settings, state)
-    assert (began.table == training.table[place]).all(1).any()
+def test_a_rule_is_published_without_any_training(world: World) -> None:
+    published, grid = world.run(mode="publish", method="content-profile", top=50)
+    assert published["items"] == COUNT["validation"] + COUNT["test"]
+    assert published["users"] == NODES * USERS
+    assert published["round"] == 0
+    assert not grid.of(messages.TRAIN)
+    assert set(world.recommended(0)) == set(world.known(0))
+
+
+def test_a_method_that_must_be_trained_first_is_not_published(world: World) -> None:
+    with pytest.raises(SnowdropError, match="has no whole checkpoint; set run_dir to a training's"):
+        world.run(mode="publish")

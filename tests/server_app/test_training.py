@@ -1,4 +1,4 @@
-"""The server's side of a training, and its state."""
+"""The server's side of a training: its state, and what a checkpoint must not be mistaken for."""
 
 from typing import Any
 
@@ -6,120 +6,132 @@ import numpy as np
 import pytest
 import torch
 
-from common.catalogue import ItemIndex, random_split
+from common.catalogue import Catalogue, random_split
 from common.errors import SnowdropError
 from common.settings import RunSettings
+from server_app.methods import ItemTable, World
 from server_app.training import Training
 
 CPU = torch.device("cpu")
+SMALL_DIFFUSION = {"width": 16, "fit_steps": 0, "steps": 4}
 
 
-def training_of(items: int = 60, **changed: Any) -> Training:
-    index = ItemIndex(tuple(f"i{k:03d}" for k in range(items)), tuple(random_split(items, 0)))
+def settings_of(method: str = "mdifffr", **changed: Any) -> RunSettings:
+    changed = {name.replace("__", "."): value for name, value in changed.items()}
+    own: dict[str, Any] = {}
+    if method == "ipfedrec":
+        own = {"condition_dim": 0}
+    mixed = method in ("mixture", "snowdrop") and changed.get("mixture.first", "mdifffr")
+    if "mdifffr" in (method, mixed):
+        own = {f"mdifffr.{name}": value for name, value in SMALL_DIFFUSION.items()}
+    return RunSettings.parse({"method": method, "dim": 6, **own, **changed})
+
+
+def world_of(settings: RunSettings, items: int = 60) -> World:
+    ids = tuple(f"i{k:03d}" for k in range(items))
+    catalogue = Catalogue(ids, tuple(random_split(items, 0)), tuple(f"title {i}" for i in ids))
     features = np.random.default_rng(0).normal(size=(items, 12)).astype(np.float32)
-    small = {
-        "dim": 6,
-        "denoiser_width": 16,
-        "generator_steps": 0,
-        "diffusion_steps": 4,
-        "neighbour_share": 0.0,
-    }
-    return Training.begin(RunSettings(**{**small, **changed}), index, features, CPU)
+    return World(settings, catalogue, {"text": torch.from_numpy(features)}, CPU)
 
 
-def test_a_new_training_starts_from_unit_rows_of_features() -> None:
+def training_of(method: str = "mdifffr", items: int = 60, **changed: Any) -> Training:
+    return Training.begin(world_of(settings_of(method, **changed), items))
+
+
+def table_of(training: Training) -> ItemTable:
+    assert isinstance(training.method, ItemTable)
+    return training.method
+
+
+def test_a_new_training_begins_at_round_0_with_an_id_of_its_own() -> None:
     training = training_of()
-    assert training.table.shape == (36, 6)
-    torch.testing.assert_close(training.table.norm(dim=1), torch.ones(36))
-    assert training.round == training.best_round == 0
+    assert training.round == training.best_round == table_of(training).fitted_round == 0
+    assert training.scale == 1.0
     assert training_of().id != training.id
+    assert training.trained is training.method
 
 
-def test_a_random_start_depends_on_the_seed_alone() -> None:
-    first, same = (
-        training_of(table_start="random", generator_target="embedding", dim=32).table
-        for _ in range(2)
-    )
-    other = training_of(table_start="random", generator_target="embedding", dim=32, seed=1).table
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
-    assert float(first.std()) == pytest.approx(1, abs=0.1)
-
-
-@pytest.mark.parametrize("generator", ["diffusion", "ridge", "features"])
-def test_restore_takes_over_all_of_a_state(generator: str) -> None:
-    training = training_of(generator=generator)
-    training.round, training.fitted_round = 3, 3
-    training.best_round, training.best_recall = 2, 0.25
-    training.history.append({"round": 1, "loss": 0.5})
-    training.table = training.table + 1
-    training.fit(training.generator)
+def test_a_rule_has_a_training_that_stays_where_it_is() -> None:
+    training = training_of("content-profile")
+    assert training.trained is None
     training.snapshot()
-    again = training_of(generator=generator)
+    assert training.snapshots == {}
+    assert "table" not in training.state()
+
+
+@pytest.mark.parametrize("method", ["mdifffr", "ridge", "own-features", "mixture", "ipfedrec"])
+def test_restore_takes_over_all_of_a_state(method: str) -> None:
+    training = training_of(method)
+    table = table_of(training)
+    training.round = table.round = 3
+    training.best_round, training.best_recall, training.scale = 2, 0.25, 0.5
+    training.history.append({"round": 1, "loss": 0.5})
+    table.table = table.table + 1
+    table.prepare(3, validating=True)
+    training.snapshot()
+    again = training_of(method)
     again.restore(training.state())
-    for name in ("id", "round", "fitted_round", "best_round", "best_recall", "history"):
+    for name in ("id", "round", "best_round", "best_recall", "scale", "history"):
         assert getattr(again, name) == getattr(training, name)
-    assert torch.equal(again.table, training.table)
+    restored = table_of(again)
+    assert restored.fitted_round == table.fitted_round == 3
+    assert torch.equal(restored.table, table.table)
     assert torch.equal(again.snapshots[3]["cold"], training.snapshots[3]["cold"])
     for split in ("validation", "test"):
-        assert torch.equal(again.cold_table(split), training.cold_table(split))
+        assert torch.equal(restored.cold_table(split), table.cold_table(split))
 
 
 @pytest.mark.parametrize(
-    ("other", "sentence"),
+    ("changed", "sentence"),
     [
-        ({"dim": 5}, r"made with dim = 6, these settings say 5"),
+        ({"dim": 5}, "dim = 6, these settings say 5"),
+        ({"mdifffr__attention_heads": 2}, "mdifffr.attention_heads = 4, these settings say 2"),
+        ({"mdifffr__steps": 5}, "mdifffr.steps = 4, these settings say 5"),
+        (
+            {"mdifffr__schedule": "linear-variance"},
+            "mdifffr.schedule = 'cosine', these settings say 'linear-variance'",
+        ),
+        ({"mdifffr__width": 32}, "mdifffr.width = 16, these settings say 32"),
+        ({"method": "ridge"}, "method = 'mdifffr', these settings say 'ridge'"),
+        ({"encoder": "other"}, "encoder = 'minilm', these settings say 'other'"),
+        ({"table_start": "random"}, "table_start = 'features', these settings say 'random'"),
     ],
 )
-def test_restore_refuses_what_does_not_fit(other: dict[str, int], sentence: str) -> None:
+def test_restore_refuses_settings_that_give_the_numbers_another_meaning(
+    changed: dict[str, Any], sentence: str
+) -> None:
     state = training_of().state()
-    with pytest.raises(SnowdropError, match=sentence) as refusal:
-        training_of(**other).restore(state)
-    assert "\n" not in str(refusal.value)
+    with pytest.raises(SnowdropError, match=f"the checkpoint was made with .*{sentence}") as told:
+        training_of(**changed).restore(state)
+    assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("other", [{"denoiser_width": 32}, {"generator": "ridge"}])
-def test_restore_refuses_another_generator(other: dict[str, Any]) -> None:
-    state = training_of().state()
-    with pytest.raises(SnowdropError):
-        training_of(**other).restore(state)
+@pytest.mark.parametrize(
+    "changed",
+    [{"rounds": 90}, {"head_lr": 1.0}, {"server_lr": 0.5}, {"mdifffr__lr": 0.1}, {"nodes": 7}],
+)
+def test_what_is_free_to_change_is_taken(changed: dict[str, Any]) -> None:
+    again = training_of(**changed)
+    again.restore(training_of().state())
 
 
-def test_features_generator_gives_cold_items_their_own_features() -> None:
-    training = training_of(generator="features")
-    training.table = training.table + 1
-    training.fit(training.generator)
-    own = training.transform.embeddings(training.features[training.rows["test"]])
-    assert torch.equal(training.cold_table("test"), own)
+def test_a_former_name_of_a_method_is_the_same_method() -> None:
+    state = training_of("mixture").state()
+    training_of("snowdrop").restore(state)
 
 
-def test_a_learnt_change_is_added_to_an_items_own_features() -> None:
-    training = training_of(generator="ridge", generator_target="change")
-    shift = torch.linspace(-1, 1, 6)
-    training.table = training.table + shift
-    loss, _ = training.fit(training.generator)
-    own = training.transform.embeddings(training.features[training.rows["test"]])
-    assert loss < 1e-6
-    torch.testing.assert_close(training.cold_table("test"), own + shift, atol=1e-4, rtol=0)
-
-
-def test_cold_tables_have_a_row_for_each_cold_item() -> None:
-    training = training_of()
-    training.fit(training.generator)
-    assert training.cold_table("validation").shape == (6, 6)
-    assert training.cold_table("test").shape == (18, 6)
-    assert torch.equal(training.cold_table("test"), training.cold_table("test"))
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_a_cold_item_is_part_generated_part_like_its_nearest_warm_items(share: float) -> None:
-    training = training_of(generator="ridge", neighbours=3, neighbour_share=share)
-    training.fit(training.generator)
-    warm, cold = training.conditions("warm"), training.conditions("test")
-    near = []
-    for item in cold:
-        similarity = torch.cosine_similarity(item[None], warm)
-        near.append(training.table[similarity.argsort(descending=True)[:3]].mean(0))
-    generated = training.cold_table("test", training.generator)
-    expected = (1 - share) * generated + share * torch.stack(near)
-    torch.testing.assert_close(training.cold_table("test"), expected)
+def test_a_training_moves_to_another_catalogue_without_fitting_anew() -> None:
+    training = training_of("ridge")
+    table_of(training).prepare(1, validating=True)
+    weight = table_of(training).generator.state_dict()["weight"].clone()
+    former = training.world
+    features = torch.cat([former.features["text"], torch.ones(1, 12)])
+    catalogue = Catalogue(
+        (*former.catalogue.ids, "new"), (*former.catalogue.splits, "test"), ("",) * 61
+    )
+    moved = training.moved_to(World(training.settings, catalogue, {"text": features}, CPU))
+    assert (moved.id, moved.round) == (training.id, training.round)
+    assert torch.equal(table_of(moved).table, table_of(training).table)
+    assert torch.equal(table_of(moved).generator.state_dict()["weight"], weight)
+    assert len(table_of(moved).cold_table("test")) == len(table_of(training).cold_table("test")) + 1
+    assert training.world is former

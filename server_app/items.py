@@ -1,0 +1,57 @@
+"""The server's items: the catalogue that the settings name, and its features."""
+
+from pathlib import Path
+
+import torch
+
+from common import demo
+from common.catalogue import Catalogue, read_catalogue
+from common.errors import SnowdropError
+from common.settings import DEMO, RunSettings
+from server_app.methods.base import World
+from server_app.modality import encode_features
+
+
+def data_folder(settings: RunSettings) -> Path | None:
+    """The data folder, or None for generated demo data.
+
+    Raises
+    ------
+    SnowdropError
+        If it is relative or missing.
+    """
+    if settings.data == DEMO:
+        return None
+    folder = Path(settings.data)
+    if not folder.is_absolute():
+        raise SnowdropError(f"data = {settings.data!r} must be an absolute path, or 'demo'")
+    if not folder.is_dir():
+        raise SnowdropError(f"the data folder {folder} does not exist")
+    return folder
+
+
+def load_catalogue(settings: RunSettings) -> Catalogue:
+    """The items that the settings name.
+
+    Raises
+    ------
+    SnowdropError
+        If the data folder is missing, relative, or malformed.
+    """
+    folder = data_folder(settings)
+    if folder is None:
+        return demo.demo_catalogue(demo.ITEMS, settings.seed)
+    return read_catalogue(folder, settings.seed, settings.text_columns)
+
+
+def world_of(settings: RunSettings, catalogue: Catalogue, device: torch.device) -> World:
+    """The catalogue with its features, encoded now or before.
+
+    Raises
+    ------
+    SnowdropError
+        If an encoder cannot be loaded, or a features file does not fit.
+    """
+    made = encode_features(catalogue, data_folder(settings), settings, device)
+    features = {name: torch.from_numpy(rows) for name, rows in made.items()}
+    return World(settings, catalogue, features, device)

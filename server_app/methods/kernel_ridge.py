@@ -1,0 +1,35 @@
+"""Kernel ridge: nodes get each item as a weighted sum of warm items, fitted to texts alone."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from common.catalogue import COLD_SPLITS
+from common.methods.kernel_ridge import KernelRidgeSettings
+from server_app import kernels
+from server_app.methods.base import Rule, Scoring
+
+
+class KernelRidge(Rule[KernelRidgeSettings]):
+    """Needs no training; (K + λ I)⁻¹ k on encoded texts beside their words."""
+
+    def scoring(self, splits: Sequence[str]) -> Scoring:
+        return Scoring("weights", {"weights": np.concatenate([self._weights[s] for s in splits])})
+
+    @cached_property
+    def _weights(self) -> dict[str, np.ndarray]:
+        """Weights of the items of each cold split, float32 (items, warm), factorised once."""
+        own, rows = self.own, self.world.rows("warm")
+        text = self.world.modality("text").numpy()
+        parts = [(1.0, kernels.half_whitened(text, rows, own.dim, own.whitening))]
+        if own.words:
+            # Frequent words cost the ridge nothing, and leaving them out does.
+            terms = kernels.word_features(self.world.catalogue.texts, rows, stop_words=None)
+            latent = kernels.latent_words(terms, rows, own.word_dim, own.whitening)
+            parts.append((own.words, latent))
+        unit = kernels.side_by_side(parts)
+        cold = self.world.rows(COLD_SPLITS)
+        weights = kernels.ridge_weights(unit[rows], unit[cold], own.sharpness, own.ridge)
+        bound = len(self.world.rows(COLD_SPLITS[0]))
+        return dict(zip(COLD_SPLITS, np.split(weights, [bound]), strict=True))

@@ -1,0 +1,119 @@
+"""Items → modality features by name: texts, images, and features files of the data folder.
+
+One file for each kind of encoder. Encoders of one's own are registered by a name
+(`register_text_encoder`, `register_image_encoder`), which ``encoder`` and ``image_encoder`` take.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.catalogue import Catalogue
+from common.errors import SnowdropError
+from common.settings import RunSettings
+from server_app.modality.base import ImageEncoder, TextEncoder
+from server_app.modality.file import features_file, read_features
+from server_app.modality.image import IMAGE_ENCODERS, encode_images, register_image_encoder
+from server_app.modality.text import TEXT_ENCODERS, encode, register_text_encoder
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "IMAGE_ENCODERS",
+    "TEXT_ENCODERS",
+    "ImageEncoder",
+    "TextEncoder",
+    "encode",
+    "encode_features",
+    "modality_names",
+    "pick_device",
+    "register_image_encoder",
+    "register_text_encoder",
+]
+
+log = logging.getLogger("snowdrop")
+
+
+def encode_features(
+    catalogue: Catalogue, folder: Path | None, settings: RunSettings, device: "torch.device"
+) -> dict[str, np.ndarray]:
+    """The features of all items in each modality that ``modalities`` names.
+
+    A modality with a features file in the data folder is read from it. Else ``text`` and
+    ``image`` are encoded, and what was encoded before comes from the cache.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    folder : Path or None
+        The data folder; None for generated items, which have texts alone.
+    settings : RunSettings
+        ``modalities``, ``encoder``, ``image_encoder`` and what they need.
+    device : torch.device
+
+    Returns
+    -------
+    dict of str to ndarray, float32 (items, c)
+        In the order of ``modalities``, rows in the order of the catalogue; each modality has a c
+        of its own.
+
+    Raises
+    ------
+    SnowdropError
+        If a modality is unknown, its file is not right, its encoder cannot be loaded, or no item
+        has an image.
+    """
+    features = {}
+    for name in modality_names(settings):
+        if path := features_file(folder, name):
+            log.info("modality '%s' comes from %s", name, path)
+            features[name] = read_features(path, catalogue)
+        elif name == "text":
+            features[name] = encode(catalogue.texts, settings, device)
+        elif name == "image":
+            features[name] = encode_images(catalogue, folder, settings, device)
+        else:
+            place = f"put {name}.features.npy or {name}.features.parquet into {folder}"
+            raise SnowdropError(
+                f"modalities names '{name}', which is neither text nor image nor a features file: "
+                f"name text or image{f', or {place}' if folder else ''}"
+            )
+    return features
+
+
+def modality_names(settings: RunSettings) -> list[str]:
+    """The names in ``modalities``, in their order.
+
+    Raises
+    ------
+    SnowdropError
+        If there is none, or one twice.
+    """
+    names = [name for part in settings.modalities.split(",") if (name := part.strip())]
+    if not names:
+        raise SnowdropError("modalities is empty: name at least one, for example text")
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise SnowdropError(f"modalities names '{repeated}' more than once: name each only once")
+    return names
+
+
+def pick_device(name: str) -> "torch.device":
+    """The torch device of ``server_device``; 'auto' takes a GPU where there is one.
+
+    Raises
+    ------
+    SnowdropError
+        If the name is no device of this machine.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise SnowdropError(f"server_device = {name!r} cannot be used on this machine") from error
+    return torch.device(name)

@@ -1,0 +1,144 @@
+"""What an encoder is, and what those of all modalities share."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from common.errors import SnowdropError
+from common.settings import RunSettings
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+log = logging.getLogger("snowdrop")
+
+_PROGRESS_SECONDS = 5.0
+
+
+class TextEncoder(Protocol):
+    """Makes features of texts.
+
+    Attributes
+    ----------
+    identity : str
+        Everything that its features depend on, as lines; the first line is a name. Features are
+        cached under it. An empty identity means that they are never cached.
+    """
+
+    @property
+    def identity(self) -> str: ...
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Features of the texts, float32 (texts, c); c is the same in every call."""
+
+
+class ImageEncoder(Protocol):
+    """Makes features of images; ``identity`` is as in `TextEncoder`."""
+
+    @property
+    def identity(self) -> str: ...
+
+    def encode(self, images: Sequence["Image"]) -> np.ndarray:
+        """Features of RGB images of any size, float32 (images, c); c is always the same."""
+
+
+TextEncoderFactory = Callable[[RunSettings, "torch.device"], TextEncoder]
+"""Makes an encoder for the settings of a run; what is slow waits for the first `encode`."""
+
+ImageEncoderFactory = Callable[[RunSettings, "torch.device"], ImageEncoder]
+
+
+class Progress:
+    """Log lines with the time that is left, at most one every few seconds.
+
+    Parameters
+    ----------
+    what : str
+        What is counted, as a plural: "texts".
+    total : int
+        How many there are.
+    work : float
+        The work of all of them in any unit, in which `step` reports it.
+    """
+
+    def __init__(self, what: str, total: int, work: float) -> None:
+        self._what, self._total, self._work = what, total, work
+        self._done, self._worked = 0, 0.0
+        self._began = self._shown = time.monotonic()
+
+    def step(self, count: int, work: float) -> None:
+        """``count`` more are done, which took ``work`` of the whole work."""
+        self._done += count
+        self._worked += work
+        now = time.monotonic()
+        if now - self._shown <= _PROGRESS_SECONDS or not self._worked:
+            return
+        self._shown = now
+        spent = now - self._began
+        left = spent * max(self._work - self._worked, 0) / self._worked
+        log.info(
+            "encoded %d of %d %s in %.0f s, about %.0f s left",
+            self._done, self._total, self._what, spent, left,
+        )  # fmt: skip
+
+
+def checked(features: np.ndarray, count: int, encoder: str) -> np.ndarray:
+    """The features of an encoder, after a look at their shape.
+
+    Parameters
+    ----------
+    features : ndarray
+    count : int
+        How many texts or images it was given.
+    encoder : str
+        Its name, for the error.
+
+    Returns
+    -------
+    ndarray, float32 (count, c)
+
+    Raises
+    ------
+    SnowdropError
+        If it is no matrix with one row for each of them.
+    """
+    features = np.asarray(features, np.float32)
+    if features.ndim != 2 or len(features) != count or not features.shape[1]:
+        raise SnowdropError(
+            f"encoder {encoder!r} made features of the shape {features.shape} from {count} inputs; "
+            f"it must make ({count}, c)"
+        )
+    return features
+
+
+def model_identity(model: str, parts: Iterable[str]) -> str:
+    """Identity of a Hugging Face model: its name or folder, ``parts``, and the folder's files."""
+    lines = [model, *parts]
+    local = Path(model)
+    if local.is_dir():
+        files = [(p.name, p.stat()) for p in sorted(local.iterdir()) if p.is_file()]
+        lines += [f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in files]
+    return "\n".join(lines)
+
+
+def quiet_transformers() -> None:
+    """Keep the progress bars and notes of transformers off the terminal."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def cannot_load(setting: str, name: str, error: Exception, registered: Iterable[str]) -> Exception:
+    """The error for a model that transformers cannot load, one sentence."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    known = " or ".join(repr(name) for name in registered)
+    return SnowdropError(
+        f"{setting} {name!r} cannot be loaded: {reason}; give a Hugging Face name, "
+        f"a local folder, or {known}"
+    )

@@ -1,0 +1,58 @@
+"""The table that a run prints at its end."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.bar import BAR_METRIC, TWIN, best_local_rule
+from common.metrics import metric_names
+from common.settings import KS
+
+
+def result_table(summary: Mapping[str, Any]) -> str:
+    """The method beside the baselines of the same run, on cold test items.
+
+    Parameters
+    ----------
+    summary : Mapping[str, Any]
+        What ``summary.json`` holds; its baselines have ``kind``, ``title`` and ``test``.
+    """
+    baselines = summary["baselines"]
+    rows = {summary["method"]: summary["test"]}
+    rows |= {parts["title"]: parts["test"] for parts in baselines.values()}
+    note = " (generated data)" if summary["generated_data"] else ""
+    width = max(len(name) for name in rows)
+    heads = [f"{metric}@{k}" for metric in ("R", "P", "N") for k in KS]
+    lines = [
+        f"cold test items{note}, {summary['tested_users']} users, per cent; R recall, P precision, "
+        "N ndcg",
+        " " * width + "".join(f"{head:>8}" for head in heads),
+    ]
+    for name, metrics in rows.items():
+        cells = "".join(f"{100 * metrics[metric]:8.2f}" for metric in metric_names(KS))
+        lines.append(f"{name:<{width}}{cells}")
+    return "\n".join([*lines, *_against_no_federation(summary)])
+
+
+def _against_no_federation(summary: Mapping[str, Any]) -> list[str]:
+    baselines = summary["baselines"]
+    own = summary["test"][BAR_METRIC]
+    bar = best_local_rule(
+        {name: parts["kind"] for name, parts in baselines.items()},
+        {name: parts.get("validation", {}).get(BAR_METRIC) for name, parts in baselines.items()},
+        {name: parts["test"].get(BAR_METRIC) for name, parts in baselines.items()},
+    )
+    lines = []
+    if bar and (level := baselines[bar.name]["test"][BAR_METRIC]):
+        chosen = "validation" if bar.validated else "test"
+        lines.append(
+            f"{own / level:.2f} times the Recall@20 of the best rule that needs no federation "
+            f"({baselines[bar.name]['title']}, the best on {chosen} items)"
+        )
+    for parts in baselines.values():
+        if parts["kind"] == TWIN:
+            gain = 100 * (own - parts["test"][BAR_METRIC])
+            lines.append(
+                f"the federation adds {gain:+.2f} points of Recall@20 to the same method with the "
+                "federation switched off"
+            )
+    return lines

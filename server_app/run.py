@@ -1,0 +1,215 @@
+"""One run: begin or resume → train → test → recommend → summary."""
+
+import logging
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from common import messages
+from common.catalogue import SPLITS, Catalogue
+from common.errors import SnowdropError
+from common.settings import DEMO, RunSettings
+from server_app.baselines import TWIN, compare, forget_twin, frozen_twin, to_best
+from server_app.checkpoint import Checkpoints
+from server_app.items import load_catalogue, world_of
+from server_app.measure import Task, count_users, describe
+from server_app.methods import ItemTable
+from server_app.modality import pick_device
+from server_app.nodes import Nodes
+from server_app.publish import publish, publish_todays_items
+from server_app.result_table import result_table
+from server_app.run_folder import EMBEDDINGS_PLOT, METRICS_PLOT, RunFolder
+from server_app.strategy import ColdStart
+from server_app.training import Training, former_index
+
+log = logging.getLogger("snowdrop")
+
+
+def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]:
+    """One run, from items to recommendations.
+
+    Parameters
+    ----------
+    grid : Grid
+    settings : RunSettings
+        With a run directory.
+    plots : bool
+        Whether to draw into it.
+
+    Returns
+    -------
+    dict
+        What ``summary.json`` holds, or ``published.json`` where ``mode`` is 'publish'.
+
+    Raises
+    ------
+    SnowdropError
+        With one sentence that says what is wrong and what would be right.
+    """
+    if settings.mode == "publish":
+        return publish(grid, settings)
+    started = time.perf_counter()
+    device = pick_device(settings.server_device)
+    catalogue = load_catalogue(settings)
+    folder = RunFolder(Path(settings.run_dir))
+    checkpoints = Checkpoints(folder.path / "checkpoint")
+    try:
+        log.info("results go to %s", folder.path)
+        state = _begin_or_resume(checkpoints, settings)
+        if state:
+            catalogue = catalogue.grown_from(former_index(state))
+            if settings.warm_after:
+                catalogue = _warm_enough(grid, catalogue, settings)
+        else:
+            forget_twin(folder)
+        world = world_of(settings, catalogue, device)
+        encode_seconds = time.perf_counter() - started
+        training = Training.begin(world)
+        if state:
+            training.restore(state)
+            log.info("going on after round %d", training.round)
+        folder.write_settings(settings)
+        nodes = Nodes(grid, training.index, settings.round_timeout)
+        nodes.wait(settings.nodes, settings.nodes_timeout)
+        task = Task(settings, nodes)
+        if training.trained is None:
+            folder.write_rounds([])
+        else:
+            ColdStart(training, nodes, task, checkpoints, folder).start(grid)
+        results = _tested(training, task, checkpoints)
+        results["recommended_users"] = publish_todays_items(training, nodes, grid, folder)
+        failed = nodes.failed  # before the frozen twin asks the same nodes
+        results["baselines"] = {}
+        if settings.baselines:
+            splits = task.splits(training)
+            results["baselines"] = compare(training, task, splits)
+            moves = isinstance(training.method, ItemTable) and settings.server_lr > 0
+            if settings.twin and moves:
+                results["baselines"][TWIN] = frozen_twin(training, task, folder, grid, splits)
+        described = describe(nodes, training.index.version)
+        if plots:
+            _plot(folder, training)
+        peak = _peak_rss_mb()
+        summary = {
+            "method": settings.title(),
+            "kind": settings.card.kind,
+            "training": training.id,
+            "generated_data": settings.data == DEMO,
+            "dataset": _dataset(world.catalogue, described),
+            **results,
+            "failed_answers": failed,
+            "wire": {"dtype": settings.wire_dtype, **traffic(training.history)},
+            "timing": {
+                "encode_seconds": encode_seconds,
+                **timings(training.history),
+                "total_seconds": time.perf_counter() - started,
+            },
+            "memory": {
+                "peak_rss_mb": max([peak, *(d.peak_rss_mb for d in described)]),
+                "server_peak_rss_mb": peak,
+                "device": str(device),
+            },
+        }
+        folder.write_summary(summary)
+        if "test" in summary:
+            for line in result_table(summary).splitlines():
+                log.info("%s", line)
+        log.info("results are in %s", folder.path)
+        return summary
+    finally:
+        checkpoints.close()
+
+
+def _begin_or_resume(checkpoints: Checkpoints, settings: RunSettings) -> dict[str, Any] | None:
+    """The newest whole checkpoint where the run is to go on, else None."""
+    there = checkpoints.rounds()
+    if not settings.resume:
+        if there and not settings.fresh:
+            raise SnowdropError(
+                f"{checkpoints.folder.parent} holds a training of {there[-1]} rounds: resume=true "
+                "goes on with it, fresh=true deletes it and begins anew"
+            )
+        checkpoints.clear()
+        return None
+    state = checkpoints.newest()
+    if state is None and there:
+        raise SnowdropError(
+            f"no checkpoint in {checkpoints.folder} can be read; restore one from a backup, or "
+            "begin anew with resume=false fresh=true"
+        )
+    if state is None:
+        log.info("there is no checkpoint in %s: starting anew", checkpoints.folder)
+    return state
+
+
+def _tested(training: Training, task: Task, checkpoints: Checkpoints) -> dict[str, Any]:
+    """Test the best validated round, or the last: the results part of ``summary.json``."""
+    results: dict[str, Any] = {"best_round": to_best(training, checkpoints)}
+    if training.trained is not None:
+        log.info("testing round %d", training.round)
+    users = {"validation": 0, "test": 0}
+    for split in task.splits(training):
+        results[split], users[split] = task.measure(training, split)
+    if "test" not in results:
+        log.warning("no test item is cold: there is nothing to test")
+    return results | {"validated_users": users["validation"], "tested_users": users["test"]}
+
+
+def _warm_enough(grid: Grid, catalogue: Catalogue, settings: RunSettings) -> Catalogue:
+    """The catalogue, with the test items warm that ``warm_after`` users have interacted with."""
+    nodes = Nodes(grid, catalogue.index(), settings.round_timeout)
+    nodes.wait(settings.nodes, settings.nodes_timeout)
+    rows = catalogue.rows("test")
+    users = count_users(nodes, catalogue.version, rows, settings)
+    return catalogue.with_warm(rows[users >= settings.warm_after])
+
+
+def _dataset(catalogue: Catalogue, described: list[messages.DescribeAnswer]) -> dict[str, Any]:
+    """The ``dataset`` part of ``summary.json``: counts alone."""
+    return {
+        "users": sum(d.users for d in described),
+        "users_without_warm": sum(d.users_without_warm for d in described),
+        "items": {split: len(catalogue.rows(split)) for split in SPLITS},
+        "interactions": {split: sum(getattr(d, split) for d in described) for split in SPLITS},
+        "unknown_interactions": sum(d.unknown for d in described),
+    }
+
+
+def timings(history: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Medians over rounds, in seconds; None for what never happened."""
+    columns = {
+        "round_seconds_median": "train_seconds",
+        "generator_seconds_median": "generator_seconds",
+        "evaluate_seconds_median": "evaluate_seconds",
+    }
+    return {name: _median(history, column) for name, column in columns.items()}
+
+
+def traffic(history: list[dict[str, Any]]) -> dict[str, int]:
+    """Bytes of a training round to and from a node, the median round."""
+    columns = {
+        "bytes_down_per_node_and_round": "node_bytes_down",
+        "bytes_up_per_node_and_round": "node_bytes_up",
+    }
+    return {name: int(_median(history, column) or 0) for name, column in columns.items()}
+
+
+def _median(history: list[dict[str, Any]], column: str) -> float | None:
+    values = [row[column] for row in history if column in row]
+    return statistics.median(values) if values else None
+
+
+def _plot(folder: RunFolder, training: Training) -> None:
+    from server_app.plots import embeddings_plot, metrics_plot
+
+    folder.write_plot(METRICS_PLOT, metrics_plot(training.history))
+    if (drawn := embeddings_plot(training.snapshots)) is not None:
+        folder.write_plot(EMBEDDINGS_PLOT, drawn)
+
+
+def _peak_rss_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

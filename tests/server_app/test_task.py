@@ -1,0 +1,100 @@
+"""The task 'last-warm-item', end to end: held-out items are ranked, and never trained on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client_app import tasks
+from client_app.interactions import NodeInteractions
+from client_app.methods import base as node_half
+from client_app.node import Node
+from common import messages
+from common.errors import SnowdropError
+from tests.server_app.runs import SpoiltGrid, rounds_of, run_here, run_values, state_of, untouched
+
+TASK = "last-warm-item"
+
+
+class Watched:
+    """What nodes trained on, and what they hold out."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.trained: list[set[tuple[int, int]]] = []
+        self.held_out: set[tuple[int, int]] = set()
+        train_round, interactions = node_half.train_round, Node.interactions
+
+        def train(table: Any, state: Any, histories: Any, keys: np.ndarray, *rest: Any) -> Any:
+            owner = np.repeat(keys, histories.counts)
+            self.trained.append(set(zip(owner.tolist(), histories.items.tolist(), strict=True)))
+            return train_round(table, state, histories, keys, *rest)
+
+        def found(node: Node, version: str) -> Any:
+            index, data = interactions(node, version)
+            self.note(data, node.keys(data))
+            return index, data
+
+        monkeypatch.setattr(node_half, "train_round", train)
+        monkeypatch.setattr(Node, "interactions", found)
+
+    def note(self, data: NodeInteractions, keys: np.ndarray) -> None:
+        owner = np.repeat(keys, data.warm.counts)
+        for chosen in tasks.held_out(data.warm, keys):
+            pairs = zip(owner[chosen].tolist(), data.warm.items[chosen].tolist(), strict=True)
+            self.held_out |= set(pairs)
+
+
+def test_it_trains_validates_and_tests(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(monkeypatch)
+    values = run_values(data_folder, tmp_path, method="own-features", task=TASK, twin=True)
+    grid = SpoiltGrid(2, values, untouched)
+    summary = run_here(values, grid)
+    assert len(rounds_of(tmp_path)) == 4
+    assert summary["best_round"] in (2, 4)
+    assert summary["tested_users"] == summary["validated_users"] == 60
+    assert 0 < summary["test"]["recall@20"] <= 1
+    assert summary["recommended_users"] == 60
+    rules = {"content-profile", "kernel-profile", "tfidf-profile", "random"}
+    assert rules <= set(summary["baselines"]) <= rules | {"kernel-ridge", "frozen"}
+    assert summary["baselines"]["frozen"]["kind"] == "twin"
+
+    assert len(watched.held_out) == 2 * 60
+    assert len(watched.trained) == 2 * (4 + 4)  # nodes, and rounds of the training and its twin
+    for pairs in watched.trained:
+        assert not pairs & watched.held_out
+    whole = set().union(*watched.trained)
+    assert len({user for user, _ in whole}) == 60
+
+    table = state_of(tmp_path, summary["best_round"])["table"].numpy()
+    asked = [messages.EvaluateRequest.from_record(m.content) for m in grid.of(messages.EVALUATE)]
+    own = [r for r in asked if r.training == summary["training"] and r.scorer == "head"]
+    assert {request.task for request in asked} == {TASK}
+    assert {request.split for request in own} == {"validation", "test"}
+    for request in own:
+        if request.split == "test":
+            np.testing.assert_array_equal(request.arrays["items"], table)  # warm items are ranked
+
+
+def test_a_method_that_cannot_is_told(data_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SnowdropError, match="kernel-ridge cannot rank for task = last-warm-item"):
+        run_here(run_values(data_folder, tmp_path, method="kernel-ridge", task=TASK))
+
+
+def test_a_training_keeps_its_task(data_folder: Path, tmp_path: Path) -> None:
+    values = run_values(
+        data_folder, tmp_path, method="own-features", baselines=False, rounds=1, task=TASK
+    )
+    run_here(values)
+    with pytest.raises(SnowdropError, match=f"task = '{TASK}', these settings say 'cold-items'"):
+        run_here({**values, "task": "cold-items", "resume": True})
+
+
+def test_a_rule_ranks_for_it_without_a_round(data_folder: Path, tmp_path: Path) -> None:
+    values = run_values(data_folder, tmp_path, method="content-profile", task=TASK)
+    summary = run_here(values)
+    assert rounds_of(tmp_path) == []
+    assert summary["tested_users"] == 60
+    assert summary["test"]["recall@20"] > summary["baselines"]["random"]["test"]["recall@20"]
