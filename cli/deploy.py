@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli.prepare.folder import read
+from cli.prepare.folder import carry_features, read
 from cli.prepare.generated import generated
 from common.errors import SnowdropError
 from deploy import folder as federation_folder
@@ -80,6 +80,7 @@ def share_data(
     """Give the server the items, and each node its users' interactions."""
     federation = Federation.load(folder)
     users = share(*read(data.absolute()), folder.absolute(), federation.node_names())
+    carry_features(data.absolute(), folder.absolute() / "server" / "data")
     told = ", ".join(f"{name} {count}" for name, count in users.items())
     typer.echo(f"shared {data}: users of {told}")
 

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.app import app as client_app
+from common.settings import RunSettings
 
 
 class InProcessGrid(Grid):
@@ -90,3 +91,20 @@ class InProcessGrid(Grid):
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
         raise NotImplementedError
+
+    def context(self, node: int = 0) -> Context:
+        """What Flower would hand the ClientApp of a node, by its number from 0."""
+        return self._contexts[node + 2]
+
+
+def run_in_process(settings: RunSettings, plots: bool = True) -> dict[str, Any]:
+    """A run without Flower's runtime; what its ``summary.json`` holds.
+
+    Raises
+    ------
+    SnowdropError
+        If it fails.
+    """
+    from server_app.run import run
+
+    return run(InProcessGrid(settings.nodes, settings.flat()), settings, plots)

@@ -1,58 +1,53 @@
-"""The `snowdrop` command."""
+"""The `snowdrop` command: its entry, which imports nothing that takes time.
 
-import logging
+Ctrl-C ends it without a word at any moment: while commands are imported, while they run (unless
+they say what became of their work), and while Python shuts down.
+"""
+
 import os
 import signal
 import sys
 
-import typer
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
 
-from cli.bench import bench
-from cli.deploy import app as deploy_app
-from cli.prepare import app as prepare_app
-from cli.recommend import recommend
-from cli.report import report
-from cli.settings import settings
-from cli.simulate import simulate
-from cli.tune import tune
-from common.errors import SnowdropError
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Recommend brand-new items in a federation that never collects an interaction.",
-)
-app.add_typer(prepare_app, name="prepare")
-app.add_typer(deploy_app, name="deploy")
-app.command()(simulate)
-app.command()(bench)
-app.command()(tune)
-app.command()(recommend)
-app.command()(report)
-app.command()(settings)
-
-
-@app.callback()
-def _setup() -> None:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    signal.signal(signal.SIGTERM, _interrupt)  # what a command started ends with it
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+_AGAIN_SECONDS = 0.05
 
 
 def main() -> None:
     """Run the command; an error that the user can mend is one sentence and exit status 1."""
+    signal.signal(signal.SIGINT, _leave)  # nothing has begun; `cli.commands` takes it over
+    signal.signal(signal.SIGALRM, _interrupt_again)
+    sys.unraisablehook = _keep_interrupt
+    from cli.commands import app
+    from common.errors import SnowdropError
+
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except SnowdropError as error:
         sys.stdout.flush()
         print(f"snowdrop: {error}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def _leave(*_: object) -> None:
+    os._exit(INTERRUPTED)
+
+
+def _interrupt_again(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _keep_interrupt(lost: "sys.UnraisableHookArgs") -> None:
+    """An interrupt that fell where Python can raise nothing, such as a callback, comes again."""
+    if lost.exc_type is KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+    else:
+        sys.__unraisablehook__(lost)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
 """`snowdrop recommend`: one user's new items, from what the node keeps."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import polars as pl
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from client_app.recommend import FILE, read_recommendations
-from common.catalogue import Catalogue, read_catalogue
 from common.errors import SnowdropError
-from common.settings import RunSettings
-from server_app.app import load_catalogue
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def recommend(
@@ -31,7 +29,7 @@ def recommend(
         typer.echo(f"no more than {frame.height} are kept for this user")
 
 
-def find_recommendations(folder: Path, user: str) -> pl.DataFrame:
+def find_recommendations(folder: Path, user: str) -> "pl.DataFrame":
     """A user's kept list, from a state folder or from whichever node of a run has the user.
 
     Raises
@@ -39,6 +37,8 @@ def find_recommendations(folder: Path, user: str) -> pl.DataFrame:
     SnowdropError
         If the folder keeps no recommendations, or none for the user.
     """
+    from client_app.recommend import FILE, read_recommendations
+
     if not folder.is_dir():
         raise SnowdropError(f"{folder} is no folder; give a run directory or a node's state folder")
     files = [folder / FILE, *sorted((folder / "nodes").glob(f"*/{FILE}"))]
@@ -55,21 +55,37 @@ def find_recommendations(folder: Path, user: str) -> pl.DataFrame:
 
 
 def titles(folder: Path, items: Path | None) -> dict[str, str]:
-    """Item texts by id, from a data folder or from the data of a run; empty where unknown."""
-    catalogue: Catalogue | None = None
-    settings = folder / "settings.json"
+    """Item texts by id, from a data folder or from the data of a run; empty where unknown.
+
+    What a run cannot tell any more is a warning: its recommendations are there all the same.
+
+    Raises
+    ------
+    SnowdropError
+        If ``items`` is given and cannot be read.
+    """
+    from common.catalogue import read_catalogue
+    from server_app.items import load_catalogue
+    from server_app.run_folder import RunFolder
+
+    catalogue = None
     if items is not None:
         catalogue = read_catalogue(items, seed=0)
-    elif settings.exists():
-        catalogue = load_catalogue(RunSettings(**json.loads(settings.read_text())))
+    else:
+        try:
+            settings = RunFolder(folder).read_settings()
+            catalogue = load_catalogue(settings) if settings else None
+        except SnowdropError as error:
+            typer.echo(f"warning: titles are not shown: {error}", err=True)
     return dict(zip(catalogue.ids, catalogue.texts, strict=True)) if catalogue else {}
 
 
-def recommendation_table(frame: pl.DataFrame, texts: dict[str, str]) -> Table:
+def recommendation_table(frame: "pl.DataFrame", texts: dict[str, str]) -> Table:
     """Rank, score, item and title of a list, as a table for the terminal."""
     table = Table("rank", "score", "item", "title", box=None, pad_edge=False)
     for row in frame.iter_rows(named=True):
         title = texts.get(row["item_id"], "")
         shown = title if len(title) <= 80 else title[:79] + "…"
-        table.add_row(str(row["rank"]), f"{row['score']:.3f}", row["item_id"], shown)
+        # As `Text`, since square brackets in a string would be markup.
+        table.add_row(str(row["rank"]), f"{row['score']:.3f}", Text(row["item_id"]), Text(shown))
     return table

@@ -4,33 +4,27 @@ It starts a SuperLink of its own on a free port with a Flower home of its own, s
 shows its log, and ends what it started; the user's Flower configuration is never touched.
 """
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import polars as pl
 import typer
 from rich.console import Console
 
 import cli as this_package
-from cli.prepare.folder import with_splits
+from cli.assignments import parse_assignments
 from cli.recommend import find_recommendations, recommendation_table, titles
-from client_app.interactions import arrange, interaction_files, read_interactions
-from client_app.recommend import FILE
-from common.catalogue import COLD_SPLITS
 from common.errors import SnowdropError
-from common.settings import DEMO, KS, RunSettings
+from common.settings import DEMO, KS, MORE, RunSettings, declared
+from common.toml import toml_lines
 from deploy.federation import free_ports
 from deploy.flower import ENVIRONMENT, Flower, end, tool, wait_for_port
-from server_app.app import load_catalogue
 
 CONNECTION = "snowdrop"
 
@@ -75,26 +69,6 @@ def simulate(
     typer.echo(f"results are in {folder}: summary.json, rounds.csv, metrics.png, embeddings.png")
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """``key=value`` pairs; a value is read as TOML where it is TOML, else as a string.
-
-    Raises
-    ------
-    SnowdropError
-        If a pair has no '='.
-    """
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise SnowdropError(f"--set {assignment!r} has no '='; write --set key=value")
-        try:
-            values[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key] = text
-    return values
-
-
 def check_data(settings: RunSettings, measured: str | None = None) -> str:
     """Check the data before anything is started; the folder that the run shall use.
 
@@ -111,6 +85,11 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
     """
     if settings.data == DEMO:
         return DEMO
+    from cli.prepare.folder import with_splits
+    from client_app.interactions import arrange, interaction_files, read_interactions
+    from common.catalogue import COLD_SPLITS
+    from server_app.items import load_catalogue
+
     folder = Path(settings.data).absolute()
     if not folder.is_dir():
         raise SnowdropError(f"the data folder {folder} does not exist")
@@ -149,11 +128,26 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
 
 def sample_user(folder: Path) -> str | None:
     """The first user that some node of the run keeps recommendations for."""
+    import polars as pl
+
+    from client_app.recommend import FILE
+
     for path in sorted((folder / "nodes").glob(f"*/{FILE}")):
         frame = pl.scan_parquet(path).select("user_id").head(1).collect()
         if frame.height:
             return str(frame["user_id"][0])
     return None
+
+
+def run_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as `flwr run` takes them: it refuses keys that the app does not declare.
+
+    Settings of other packages' methods travel in one key.
+    """
+    known = declared()
+    config = {name: value for name, value in values.items() if name in known}
+    others = {name: value for name, value in values.items() if name not in known}
+    return config | ({MORE: toml_lines(others)} if others else {})
 
 
 def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None:
@@ -172,10 +166,7 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
         )
     with tempfile.TemporaryDirectory(prefix="snowdrop-") as home, superlink(Path(home)) as flower:
         config = Path(home) / "run.toml"
-        config.write_text(
-            "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in values.items()),
-            encoding="utf-8",
-        )
+        config.write_text(toml_lines(run_config(values)), encoding="utf-8")
         federation = f"num-supernodes={settings.nodes} client-resources-num-cpus=1"
         submitted = flower.json(
             "run", str(app_folder), CONNECTION, "--run-config", str(config),

@@ -2,11 +2,20 @@
 
 from pathlib import Path
 
+import hypothesis
 import polars as pl
 import pytest
 
 from client_app.demo import demo_interactions
-from common import demo
+from common import demo, methods
+
+
+def pytest_configure() -> None:
+    """Methods of other packages in this environment take no part unless a test says so."""
+    methods.entry_points = lambda **_: []
+    # A busy machine is no fault of the code: tests have time limits of their own.
+    hypothesis.settings.register_profile("house", deadline=None)
+    hypothesis.settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -10,20 +9,20 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli.bench.methods import GROUPS, METHODS, choose, read_tuned, shared_settings
-from cli.bench.results import divergence, short_table, write_results
+from cli.bench.methods import choose, groups, read_tuned, shared_settings
 from cli.bench.runs import Run, execute, plan
+from cli.progress import Progress
 from cli.report import make_report
 from cli.simulate import check_data
+from common import methods
 from common.durable import lock_folder, make_folder
 from common.errors import SnowdropError
 from common.settings import RunSettings
 
 _METHODS_HELP = (
-    "comma-separated: NAME, NAME:paper (published settings), NAME@key=value; "
-    f"{', '.join(METHODS)}; or {', '.join(GROUPS)} for several"
+    "comma-separated: NAME, NAME:VARIANT, NAME:paper (published settings), NAME@key=value; "
+    f"{', '.join(methods.names())}; or {', '.join(groups())} for several"
 )
 
 _LOOK_SECONDS = 0.2
@@ -32,7 +31,7 @@ _LOOK_SECONDS = 0.2
 def bench(
     data: Annotated[str, typer.Argument(help="data folder, or 'demo' for generated demo data")],
     out: Annotated[Path, typer.Option(help="where runs and tables go")],
-    methods: Annotated[str, typer.Option(help=_METHODS_HELP)] = "table2",
+    chosen: Annotated[str, typer.Option("--methods", help=_METHODS_HELP)] = "table2",
     seeds: Annotated[int, typer.Option(min=1, help="runs of each method")] = 3,
     tuned: Annotated[
         list[Path] | None, typer.Option(help="settings that `snowdrop tune` found")
@@ -44,15 +43,20 @@ def bench(
     tensorboard: Annotated[bool, typer.Option(help="write curves for TensorBoard too")] = False,
     keep: Annotated[bool, typer.Option(help="keep checkpoints and nodes' states")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="runs at a time, which share the cores")] = 1,
+    twins: Annotated[
+        bool, typer.Option(help="add each tuned method's frozen twin: its federation switched off")
+    ] = True,
 ) -> None:
     """Compare methods on the same data, split and seeds; make only the runs that are missing."""
+    from cli.bench.results import divergence, short_table, write_results
+
     shared = shared_settings(set_ or [])
     if tensorboard:
         shared["tensorboard"] = True
     place = {"data": data, "run_dir": str(out.absolute())}
     folder = check_data(RunSettings.parse(place), measured="test")
     make_folder(out)
-    runs = plan(choose(methods), seeds, folder, out, read_tuned(tuned or []), shared)
+    runs = plan(choose(chosen, twins), seeds, folder, out, read_tuned(tuned or []), shared)
     given = _given(shared, tuned or [])
     missing = [run for run in runs if not run.whole]
     typer.echo(f"{len(runs)} runs, {len(runs) - len(missing)} of them are there already")
@@ -101,11 +105,6 @@ def make(runs: list[Run], keep: bool, jobs: int) -> list[str]:
     list[str]
         Why runs failed; the others are made nevertheless.
     """
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )  # fmt: skip
-    began = time.monotonic()
     stopped = threading.Event()
     shares = dict.fromkeys(range(len(runs)), 0.0)
     now: dict[int, str] = {}
@@ -124,11 +123,7 @@ def make(runs: list[Run], keep: bool, jobs: int) -> list[str]:
             shares[number] = 1.0
             del now[number]
 
-    with (
-        ThreadPoolExecutor(jobs) as pool,
-        Progress(*columns, console=Console(stderr=True)) as progress,
-    ):
-        bar = progress.add_task("", total=len(runs), left="")
+    with ThreadPoolExecutor(jobs) as pool, Progress("runs", len(runs)) as progress:
         waiting: set[Future[None]] = {pool.submit(work, number) for number in range(len(runs))}
         try:
             while waiting:
@@ -138,18 +133,13 @@ def make(runs: list[Run], keep: bool, jobs: int) -> list[str]:
                         future.result()
                     except SnowdropError as error:
                         failures.append(str(error))
-                part = sum(shares.values())
-                seconds = (time.monotonic() - began) / part * (len(runs) - part) if part else 0.0
-                left = f"about {_readable(seconds)} left" if seconds else ""
-                shown = " · ".join(list(now.values()))
-                progress.update(bar, completed=part, left=left, description=shown)
+                progress.update(
+                    len(runs) - len(waiting),
+                    now=" · ".join(list(now.values())),
+                    part=sum(shares.values()),
+                )
         except BaseException:
             stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
     return failures
-
-
-def _readable(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,32 +1,52 @@
-"""The tables of a comparison: a row a run, and methods with spread and significance."""
+"""The tables of a comparison: one row per run, and one row per method with its spread."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from rich.table import Table
 
-from cli.bench.artefacts import SHOWN_METRICS
 from cli.bench.runs import Run
+from cli.comparison import (
+    BEHIND,
+    GAIN_HEAD,
+    RATIO_HEAD,
+    TESTED_METRICS,
+    Comparison,
+    Entry,
+    Users,
+)
 from common.durable import write_atomic
 from common.metrics import metric_names
 from common.settings import KS
+from server_app.run_folder import RunFolder
 
 SHOWN = ("recall@20", "recall@50", "recall@100", "precision@20", "ndcg@20", "ndcg@100")
-RESAMPLES = 2_000
-LEVEL = 95
 
 
 def write_results(runs: Sequence[Run], out: Path, told: str = "") -> pl.DataFrame:
-    """Write ``results.csv`` and ``results.md`` of the whole runs, with what else is to be told.
+    """Write ``results.csv`` and ``results.md`` of the runs that are whole.
+
+    Parameters
+    ----------
+    runs : Sequence[Run]
+        All runs of the comparison.
+    out : Path
+        Folder of the comparison.
+    told : str
+        A paragraph for the end of ``results.md``.
 
     Returns
     -------
     DataFrame
         What ``results.csv`` holds.
+
+    Raises
+    ------
+    SnowdropError
+        If a file of a run is damaged, or a table cannot be written.
     """
     done = [run for run in runs if run.whole]
     table = pl.DataFrame([row(run) for run in done], infer_schema_length=None)
@@ -45,89 +65,136 @@ def absent(runs: Sequence[Run]) -> str:
     if not seeds:
         return ""
     named = "; ".join(f"{name} (seed {', '.join(each)})" for name, each in seeds.items())
-    return f"\nNot in the table, since they failed or were not made: {named}.\n"
+    return f"\nNot in the table, because they failed or have not run yet: {named}.\n"
 
 
 def row(run: Run) -> dict[str, Any]:
-    """One run: what it was, all metrics as fractions, seconds, memory."""
-    summary = run.summary()
+    """One run: what it was, all metrics as fractions, seconds, memory.
+
+    Raises
+    ------
+    SnowdropError
+        If a file of the run is damaged.
+    """
+    folder = RunFolder(run.folder)
+    summary, rounds = folder.read_summary() or {}, folder.read_rounds()
     metrics = {
         f"{split}_{name}": summary.get(split, {}).get(name)
         for split in ("validation", "test")
         for name in metric_names(KS)
     }
-    rounds = pl.read_csv(run.folder / "rounds.csv", infer_schema_length=None)
-    fitted = rounds["generator_seconds"].cast(pl.Float64).sum()
     return {
         "data": Path(run.settings.data).name,
         "method": run.chosen.name,
+        "kind": run.chosen.kind,
+        "twin_of": run.chosen.twin_of,
         "seed": run.seed,
         **metrics,
         "users": summary["tested_users"],
         "best_round": summary["best_round"],
         "broke_off": summary.get("broke_off"),
-        "diverged": "broke_off" in summary or _rose(rounds["loss"].cast(pl.Float64).to_list()),
+        "diverged": "broke_off" in summary or _rose([each.get("loss") for each in rounds]),
         "seconds": round(summary["timing"]["total_seconds"], 3),
-        "generator_seconds": round(fitted, 3),
+        "generator_seconds": round(sum(r.get("generator_seconds") or 0.0 for r in rounds), 3),
         "memory_mb": round(summary["memory"]["peak_rss_mb"], 1),
         "digest": run.digest,
     }
 
 
 def user_tables(runs: Sequence[Run]) -> dict[str, dict[int, pl.DataFrame]]:
-    """``users.parquet`` of each method and seed."""
+    """``users.parquet`` of each method and seed.
+
+    Raises
+    ------
+    SnowdropError
+        If one is damaged.
+    """
     tables: dict[str, dict[int, pl.DataFrame]] = {}
     for run in runs:
-        path = run.folder / "users.parquet"
-        tables.setdefault(run.chosen.name, {})[run.seed] = pl.read_parquet(path)
+        if (users := RunFolder(run.folder).read_users()) is not None:
+            tables.setdefault(run.chosen.name, {})[run.seed] = users
     return tables
 
 
-def markdown(table: pl.DataFrame, users: Mapping[str, Mapping[int, pl.DataFrame]]) -> str:
-    """Mean ± standard deviation over seeds on test items; the best bold, the second underlined."""
-    methods = table["method"].unique(maintain_order=True).to_list()
-    frames = {name: table.filter(pl.col("method") == name) for name in methods}
+def comparison_of(table: pl.DataFrame, users: Users) -> Comparison:
+    """The methods of ``results.csv`` beside each other.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per run.
+    users : Mapping[str, Mapping[int, DataFrame]]
+        Test users' metrics by method and seed; may be empty.
+    """
+    entries = []
+    for name, kind, twin_of in (
+        table.select("method", "kind", pl.col("twin_of").fill_null("")).unique(
+            "method", keep="first", maintain_order=True
+        )
+    ).iter_rows():
+        frame = table.filter(pl.col("method") == name)
+        test, validation = (
+            {m: frame[f"{split}_{m}"].cast(pl.Float64).drop_nulls().to_list() for m in SHOWN
+             if f"{split}_{m}" in frame.columns}
+            for split in ("test", "validation")
+        )  # fmt: skip
+        entries.append(Entry(name, kind, twin_of, test, validation))
+    return Comparison(entries, users)
+
+
+def markdown(table: pl.DataFrame, users: Users) -> str:
+    """Mean ± standard deviation over seeds on test items; the best bold, the second underlined.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What ``results.csv`` holds.
+    users : Mapping[str, Mapping[int, DataFrame]]
+        Test users' metrics by method and seed.
+    """
+    methods = comparison_of(table, users)
+    frames = {name: table.filter(pl.col("method") == name) for name in methods.order}
     runs = sorted({frame.height for frame in frames.values()})
     seeds = f"{runs[0]} seeds" if runs[0] > 1 else "one seed"
     if len(runs) > 1:
         seeds = (
-            f"{runs[0]} to {runs[-1]} seeds, **so methods do not compare yet: runs are missing**"
+            f"{runs[0]} to {runs[-1]} seeds, **so methods cannot be compared yet: runs are "
+            "missing**"
         )
-    columns = [f"test_{name}" for name in SHOWN]
-    means = {c: {name: _mean(frames[name], c) for name in methods} for c in columns}
-    shown = {c: {name: round(100 * mean, 2) for name, mean in means[c].items()} for c in columns}
-    marks = {f"test_{m}": behind(users, m, means[f"test_{m}"]) for m in SHOWN_METRICS}
-    profile = means["test_recall@20"].get("content-profile")
-    heads = ["", *SHOWN, "recall@20 / content profile", "validation recall@20", "s", "MB"]
+    shown = {m: {name: _rounded(methods.mean(name, m)) for name in frames} for m in SHOWN}
+    behind = {metric: methods.behind(metric) for metric in TESTED_METRICS}
+    gains = any(methods.is_twin(name) for name in frames)
+    heads = ["", *SHOWN, RATIO_HEAD, *[GAIN_HEAD] * gains, "validation recall@20", "s", "MB"]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    for name in methods:
-        frame = frames[name]
-        cells = [_marked(name, frame)]
-        for column in columns:
-            text = spread(frame[column].to_list(), 100)
-            ahead = sum(value > shown[column][name] for value in shown[column].values())
-            text = (f"**{text}**", f"<u>{text}</u>", text)[min(ahead, 2)]
-            cells.append(text + ("*" if name in marks.get(column, ()) else ""))
-        recall = means["test_recall@20"][name]
-        cells.append(f"{recall / profile:.3f}" if profile else "–")
+    for name, frame in frames.items():
+        cells = [_label(methods, name, frame)]
+        for metric in SHOWN:
+            text = spread(frame[f"test_{metric}"].to_list(), 100)
+            own = shown[metric][name]
+            if own is not None:
+                ahead = sum(v is not None and v > own for v in shown[metric].values())
+                text = (f"**{text}**", f"<u>{text}</u>", text)[min(ahead, 2)]
+            mark = f"\\{BEHIND}" if name in behind.get(metric, ()) else ""
+            cells.append(text + mark)
+        cells.append(methods.ratio_cell(name))
+        if gains:
+            cells.append(methods.gain_cell(name))
         cells.append(spread(frame["validation_recall@20"].to_list(), 100))
         cells.append(f"{_mean(frame, 'seconds'):.0f}")
         cells.append(f"{_mean(frame, 'memory_mb'):.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     data = ", ".join(table["data"].unique(maintain_order=True).to_list())
+    told = [
+        methods.bar_words(), methods.gain_words(), methods.mark_words().replace("*", "\\*"),
+        *divergence(table),
+    ]  # fmt: skip
     return "\n".join([
         f"**{data}**: cold test items, per cent, mean ± standard deviation over {seeds}; "
         "best **bold**, second <u>underlined</u>",
         "",
         *lines,
         "",
-        f"\\* behind the best method at {LEVEL} %: paired bootstrap over users (recall@20 and "
-        f"ndcg@20 alone), {RESAMPLES} resamples of the users within each seed of the difference to "
-        "the best method, of which no more than "
-        f"{(100 - LEVEL) / 2:g} % are below zero. Seeds change random numbers and, where items.csv "
-        "has no split, the split; their spread is not in this test.",
-        "",
-        *(f"{line}\n" for line in divergence(table)),
+        *(f"{line}\n" for line in told if line),
     ])  # fmt: skip
 
 
@@ -142,52 +209,42 @@ def divergence(table: pl.DataFrame) -> list[str]:
     if not named:
         return []
     return [
-        f"† diverged, by overflow or to a loss above that of the first round: {'; '.join(named)}. "
-        "The best validated round is tested. A lower item_lr or head_lr may mend it, and where "
-        "item_pull is above 0 a larger dim."
+        "† The training diverged: its numbers overflowed, or its loss ended above that of the "
+        f"first round. This happened to {'; '.join(named)}. The best validated round was tested. A "
+        "lower item_lr or head_lr may help, or a larger dim where the method pulls item embeddings "
+        "towards generated ones."
     ]
 
 
-def _marked(name: str, frame: pl.DataFrame) -> str:
-    return name + (" †" if frame["diverged"].any() else "")
-
-
-def _rose(losses: Sequence[float | None]) -> bool:
-    known = [loss for loss in losses if loss is not None]
-    return len(known) > 1 and not known[-1] <= known[0]
-
-
 def short_table(table: pl.DataFrame) -> Table:
-    """What fits a terminal."""
-    columns = [*(f"test_{name}" for name in SHOWN_METRICS), "validation_recall@20"]
-    shown = Table("method", *(name.replace("_", " ") for name in columns), "s", box=None)
-    for name, *_ in table.select("method").unique(maintain_order=True).iter_rows():
+    """What fits a terminal.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What ``results.csv`` holds.
+    """
+    methods = comparison_of(table, {})
+    gains = any(methods.is_twin(name) for name in methods.order)
+    heads = [*TESTED_METRICS, "÷ best\nlocal rule", *["federation\nadds"] * gains,
+             "validation\nrecall@20", "s"]  # fmt: skip
+    shown = Table(
+        box=None, pad_edge=False, padding=(0, 1, 0, 0), caption=methods.bar_words(),
+        caption_justify="left",
+    )  # fmt: skip
+    shown.add_column("method", overflow="fold")
+    for head in heads:
+        shown.add_column(head, no_wrap=True)
+    for name in methods.order:
         frame = table.filter(pl.col("method") == name)
-        cells = [spread(frame[column].to_list(), 100) for column in columns]
-        shown.add_row(_marked(name, frame), *cells, f"{_mean(frame, 'seconds'):.0f}")
+        cells = [spread(frame[f"test_{metric}"].to_list(), 100) for metric in TESTED_METRICS]
+        cells.append(methods.ratio_cell(name))
+        if gains:
+            cells.append(methods.gain_cell(name))
+        cells.append(spread(frame["validation_recall@20"].to_list(), 100))
+        told = "frozen twin" if methods.is_twin(name) else name  # it stands under its method
+        shown.add_row(_label(methods, name, frame, told), *cells, f"{_mean(frame, 'seconds'):.0f}")
     return shown
-
-
-def behind(
-    users: Mapping[str, Mapping[int, pl.DataFrame]], metric: str, means: Mapping[str, float]
-) -> set[str]:
-    """Methods that are behind the best one by more than noise, by a paired bootstrap over users."""
-    best = max(means, key=lambda name: means[name])
-    found = set()
-    for name in means:
-        shared = sorted(users[best].keys() & users[name].keys())
-        if name == best or not shared:
-            continue
-        rng = np.random.default_rng(0)
-        lead = np.zeros(RESAMPLES)
-        for seed in shared:
-            pair = users[best][seed].join(users[name][seed], on="user", how="inner")
-            gap = (pair[metric] - pair[f"{metric}_right"]).to_numpy()
-            for at in range(RESAMPLES):
-                lead[at] += gap[rng.integers(0, len(gap), len(gap))].mean() / len(shared)
-        if np.quantile(lead, (100 - LEVEL) / 200) > 0:
-            found.add(name)
-    return found
 
 
 def spread(values: Sequence[float | None], scale: float) -> str:
@@ -197,6 +254,20 @@ def spread(values: Sequence[float | None], scale: float) -> str:
         return "–"
     mean = f"{statistics.fmean(known):.2f}"
     return f"{mean} ± {statistics.stdev(known):.2f}" if len(known) > 1 else mean
+
+
+def _label(methods: Comparison, name: str, frame: pl.DataFrame, told: str = "") -> str:
+    twin = "↳ " if methods.is_twin(name) else ""
+    return f"{twin}{told or name}{' †' if frame['diverged'].any() else ''}"
+
+
+def _rounded(mean: float | None) -> float | None:
+    return None if mean is None else round(100 * mean, 2)
+
+
+def _rose(losses: Sequence[float | None]) -> bool:
+    known = [loss for loss in losses if loss is not None]
+    return len(known) > 1 and not known[-1] <= known[0]
 
 
 def _mean(frame: pl.DataFrame, column: str) -> float:

@@ -11,38 +11,30 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
-from cli.bench.artefacts import write_artefacts
 from cli.bench.methods import Chosen
-from cli.in_process import InProcessGrid
 from client_app.interactions import interaction_files
-from common.catalogue import find_table
-from common.durable import write_atomic
+from common.catalogue import find_table, read_catalogue
 from common.errors import OverflowedError, SnowdropError
 from common.settings import DEMO, RunSettings
-from server_app import app as server_app
-from server_app.checkpoint import newest_state
-from server_app.modality import pick_device
-from server_app.report import RunFolder
+from server_app.run_folder import RunFolder
 
 Result = TypeVar("Result")
 
-_UNNAMED = (
-    "data", "run_dir", "resume", "preset", "nodes_timeout", "round_timeout", "top", "tensorboard",
-)  # fmt: skip
-"""Settings that change no result."""
-_PRELOADED = ["cli.bench", "cli.prepare", "cli.recommend", "cli.settings", "cli.tune"]
-"""All that a fresh process imports before it works: what `cli.main` does, which it runs again."""
+_PRELOADED = ["cli.bench.mortal", "cli.bench.artefacts", "cli.in_process", "cli.tune"]
+"""All that a run or a trial imports; this process itself never needs it."""
 _LARGE = ("checkpoint", "nodes")
-_LAST = "sample.json"
+_FEATURES = ("*.features.npy", "*.features.parquet")
 _POLL_SECONDS = 0.2
 
 
@@ -62,26 +54,34 @@ class Run:
     @property
     def whole(self) -> bool:
         """Whether it was made, by this or an earlier command."""
-        return (self.folder / _LAST).exists()
+        return RunFolder(self.folder).is_whole
 
-    def summary(self) -> dict[str, Any]:
-        """What the run found."""
-        return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
-
-    def rounds_done(self) -> int:
-        """Rounds that are behind it, while it goes on."""
-        try:
-            return max(0, (self.folder / "rounds.csv").read_bytes().count(b"\n") - 1)
-        except OSError:
-            return 0
+    def share_done(self) -> float:
+        """Share of its rounds that are behind it, while it goes on."""
+        return min(1.0, RunFolder(self.folder).rounds_done() / self.settings.rounds)
 
 
-def data_checksum(data: str) -> str:
-    """Digest of the files of a data folder that a run reads."""
+def data_checksum(data: str, settings: Mapping[str, Any]) -> str:
+    """Digest of the files of a data folder that a run reads.
+
+    Parameters
+    ----------
+    data : str
+        Data folder, or 'demo'.
+    settings : Mapping[str, Any]
+        Of all runs: images count where ``modalities`` names them.
+    """
     if data == DEMO:
         return DEMO
     digest = hashlib.sha256()
-    for path in (find_table(Path(data), "items"), *interaction_files(Path(data))):
+    folder = Path(data)
+    features = sorted(path for pattern in _FEATURES for path in folder.glob(pattern))
+    images: list[Path] = []
+    if "image" in str(settings.get("modalities", "")).replace(" ", "").split(","):
+        from server_app.modality.image import image_paths
+
+        images = [path for path in image_paths(read_catalogue(folder, 0), folder) if path]
+    for path in (find_table(folder, "items"), *interaction_files(folder), *features, *images):
         if path.exists():
             digest.update(f"{path.name}:{path.stat().st_size}:".encode())
             digest.update(path.read_bytes())
@@ -103,21 +103,16 @@ def plan(
     SnowdropError
         If a method's settings do not fit together.
     """
-    checksum = data_checksum(data)
+    checksum = data_checksum(data, shared)
     runs = []
     for seed in range(seeds):
         for chosen in methods:
-            given = {
-                "data": data,
-                "nodes": 1,
-                "seed": seed,
-                "baselines": chosen.method.scorer != "head",
-            }
+            given = {"data": data, "nodes": 1, "seed": seed, "baselines": False}
             settings = chosen.settings(tuned, shared, given)
-            named = {k: v for k, v in settings.model_dump().items() if k not in _UNNAMED}
-            content = json.dumps([chosen.name, named, checksum], sort_keys=True)
+            # What differs from the defaults, so that a new setting does not make all runs anew.
+            content = json.dumps([settings.changed(), checksum], sort_keys=True)
             digest = hashlib.sha256(content.encode()).hexdigest()[:10]
-            label = re.sub(r"[^A-Za-z0-9.]+", "_", chosen.name.replace("-", "_"))
+            label = re.sub(r"[^A-Za-z0-9.]+", "_", chosen.name)
             folder = out.absolute() / "runs" / f"{label}-{seed}-{digest}"
             settings = settings.model_copy(update={"run_dir": str(folder)})
             runs.append(Run(chosen, seed, settings, digest))
@@ -132,18 +127,22 @@ def perform(run: Run, keep: bool = False) -> None:
     SnowdropError
         If it fails.
     """
+    from cli.bench.artefacts import write_artefacts
+
     shutil.rmtree(run.folder, ignore_errors=True)
+    folder = RunFolder(run.folder)
     summary = train_and_test(run.settings)
-    sample = write_artefacts(run.folder, run.settings, summary, run.chosen.method.scorer)
-    scorer = run.chosen.method.scorer
-    if scorer != "head":
-        summary |= summary["baselines"][scorer]
-    summary |= {"method": run.chosen.name, "title": run.chosen.method.title, "baselines": {}}
-    write_atomic(run.folder / "summary.json", json.dumps(summary, indent=2).encode())
+    sample = write_artefacts(folder, run.settings, summary)
+    summary |= {
+        "method": run.chosen.name,
+        "title": run.chosen.title,
+        "twin_of": run.chosen.twin_of,
+    }
+    folder.write_summary(summary)
     if not keep:
         for name in _LARGE:
             shutil.rmtree(run.folder / name, ignore_errors=True)
-    write_atomic(run.folder / _LAST, json.dumps(sample, indent=2, ensure_ascii=False).encode())
+    folder.write_sample(sample)
 
 
 def train_and_test(settings: RunSettings) -> dict[str, Any]:
@@ -157,10 +156,11 @@ def train_and_test(settings: RunSettings) -> dict[str, Any]:
     SnowdropError
         If it fails before a round was validated.
     """
+    from cli.in_process import run_in_process
+    from server_app.checkpoint import newest_state
 
     def attempt(settings: RunSettings) -> dict[str, Any]:
-        grid = InProcessGrid(settings.nodes, settings.model_dump())
-        return server_app.run(grid, settings, plots=False)  # the report draws its own
+        return run_in_process(settings, plots=False)  # the report draws its own
 
     began = time.perf_counter()
     try:
@@ -175,7 +175,7 @@ def train_and_test(settings: RunSettings) -> dict[str, Any]:
     return summary | {"broke_off": last["round"] + 1}
 
 
-def encode_texts(settings: RunSettings) -> None:
+def encode_items(settings: RunSettings) -> None:
     """Fill the cache of modality features.
 
     Raises
@@ -183,8 +183,10 @@ def encode_texts(settings: RunSettings) -> None:
     SnowdropError
         If the items or the encoder cannot be read.
     """
-    texts = server_app.load_catalogue(settings).texts
-    server_app.encode(texts, settings, pick_device(settings.server_device))
+    from server_app.items import load_catalogue, world_of
+    from server_app.modality import pick_device
+
+    world_of(settings, load_catalogue(settings), pick_device(settings.server_device))
 
 
 def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
@@ -206,10 +208,8 @@ def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
         If the run fails; nothing of it is left.
     """
     try:
-        in_own_process(encode_texts, (run.settings,), lambda: watch(0.0))
-        in_own_process(
-            perform, (run, keep), lambda: watch(min(1.0, run.rounds_done() / run.settings.rounds))
-        )
+        in_own_process(encode_items, (run.settings,), lambda: watch(0.0))
+        in_own_process(perform, (run, keep), lambda: watch(run.share_done()))
     except SnowdropError as error:
         raise SnowdropError(f"{run.chosen.name}, seed {run.seed}: {error}") from error
     finally:
@@ -231,7 +231,8 @@ def in_own_process(
     context.set_forkserver_preload(_PRELOADED)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work_and_tell, args=(sender, work, arguments))
-    process.start()
+    with _deaf_to_interrupts():
+        process.start()
     sender.close()
     try:
         while process.is_alive():
@@ -248,6 +249,20 @@ def in_own_process(
         if process.is_alive():
             process.terminate()
             process.join()
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started here does not hear Ctrl-C until `cli.bench.mortal` is imported there.
+
+    Else it would print a traceback of whatever it was importing.
+    """
+    resource_tracker.ensure_running()  # later it would make this thread hear again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work_and_tell(

@@ -2,16 +2,20 @@
 
 import gzip
 import json
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
 import typer
-from rich.progress import Progress
 
-from cli.prepare.output import Force, Out, console, k_core, write_folder
+from cli.prepare.output import Force, Out, k_core, write_folder
+from cli.progress import Progress
 from common.errors import SnowdropError
+
+_LINES_A_LOOK = 1000
 
 
 def amazon(
@@ -23,24 +27,26 @@ def amazon(
     force: Force = False,
 ) -> None:
     """Reviews are interactions; title, categories and description are the text."""
-    rows = [
-        (str(user), str(item), _timestamp(review))
-        for review in read_lines(reviews)
-        if (user := review.get("user_id") or review.get("reviewerID"))
-        and (item := review.get("parent_asin") or review.get("asin"))
-        and float(review.get("rating") or review.get("overall") or 0) >= min_rating
-    ]
+    rows = []
+    for number, review in read_lines(reviews):
+        where = f"{reviews}, line {number}"
+        user = _id(review, where, "user_id", "reviewerID")
+        item = _id(review, where, "parent_asin", "asin")
+        if _rating(review, where) >= min_rating:
+            when = review.get("timestamp") or review.get("unixReviewTime")
+            rows.append((user, item, plain(when)))
     columns = ["user_id", "item_id", "timestamp"]
     interactions = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
     interactions = k_core(interactions.unique(["user_id", "item_id"], maintain_order=True), core)
     wanted = set(interactions["item_id"].to_list())
     texts: dict[str, tuple[str, str, str]] = {}
-    for item in read_lines(meta):
-        name = str(item.get("parent_asin") or item.get("asin") or "")
+    for _, record in read_lines(meta):
+        name = str(record.get("parent_asin") or record.get("asin") or "").strip()
         if name in wanted and name not in texts:
-            categories = item.get("categories") or item.get("category")
+            categories = record.get("categories") or record.get("category")
             texts[name] = (
-                plain(item.get("title")), plain(categories, ", "), plain(item.get("description"))
+                plain(record.get("title")), plain(categories, ", "),
+                plain(record.get("description")),
             )  # fmt: skip
     items = pl.DataFrame(
         [(name, *fields) for name, fields in texts.items()],
@@ -56,33 +62,72 @@ def plain(value: Any, separator: str = " ") -> str:
         return ""
     if isinstance(value, list):
         return separator.join(part for v in value if (part := plain(v, separator)))
-    return str(value)
+    # An escape such as "\\ud83d" alone is half a character, which no file can hold.
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
-def _timestamp(review: dict[str, Any]) -> str:
-    return str(review.get("timestamp") or review.get("unixReviewTime") or "")
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters and halves of characters."""
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _id(review: dict[str, Any], where: str, *keys: str) -> str:
+    """The first id under one of ``keys``."""
+    value = next((review[key] for key in keys if review.get(key) not in (None, "")), None)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise SnowdropError(f"{where}: {' or '.join(keys)} is missing, empty or no string")
+    name = str(value).strip()
+    if _UNFIT.search(name):
+        raise SnowdropError(f"{where}: {' or '.join(keys)} holds NUL or another control character")
+    return name
+
+
+def _rating(review: dict[str, Any], where: str) -> float:
+    """The rating, or 0 where there is none."""
+    try:
+        return float(review.get("rating") or review.get("overall") or 0)
+    except (TypeError, ValueError):
+        raise SnowdropError(f"{where}: the rating is no number") from None
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects of a JSON-lines file, plain or gzipped, with a progress bar.
+
+    Blank lines are left out.
+
+    Yields
+    ------
+    number : int
+        Of the line, from 1.
+    record : dict
 
     Raises
     ------
     SnowdropError
-        If the file is missing, or a line is no JSON object.
+        If the file is missing or damaged, or a line is no JSON object.
     """
     if not path.is_file():
         raise SnowdropError(f"{path} is missing")
-    with (
-        Progress(console=console) as progress,
-        progress.open(path, "rb", description=path.name) as raw,
-    ):
+    size = path.stat().st_size / 1e6
+    with path.open("rb") as raw, Progress("MB", size, each=False) as progress:
         lines = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(_unpacked(lines, path), 1):
+            if number % _LINES_A_LOOK == 1:
+                progress.update(raw.tell() / 1e6, f"reading {path.name}")
+            if not line.strip():
+                continue
             try:
                 record = json.loads(line)
-            except ValueError as error:
-                raise SnowdropError(f"{path}, line {number}: no JSON object ({error})") from error
+            except (ValueError, RecursionError) as error:
+                # The error remembers the line, which a traceback would show.
+                raise SnowdropError(f"{path}, line {number}: no JSON object ({error})") from None
             if not isinstance(record, dict):
                 raise SnowdropError(f"{path}, line {number}: no JSON object")
-            yield record
+            yield number, record
+        progress.update(size, f"reading {path.name}")
+
+
+def _unpacked(lines: Iterable[bytes], path: Path) -> Iterator[bytes]:
+    try:
+        yield from lines
+    except (EOFError, OSError, zlib.error) as error:
+        raise SnowdropError(f"{path} cannot be unpacked: {error}; fetch it again") from error

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import polars as pl
 import typer
 
-from cli.prepare.output import Force, Out, step, steps, write_folder
+from cli.prepare.output import Force, Out, checked, step, steps, write_folder
+from common.catalogue import read_table, reading
 from common.errors import SnowdropError
 
 SPLIT_FILES = {"train": "warm", "vali": "validation", "validation": "validation", "test": "test"}
@@ -43,7 +44,8 @@ def read_items(path: Path, fields: list[str]) -> pl.DataFrame:
     """Articles by their place in the file, from 0, as users.dat counts them."""
     if not path.is_file():
         raise SnowdropError(f"{path} is missing")
-    frame = pl.read_csv(path, infer_schema=False, encoding="utf8-lossy")
+    with reading(path):
+        frame = pl.read_csv(path, infer_schema=False, encoding="utf8-lossy")
     columns = [f"raw.{f}" if f"raw.{f}" in frame.columns else f for f in fields]
     for column in columns:
         if column not in frame.columns:
@@ -53,15 +55,26 @@ def read_items(path: Path, fields: list[str]) -> pl.DataFrame:
 
 
 def read_users(path: Path) -> pl.DataFrame:
-    """Interactions of users.dat: a line a user, the number of items, then the items."""
+    """Interactions of users.dat: one line per user, the number of items, then the items.
+
+    Raises
+    ------
+    SnowdropError
+        If the file is missing, or a line is of another form.
+    """
     if not path.is_file():
         raise SnowdropError(f"{path} is missing")
-    rows = [
-        (str(user), item)
-        for user, line in enumerate(path.read_text().splitlines())
-        for item in line.split()[1:]
-    ]
-    return pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row")
+    rows = []
+    for user, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")):
+        count, *items = line.split() or ["0"]
+        if not all(number.isdecimal() for number in (count, *items)) or int(count) != len(items):
+            raise SnowdropError(
+                f"{path}, row {user + 1}: expected whole numbers, first how many articles the "
+                "user has and then each of them"
+            )
+        rows += [(str(user), item) for item in items]
+    schema = {"user_id": pl.String, "item_id": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def read_split(folder: Path) -> pl.DataFrame:
@@ -70,8 +83,14 @@ def read_split(folder: Path) -> pl.DataFrame:
     for name, split in SPLIT_FILES.items():
         path = folder / f"{name}.csv"
         if path.exists():
-            frame = pl.read_csv(path, infer_schema=False)[:, :2]
+            frame = read_table(path, private=True)[:, :2]
+            if frame.width < 2 or frame.columns[0].isdecimal():
+                raise SnowdropError(
+                    f"{path} seems to have no header line with two columns: expected users in "
+                    "the first column and articles in the second"
+                )
             frame.columns = ["user_id", "item_id"]
+            frame = checked(frame, path, "user_id", "item_id")
             parts.append(frame.with_columns(pl.lit(split).alias("split")))
     if len(parts) != 3:
         raise SnowdropError(f"{folder} must hold train.csv, vali.csv and test.csv")

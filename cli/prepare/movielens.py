@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +12,10 @@ from urllib.error import URLError
 
 import polars as pl
 import typer
-from rich.progress import Progress
 
-from cli.prepare.output import Force, Out, at_least, console, step, steps, write_folder
+from cli.prepare.output import Force, Out, checked, split_lines, step, steps, write_folder
+from cli.progress import Progress
+from common.catalogue import read_table, require_columns
 from common.errors import SnowdropError
 
 URL = "https://files.grouplens.org/datasets/movielens"
@@ -32,58 +34,82 @@ def movielens(
     with tempfile.TemporaryDirectory() as scratch, steps("finding the files", 3) as progress:
         folder = _open(source, Path(scratch))
         step(progress, "reading")
-        items, ratings = read(folder)
-        liked = at_least(ratings, "rating", LIKED)
+        items, liked = read(folder)
         step(progress, "writing")
         write_folder(out, items, liked.select("user_id", "item_id", "timestamp"), force)
 
 
 def read(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Items (``item_id``, ``title``, ``genres``) and ratings of an unpacked data set.
+    """Items (``item_id``, ``title``, ``genres``) and liked ratings of an unpacked data set.
 
     Raises
     ------
     SnowdropError
-        If the folder holds none of the known layouts.
+        If the folder holds none of the known layouts, or a row is not whole.
     """
-    columns = ["user_id", "item_id", "rating", "timestamp"]
     if (folder / "movies.csv").exists():
-        movies = pl.read_csv(folder / "movies.csv", infer_schema=False)
-        ratings = pl.read_csv(folder / "ratings.csv", infer_schema=False)
-        ratings.columns = columns
-        movies.columns = ["item_id", "title", "genres"]
-        no_genre = pl.col("genres") == "(no genres listed)"
-        movies = movies.with_columns(pl.when(~no_genre).then("genres").alias("genres"))
-        return movies.with_columns(
-            pl.col("genres").str.replace_all("|", ", ", literal=True)
-        ), ratings
+        return _latest(folder)
     if (folder / "u.item").exists():
-        genres = [line.split("|")[0] for line in _lines(folder / "u.genre") if line]
-        rows = [line.split("|") for line in _lines(folder / "u.item")]
-        movies = _movies(
-            (r[0], r[1], ", ".join(g for g, has in zip(genres, r[5:], strict=False) if has == "1"))
-            for r in rows
-        )
-        rows = [line.split("\t") for line in _lines(folder / "u.data")]
-        return movies, pl.DataFrame(rows, schema=columns, orient="row")
+        return _ml_100k(folder)
     if (folder / "movies.dat").exists():
-        movies = _movies(
-            (i, title, genres.replace("|", ", "))
-            for i, title, genres in (line.split("::") for line in _lines(folder / "movies.dat"))
-        )
-        rows = [line.split("::") for line in _lines(folder / "ratings.dat")]
-        return movies, pl.DataFrame(rows, schema=columns, orient="row")
+        return _ml_1m(folder)
     raise SnowdropError(f"{folder} holds neither movies.csv (ml-latest), u.item nor movies.dat")
 
 
+COLUMNS = ("user_id", "item_id", "rating", "timestamp")
+
+
+def _liked(frame: pl.DataFrame, path: Path, first: int) -> pl.DataFrame:
+    frame = frame[:, : len(COLUMNS)]
+    frame.columns = COLUMNS
+    return checked(frame, path, "user_id", "item_id", first=first, rating="rating", least=LIKED)
+
+
+def _latest(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    path = folder / "movies.csv"
+    movies = read_table(path)
+    require_columns(movies.columns, path, "movieId", "title", "genres")
+    movies = movies.select(pl.col("movieId").alias("item_id"), "title", "genres")
+    genres = pl.when(pl.col("genres") != "(no genres listed)").then("genres")
+    movies = checked(movies, path, "item_id").with_columns(
+        genres.str.replace_all("|", ", ", literal=True).alias("genres")
+    )
+    path, columns = folder / "ratings.csv", ("userId", "movieId", "rating", "timestamp")
+    ratings = read_table(path, private=True)
+    require_columns(ratings.columns, path, *columns, private=True)
+    return movies, _liked(ratings.select(columns), path, first=2)
+
+
+def _ml_100k(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    names = [name for name in split_lines(folder / "u.genre", "|", 1)["column_0"] if name]
+    path = folder / "u.item"
+    rows = checked(split_lines(path, "|", 5), path, "column_0", first=1)
+    movies = _movies(
+        (
+            movie,
+            title,
+            ", ".join(n for n, has in zip(names, flags.split("|"), strict=False) if has == "1"),
+        )
+        for movie, title, flags in rows.select("column_0", "column_1", "rest").iter_rows()
+    )
+    path = folder / "u.data"
+    return movies, _liked(split_lines(path, "\t", len(COLUMNS)), path, first=1)
+
+
+def _ml_1m(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    path = folder / "movies.dat"
+    rows = checked(split_lines(path, "::", 3), path, "column_0", first=1)
+    movies = _movies(
+        (movie, title, genres.replace("|", ", "))
+        for movie, title, genres in rows.drop("rest").iter_rows()
+    )
+    path = folder / "ratings.dat"
+    return movies, _liked(split_lines(path, "::", len(COLUMNS)), path, first=1)
+
+
 def _movies(rows: Iterable[tuple[str, str, str]]) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=["item_id", "title", "genres"], orient="row")
-
-
-def _lines(path: Path) -> list[str]:
-    if not path.exists():
-        raise SnowdropError(f"{path} is missing")
-    return path.read_text(encoding="latin-1").splitlines()
+    schema = dict.fromkeys(("item_id", "title", "genres"), pl.String)
+    return pl.DataFrame(list(rows), schema=schema, orient="row")
 
 
 def _open(source: str, scratch: Path) -> Path:
@@ -97,8 +123,11 @@ def _open(source: str, scratch: Path) -> Path:
         download(f"{URL}/{source}.zip", path)
     if not zipfile.is_zipfile(path):
         raise SnowdropError(f"{path} is no zip file")
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(scratch / "files")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(scratch / "files")
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise SnowdropError(f"{path} is a damaged or encrypted zip file: {error}") from error
     inner = [p for p in (scratch / "files").iterdir() if p.is_dir() and p.name != "__MACOSX"]
     return inner[0] if inner else scratch / "files"
 
@@ -114,12 +143,12 @@ def download(url: str, path: Path) -> None:
     try:
         with urllib.request.urlopen(f"{url}.md5", timeout=30) as answer:
             published = answer.read().decode()
-        with urllib.request.urlopen(url, timeout=30) as answer, Progress(console=console) as bar:
-            task = bar.add_task(f"downloading {url}", total=answer.length)
-            with path.open("wb") as file:
+        with urllib.request.urlopen(url, timeout=30) as answer, path.open("wb") as file:
+            size = None if answer.length is None else answer.length / 1e6
+            with Progress("MB", size, each=False) as progress:
                 while part := answer.read(1 << 16):
                     file.write(part)
-                    bar.advance(task, len(part))
+                    progress.update(file.tell() / 1e6, f"downloading {url}")
     except (URLError, TimeoutError, OSError) as error:
         raise SnowdropError(
             f"{url} cannot be downloaded ({error}); fetch it yourself and give the zip file"

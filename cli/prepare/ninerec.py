@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import polars as pl
 import typer
 
-from cli.prepare.output import Force, Out, step, steps, write_folder
+from cli.prepare.output import Force, Out, checked, step, steps, write_folder
+from common.catalogue import check_first_line, reading
 from common.errors import SnowdropError
 
 
@@ -35,10 +36,15 @@ def _find(folder: Path, kind: str) -> Path:
 
 
 def _read(path: Path, columns: list[str]) -> pl.DataFrame:
-    frame = pl.read_csv(path, has_header=False, infer_schema=False)
+    with reading(path, private="user_id" in columns):
+        check_first_line(path)
+        table = pl.scan_csv(path, has_header=False, infer_schema=False)
+        frame = table.collect(engine="streaming")
     if frame.width < len(columns):
         raise SnowdropError(f"{path} has {frame.width} columns, expected {', '.join(columns)}")
     frame = frame[:, : len(columns)]
     frame.columns = columns
     header = {"user", "user_id", "item", "item_id", "id", "userid", "itemid"}
-    return frame.filter(~pl.col(columns[0]).str.to_lowercase().is_in(header))
+    headers = int((frame[columns[0]][0] or "").strip().lower() in header)
+    ids = [name for name in columns if name in ("user_id", "item_id")]
+    return checked(frame[headers:], path, *ids, first=1 + headers)

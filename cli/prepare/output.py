@@ -9,32 +9,28 @@ from typing import Annotated
 
 import polars as pl
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from common.catalogue import read_catalogue
+from cli.progress import Progress
+from common.catalogue import NO_TEXT_COLUMNS, check_ids, read_catalogue
 from common.durable import write_atomic
 from common.errors import SnowdropError
 
 Out = Annotated[Path, typer.Option(help="the data folder to make")]
 Force = Annotated[bool, typer.Option(help="replace a data folder that is there")]
 
-console = Console(stderr=True)
-
 
 @contextmanager
 def steps(description: str, total: int) -> Iterator[Progress]:
-    """A progress bar of ``total`` steps, with a spinner for long ones."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        progress.add_task(description, total=total)
+    """The progress of ``total`` steps, of which the first is called ``description``."""
+    with Progress("steps", total) as progress:
+        progress.update(0, description)
         yield progress
+        progress.update(total)
 
 
 def step(progress: Progress, description: str) -> None:
     """One step of `steps` is done; the next one is called ``description``."""
-    progress.advance(progress.task_ids[0])
-    progress.update(progress.task_ids[0], description=description)
+    progress.update(progress.done + 1, description)
 
 
 def k_core(interactions: pl.DataFrame, k: int) -> pl.DataFrame:
@@ -48,19 +44,82 @@ def k_core(interactions: pl.DataFrame, k: int) -> pl.DataFrame:
     return interactions
 
 
-def at_least(frame: pl.DataFrame, column: str, least: float) -> pl.DataFrame:
-    """Rows whose ``column`` is a number of at least ``least``.
+def checked(
+    frame: pl.DataFrame,
+    path: Path,
+    *ids: str,
+    first: int = 2,
+    rating: str = "",
+    least: float = 0.0,
+) -> pl.DataFrame:
+    """The rows of a source's table, once all of them are known to be whole.
+
+    Blank lines are left out, and blanks around ids taken off.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Every row of ``path``; all columns are strings.
+    path : Path
+    ids : str
+        Names of the columns that hold ids.
+    first : int
+        Number of the first row: 2 below a header line.
+    rating : str
+        A column of numbers of which rows need at least ``least``; empty: none.
+    least : float
 
     Raises
     ------
     SnowdropError
-        If a value is no number.
+        If an id is empty or holds a control character, or a rating is no number; with the row's
+        number and no cell of it.
     """
-    numbers = frame[column].cast(pl.Float64, strict=False)
-    if numbers.null_count():
-        row = int(numbers.is_null().arg_max() or 0)
-        raise SnowdropError(f"row {row + 1}: {column} is {frame[column][row]!r}, no number")
-    return frame.filter(numbers >= least)
+    check_ids(frame, path, *ids, first=first)
+    blank = pl.all_horizontal(pl.all().is_null())
+    kept = ~blank
+    if rating:
+        number = pl.col(rating).str.strip_chars().cast(pl.Float64, strict=False)
+        bad = frame.select((~number.is_finite().fill_null(False) & ~blank).alias("bad"))["bad"]
+        if bad.any():
+            raise SnowdropError(
+                f"{path}, row {bad.arg_true()[0] + first}: the rating in column '{rating}' is "
+                "no number"
+            )
+        kept &= number >= least
+    return frame.filter(kept).with_columns(pl.col(ids).str.strip_chars())
+
+
+def split_lines(path: Path, separator: str, fields: int) -> pl.DataFrame:
+    """A text file without a header, in the encoding of the older MovieLens sets.
+
+    Returns
+    -------
+    DataFrame
+        A row for each line, blank ones as nulls, and ``column_0`` to the last of ``fields``;
+        further fields of a line are joined in one more column, ``rest``.
+
+    Raises
+    ------
+    SnowdropError
+        If the file is missing, or a line has too few fields.
+    """
+    if not path.is_file():
+        raise SnowdropError(f"{path} is missing")
+    rows: list[list[str | None]] = []
+    for number, line in enumerate(path.read_text(encoding="latin-1").split("\n"), 1):
+        found = line.split(separator, fields)
+        if not line.strip():
+            rows.append([None] * (fields + 1))
+        elif len(found) < fields:
+            raise SnowdropError(
+                f"{path}, row {number}: it has {len(found)} fields, expected {fields} "
+                f"with {separator!r} between them"
+            )
+        else:
+            rows.append([*found, *([""] * (fields + 1 - len(found)))])
+    names = [*(f"column_{k}" for k in range(fields)), "rest"]
+    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
 
 
 def write_folder(
@@ -75,9 +134,9 @@ def write_folder(
     ----------
     out : Path
     items : DataFrame
-        ``item_id``, text columns, optionally ``split``; all strings.
+        ``item_id``, text columns, optionally ``split``; all strings, ids `checked`.
     interactions : DataFrame
-        ``user_id``, ``item_id``, further columns kept.
+        ``user_id``, ``item_id``, both `checked`; further columns are kept.
     force : bool
         Replace files that are there.
     summary : bool
@@ -91,7 +150,7 @@ def write_folder(
     taken = [n for n in ("items.csv", "interactions.csv", "train.csv") if (out / n).exists()]
     if taken and not force:
         raise SnowdropError(f"{out / taken[0]} exists; give --force to replace it")
-    texts = [name for name in items.columns if name not in ("item_id", "split")]
+    texts = [name for name in items.columns if name not in NO_TEXT_COLUMNS]
     items = items.with_columns(
         pl.col(name).str.replace_all(r"\s+", " ").str.strip_chars() for name in texts
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 import polars as pl
 import typer
 
-from cli.prepare.output import Force, Out, at_least, write_folder
+from cli.prepare.output import Force, Out, checked, write_folder
 from common.catalogue import read_table, require_columns
 
 Interactions = Annotated[Path, typer.Argument(help="table of interactions, .csv or .parquet")]
@@ -32,13 +32,15 @@ def tables(
     force: Force = False,
 ) -> None:
     """Tables of interactions and items, whatever their columns are called."""
-    pairs, catalogue = read_table(interactions), read_table(items)
-    require_columns(pairs.columns, interactions, user_column, item_column)
+    ids = (user_column, item_column)
+    pairs = read_table(interactions, private=True, ids=ids)
+    catalogue = read_table(items, ids=(item_column,))
+    ratings = [rating_column] if rating_column else []
+    require_columns(pairs.columns, interactions, *ids, *ratings, private=True)
     require_columns(catalogue.columns, items, item_column, *(text_column or []))
-    if rating_column:
-        require_columns(pairs.columns, interactions, rating_column)
-        pairs = at_least(pairs, rating_column, min_rating)
-    elif "rating" in pairs.columns:
+    pairs = checked(pairs, interactions, *ids, rating=rating_column, least=min_rating)
+    catalogue = checked(catalogue, items, item_column)
+    if not rating_column and "rating" in pairs.columns:
         typer.echo("every row counts, whatever its rating; --rating-column rating takes 4 and more")
     texts = text_column or [c for c in catalogue.columns if c not in (item_column, "split")]
     splits = ["split"] if "split" in catalogue.columns else []

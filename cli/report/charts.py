@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 WIDTH = 420
-LETTERS = 25
+LETTERS = 22
 COLOURS = 6
 """Series that get a colour of their own; more are drawn in grey."""
 
@@ -156,7 +156,7 @@ def line_chart(
     """
     named = [line for line in series if line.points]
     longest = max(len(cut(line.label)) for line in named)
-    right = min(170.0, 22 + 6.8 * longest)
+    right = min(190.0, 22 + 7.6 * longest)
     left, top, bottom, height = 48.0, 30.0, 46.0, 276.0
     xs = [x for line in named for x, _ in line.points]
     low, high = _reach(named)
@@ -229,7 +229,7 @@ def value_chart(
     """
     step, top, bottom = 27.0, 10.0, 40.0
     height = top + step * len(rows) + bottom
-    left = min(190.0, 16 + 7.0 * max(len(cut(row.label)) for row in rows))
+    left = min(185.0, 16 + 7.6 * max(len(cut(row.label)) for row in rows))
     right = 58.0
     canvas = _Canvas(WIDTH, height)
     high = max(max([row.value, *row.parts]) for row in rows) * 1.02 or 1.0
@@ -269,7 +269,7 @@ def interval_chart(label: str, rows: Sequence[Interval], x_label: str, unit: Uni
     """Rows with the middle half, the middle nine tenths and the median of a distribution."""
     step, top, bottom = 29.0, 10.0, 40.0
     height = top + step * len(rows) + bottom
-    left = min(190.0, 16 + 7.0 * max(len(cut(row.label)) for row in rows))
+    left = min(185.0, 16 + 7.6 * max(len(cut(row.label)) for row in rows))
     right = 52.0
     canvas = _Canvas(WIDTH, height)
     high = max(row.quantiles[-1] for row in rows) * 1.04

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from cli.comparison import Comparison, Entry
 from cli.report.charts import COLOURS
-from cli.report.source import PROFILE, Result, Run, Source
+from cli.report.run import Run
+from cli.report.source import Result, Source
+from common.bar import BAR_METRIC, FLOOR, TRAINED
 from common.catalogue import find_table, read_table
 from common.errors import SnowdropError
-from common.settings import DEMO
-
-FLOOR = "random"
+from common.settings import DEMO, RunSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +22,7 @@ class Subject:
     """What every part of the report is about.
 
     ``by_method`` holds results, ``ranking`` methods, best first; ``main`` is the method that the
-    report is told by: a bench's best, or the one that a run trained.
+    report is told by: the best federation of a comparison, or the method that a run trained.
     """
 
     bench: bool
@@ -39,9 +41,42 @@ class Subject:
                 by_method.setdefault(result.method, []).append(result)
         runs = [run for run in source.runs if run.data == name] or source.runs
         ranking = _ranking(by_method) or list(dict.fromkeys(run.method for run in runs))
-        trained = [method for method in ranking if method not in (PROFILE, FLOOR)] or ranking
-        main = trained[0] if source.bench else runs[0].method
+        best = [
+            method
+            for method in ranking
+            if all(r.kind == TRAINED and not r.twin_of for r in by_method.get(method, []))
+        ]
+        main = (best or ranking)[0] if source.bench else runs[0].method
         return cls(source.bench, name, runs, by_method, ranking, main)
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Its methods beside each other, best first."""
+        users: dict[str, dict[str, Any]] = {}
+        for run in self.runs:
+            if run.users is not None and "user" in run.users.columns:
+                users.setdefault(run.method, {})[run.seed] = run.users
+        entries = []
+        for method in self.ranking if self.by_method else []:
+            group = self.by_method[method]
+            test, validation = (
+                {name: [part[name] for part in parts if name in part] for name in _names(parts)}
+                for parts in ([r.test for r in group], [r.validation for r in group])
+            )
+            entries.append(Entry(method, group[0].kind, group[0].twin_of, test, validation))
+        return Comparison(entries, users)
+
+    @property
+    def bar(self) -> str:
+        """Name of the best local rule; empty where no rule was measured."""
+        return self.comparison.bar.name if self.comparison.bar else ""
+
+    @property
+    def floors(self) -> list[str]:
+        """Methods that rank at random."""
+        of_runs = [run.method for run in self.runs if run.kind == FLOOR]
+        told = [m for m, group in self.by_method.items() if group[0].kind == FLOOR]
+        return list(dict.fromkeys([*told, *of_runs]))
 
     @property
     def seeds(self) -> list[str]:
@@ -50,19 +85,17 @@ class Subject:
         seeds = (told or {run.seed for run in self.runs}) - {""}
         return sorted(seeds, key=lambda seed: (len(seed), seed))
 
-    @property
+    @cached_property
     def colours(self) -> Mapping[str, int | None]:
-        """Colours of the main method, the best others and the content profile; None is grey."""
-        others = [m for m in self.ranking if m not in (self.main, PROFILE, FLOOR)]
+        """Colours of the main method, the best others and the best local rule; None is grey."""
+        kinds = {method: group[0].kind for method, group in self.by_method.items()}
+        others = [
+            m for m in self.ranking if m != self.main and kinds.get(m, TRAINED) == TRAINED
+        ]  # fmt: skip
         colours: dict[str, int | None] = dict.fromkeys([self.main, *self.ranking])
         colours |= {method: k + 1 for k, method in enumerate(others[: COLOURS - 2])}
-        return colours | {PROFILE: COLOURS - 1, self.main: 0}
-
-    @property
-    def metric(self) -> str:
-        """The metric that methods are told apart by."""
-        results = [result for group in self.by_method.values() for result in group]
-        return _main_metric(results[0].test)[0] if results else "recall@20"
+        colours |= {self.bar: COLOURS - 1} if self.bar else {}
+        return colours | {self.main: 0}
 
     @property
     def generated(self) -> bool:
@@ -71,11 +104,10 @@ class Subject:
 
     def mean(self, method: str, name: str) -> float:
         """A method's mean of a test metric over its runs; 0 where it has none."""
-        values = [r.test[name] for r in self.by_method.get(method, []) if name in r.test]
-        return fmean(values) if values else 0.0
+        return self.comparison.mean(method, name) or 0.0
 
     def runs_of(self, method: str) -> list[Run]:
-        """Runs of a method, one a seed."""
+        """Runs of a method, one per seed."""
         return [run for run in self.runs if run.method == method]
 
     @property
@@ -100,7 +132,7 @@ class Subject:
     def facts(self) -> list[tuple[str, str]]:
         """Term and value."""
         data = self.summary.get("dataset", {})
-        items, settings = data.get("items", {}), self.runs[0].settings if self.runs else {}
+        items, settings = data.get("items", {}), self.runs[0].settings if self.runs else None
         facts = []
         if data.get("users"):
             facts.append(("Users", f"{data['users']:,}"))
@@ -114,16 +146,18 @@ class Subject:
         if interactions := sum(data.get("interactions", {}).values()):
             facts.append(("Interactions", f"{interactions:,}"))
         facts.append(("Seeds" if len(self.seeds) > 1 else "Seed", ", ".join(self.seeds) or "–"))
-        if split := _split_words(settings, self.seeds):
+        if settings and (split := _split_words(settings, self.seeds)):
             facts.append(("Split", split))
-        if not self.bench:
-            for key, label in (("preset", "Preset"), ("dim", "Dimensions"), ("nodes", "Nodes")):
-                if key in settings:
-                    facts.append((label, str(settings[key])))
+        if settings and not self.bench:
+            facts += [
+                ("Preset", settings.preset),
+                ("Dimensions", str(settings.dim)),
+                ("Nodes", str(settings.nodes)),
+            ]
         return facts
 
-    def table(self) -> str:
-        """Under the result table."""
+    def table(self) -> list[str]:
+        """Paragraphs under the result table."""
         told = (run.summary.get("tested_users") for run in self.runs_of(self.main))
         users = sorted({count for count in told if count})
         tested = f" over {_span(users)} users with a test item" if users else ""
@@ -134,31 +168,41 @@ class Subject:
         if best and not self.bench:
             chosen += f", round {best}"
         validated = _validated(self.by_method)
-        order = "validation" if validated else "test results, since not all were validated"
-        return (
+        order = "validation" if validated else "test results, because not all were validated"
+        sentences = [
             f"Cold test items of {self.where}: no user's training saw them, and every user ranks "
-            f"all of them. Means in per cent{tested}{spread}{chosen}. Methods stand in the order "
-            f"of their {order}; bold is the best of a column, underlined the second."
-            + (" results.md tells which differences are noise." if self.bench else "")
-            + self._diverged()
-        )
+            f"all of them. Means in per cent{tested}{spread}{chosen}. Methods are in the order of "
+            f"their {order}; bold is the best of a column, underlined the second.",
+            self.comparison.bar_words(),
+            self.comparison.gain_words(),
+            self.comparison.mark_words(),
+            self._diverged(),
+        ]
+        return [sentence for sentence in sentences if sentence]
 
     def _diverged(self) -> str:
         methods = [m for m in self.ranking if any(r.diverged for r in self.by_method.get(m, []))]
         if not methods:
             return ""
-        return f" Trainings of {', '.join(methods)} diverged: their best validated round is tested."
+        return (
+            f"The training of {', '.join(methods)} diverged in at least one run; its best "
+            "validated round is tested."
+        )
 
     def sample(self, run: Run) -> str:
         """Over the users' lists."""
         kind = "generated users" if run.generated_data else "users"
-        drawn = "" if (run.folder / "sample.json").exists() else " drawn at random (seed 0)"
+        drawn = "" if run.folder.is_whole else " drawn at random (seed 0)"
         return (
-            f"A few {kind}{drawn} of {self.name}, {run.method}, seed {run.seed or 'unknown'}. "
-            "Recommended are new items that nobody's training touched; a tick marks those that "
+            f"A few {kind}{drawn} of {self.name}, {run.method}, seed {run.seed or 'unknown'}. The "
+            "recommended items are new: they were in nobody's training. A tick marks those that "
             "the user did interact with. The lists come from a simulation: in a deployment they "
             "stay on each user's node."
         )
+
+
+def _names(parts: Sequence[Mapping[str, float]]) -> list[str]:
+    return list(dict.fromkeys(name for part in parts for name in part))
 
 
 def _span(counts: Sequence[int]) -> str:
@@ -166,12 +210,12 @@ def _span(counts: Sequence[int]) -> str:
     return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
-def _split_words(settings: Mapping[str, Any], seeds: Sequence[str]) -> str:
+def _split_words(settings: RunSettings, seeds: Sequence[str]) -> str:
     """Where the split comes from, as far as the data is still there to tell."""
-    if settings.get("data") != DEMO:
+    if settings.data != DEMO:
         try:
-            items = read_table(find_table(Path(str(settings["data"])), "items"))
-        except (KeyError, SnowdropError):
+            items = read_table(find_table(Path(settings.data), "items"))
+        except SnowdropError:
             return ""
         if "split" in items.columns:
             return "given with the data"
@@ -184,17 +228,10 @@ def _ranking(by_method: Mapping[str, list[Result]]) -> list[str]:
 
     def score(method: str) -> float:
         group = by_method[method]
-        return fmean(_main_metric(r.validation if validated else r.test)[1] for r in group)
+        return fmean((r.validation if validated else r.test).get(BAR_METRIC, 0.0) for r in group)
 
     return sorted(by_method, key=score, reverse=True)
 
 
 def _validated(by_method: Mapping[str, list[Result]]) -> bool:
     return all(r.validation for group in by_method.values() for r in group)
-
-
-def _main_metric(metrics: Mapping[str, float]) -> tuple[str, float]:
-    for name in ("recall@20", *metrics):
-        if name.startswith("recall") and name in metrics:
-            return name, metrics[name]
-    return "recall@20", 0.0

@@ -1,25 +1,16 @@
 """Runs in this process with features that need no encoder."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from server_app import app as server_app
-from tests.server_app.conftest import theme_features
+import tests.server_app.encoders  # noqa: F401  registers the text encoder 'themes'
 
 QUICK: dict[str, Any] = {
     "dim": 8,
     "rounds": 4,
     "evaluate_every": 2,
-    "generator_steps": 4,
-    "denoiser_width": 16,
-    "diffusion_steps": 4,
+    "mdifffr.fit_steps": 4,
+    "mdifffr.width": 16,
+    "mdifffr.steps": 4,
     "server_device": "cpu",
+    "encoder": "themes",
 }
-
-
-@pytest.fixture(autouse=True)
-def _without_encoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(server_app, "encode", theme_features)
-    yield

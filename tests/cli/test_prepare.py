@@ -5,14 +5,19 @@ import json
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cli.main import app
-from cli.prepare.folder import read
+from cli.commands import app
+from cli.prepare.folder import read, with_splits
+from cli.prepare.output import write_folder
 from client_app.interactions import interaction_files, read_interactions
 from common.catalogue import Catalogue, read_catalogue
 from common.errors import SnowdropError
@@ -257,10 +262,12 @@ def test_tables_with_columns_of_other_names(tmp_path: Path, kind: str) -> None:
 
 def test_ratings_that_are_no_numbers_are_one_sentence(tmp_path: Path) -> None:
     write_lines(tmp_path / "i.csv", ["item_id,title", "a,Pen", "b,Ink"])
-    write_lines(tmp_path / "p.csv", ["user_id,item_id,stars", "u,a,5", "u,b,good"])
-    with pytest.raises(SnowdropError):
-        prepare("csv", tmp_path / "p.csv", tmp_path / "i.csv", "--rating-column", "stars",
-                "--out", tmp_path / "out")  # fmt: skip
+    arguments = ["csv", tmp_path / "p.csv", tmp_path / "i.csv", "--rating-column", "stars"]
+    for bad in ("good", "nan", "inf", ""):
+        lines = ["user_id,item_id,stars", "", "u,a, 5 ", f"u,b,{bad}", "u,a,4"]
+        write_lines(tmp_path / "p.csv", lines)
+        with pytest.raises(SnowdropError, match=r"p\.csv, row 4: the rating in .* is no number$"):
+            prepare(*arguments, "--out", tmp_path / "out")
 
 
 def split_folder(folder: Path) -> Path:
@@ -337,3 +344,264 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SnowdropError, match="no item is left"):
         prepare("csv", tmp_path / "p.csv", tmp_path / "i.csv", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def written(source: str, folder: Path, pairs: Sequence[tuple[str, str]]) -> list[object]:
+    """A source with five items, and the arguments that prepare it."""
+    items = [str(k) for k in range(1, 6)]
+    if source == "csv":
+        write_lines(folder / "i.csv", ["item_id,title", *(f"{i},Thing {i}" for i in items)])
+        write_lines(folder / "p.csv", ["user_id,item_id", *(f"{u},{i}" for u, i in pairs)])
+        return ["csv", folder / "p.csv", folder / "i.csv"]
+    if source == "parquet":
+        pl.DataFrame({"item_id": items, "title": items}).write_parquet(folder / "i.parquet")
+        columns = dict(zip(("user_id", "item_id"), zip(*pairs, strict=True), strict=True))
+        pl.DataFrame(columns).write_parquet(folder / "p.parquet")
+        return ["parquet", folder / "p.parquet", folder / "i.parquet"]
+    if source == "folder":
+        write_lines(folder / "items.csv", ["item_id,title", *(f"{i},Thing {i}" for i in items)])
+        write_lines(folder / "train.csv", ["user_id,item_id", *(f"{u},{i}" for u, i in pairs)])
+        for name in ("validation", "test"):
+            write_lines(folder / f"{name}.csv", ["user_id,item_id", "u,5"])
+        return ["folder", folder]
+    if source == "amazon":
+        reviews = [{"user_id": u, "parent_asin": i, "rating": 5} for u, i in pairs]
+        write_json_lines(folder / "r.jsonl", reviews)
+        write_json_lines(folder / "m.jsonl", [{"parent_asin": i, "title": i} for i in items])
+        return ["amazon", folder / "r.jsonl", folder / "m.jsonl", "--core", "1"]
+    if source in LAYOUTS:
+        movielens_folder(folder, source)
+        name, separator = LAYOUTS[source]
+        head = ["userId,movieId,rating,timestamp"] if source == "latest" else []
+        write_lines(folder / name, head + [separator.join((*pair, "5", "100")) for pair in pairs])
+        return ["movielens", folder]
+    if source == "ninerec":
+        write_lines(folder / "KU_pair.csv", [f"{u},{i},100" for u, i in pairs])
+        write_lines(folder / "KU_item.csv", [f"{i},T{i},Title {i}" for i in items])
+        return ["ninerec", folder]
+    assert source == "citeulike split"
+    rows = [f'{k},"Title {k}","Abstract, {k}"' for k in range(7)]
+    write_lines(folder / "raw-data.csv", ["doc.id,raw.title,raw.abstract", *rows])
+    write_lines(folder / "train.csv", ["uid,iid", *(f"{u},{i}" for u, i in pairs)])
+    for name in ("vali", "test"):
+        write_lines(folder / f"{name}.csv", ["uid,iid", "u,5"])
+    return ["citeulike", folder, "--split", folder]
+
+
+LAYOUTS = {"latest": ("ratings.csv", ","), "100k": ("u.data", "\t"), "1m": ("ratings.dat", "::")}
+NO_HEADER = {"amazon", "100k", "1m", "ninerec"}
+SOURCES = ["csv", "parquet", "folder", "amazon", *LAYOUTS, "ninerec", "citeulike split"]
+
+
+@pytest.mark.parametrize("pair", [("", "2"), ("zoe", ""), (" ", "2"), ("z\0oe", "2"),
+                                  ("zoe", "2\0"), ("z\x1boe", "2"), ("zoe", "\x7f2")])  # fmt: skip
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_row_without_a_user_or_an_item_or_with_control_characters_is_refused(
+    tmp_path: Path, source: str, pair: tuple[str, str]
+) -> None:
+    pairs = [("u", "1"), ("v", "2"), pair, ("v", "3")]
+    arguments = written(source, tmp_path, pairs)
+    row = 3 if source in NO_HEADER else 4
+    what = "empty" if not all(part.strip() for part in pair) else "control character"
+    with pytest.raises(SnowdropError, match=rf"(row|line) {row}: .*{what}") as caught:
+        prepare(*arguments, "--out", tmp_path / "out")
+    assert "oe" not in str(caught.value).removeprefix(str(tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_blanks_around_ids_are_taken_off(tmp_path: Path, source: str) -> None:
+    arguments = written(source, tmp_path, [(" u", "1"), ("v ", " 2"), ("u", "1 "), ("v", "3")])
+    prepare(*arguments, "--out", tmp_path / "out")
+    assert loaded(tmp_path / "out")[1] - {("u", "5")} == {("u", "1"), ("v", "2"), ("v", "3")}
+
+
+@pytest.mark.parametrize("source", [s for s in SOURCES if s not in ("parquet", "amazon")])
+def test_windows_line_ends_and_blank_lines_are_read_alike(tmp_path: Path, source: str) -> None:
+    arguments = written(source, tmp_path, [("u", "1"), ("v", "2")])
+    for path in tmp_path.iterdir():
+        lines = path.read_bytes().replace(b"\n", b"\r\n")
+        path.write_bytes(lines + b"\r\n" if path.name != "raw-data.csv" else lines)
+    prepare(*arguments, "--out", tmp_path / "out")
+    assert loaded(tmp_path / "out")[1] - {("u", "5")} == {("u", "1"), ("v", "2")}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"zoe,1\nbob,2\n",
+        b"user_id,item_id\rzoe,1\r",
+        b'user_id,item_id\n"zoe,1\n',
+        "user_id,item_id\nzoe,1\n".encode("utf-16"),
+        b"",
+    ],
+)
+def test_interactions_of_a_wrong_shape_are_told_without_a_cell(
+    tmp_path: Path, content: bytes
+) -> None:
+    arguments = written("csv", tmp_path, [("u", "1")])
+    (tmp_path / "p.csv").write_bytes(content)
+    with pytest.raises(SnowdropError, match=r"p\.csv") as caught:
+        prepare(*arguments, "--out", tmp_path / "out")
+    assert "zoe" not in "".join(format_exception(caught.value))
+
+
+ID = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=6).filter(
+    lambda value: value == value.strip()
+)
+
+
+@given(st.lists(st.tuples(ID, ID), min_size=1, unique=True))
+@settings(max_examples=50)
+def test_what_is_prepared_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]
+) -> None:
+    out = tmp_path_factory.getbasetemp() / "read-back"
+    ids = sorted({item for _, item in pairs})
+    items = {"item_id": ids, "title": [f"a {k}" for k in range(len(ids))], "split": "warm"}
+    interactions = pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row")
+    write_folder(out, pl.DataFrame(items), interactions, force=True, summary=False)
+    texts, kept = loaded(out)
+    assert kept == set(pairs)
+    assert texts == dict(zip(ids, items["title"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"user_id": None}, "user_id or reviewerID is missing, empty or no string"),
+        ({"user_id": ["u"]}, "user_id or reviewerID is missing, empty or no string"),
+        ({"user_id": True}, "user_id or reviewerID is missing, empty or no string"),
+        ({"user_id": "u\ud83d"}, "user_id or reviewerID holds NUL or another control"),
+        ({"parent_asin": 1.5}, "parent_asin or asin is missing, empty or no string"),
+        ({"rating": "good"}, "the rating is no number"),
+        ({"rating": [5]}, "the rating is no number"),
+    ],
+)
+def test_amazon_reviews_that_are_not_whole_are_told(
+    tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    good = {"user_id": "u", "parent_asin": "a", "rating": 5}
+    reviews = write_json_lines(tmp_path / "r.jsonl", [good, good | change])
+    with pytest.raises(SnowdropError, match=rf"r\.jsonl, line 2: {sentence}"):
+        prepare("amazon", reviews, tmp_path / "m", "--core", 1, "--out", tmp_path / "out")
+
+
+def test_amazon_numbers_are_ids_and_half_characters_no_text(tmp_path: Path) -> None:
+    good = {"user_id": 0, "parent_asin": "", "asin": 7, "rating": 5}
+    reviews = write_json_lines(tmp_path / "r.jsonl", [good, good | {"asin": "b"}])
+    reviews.write_bytes(reviews.read_bytes() + b"\n  \n")
+    titles = [{"asin": 7, "title": "Pen \ud83d"}, {"asin": "b", "title": "Ink"}]
+    meta = write_json_lines(tmp_path / "m.jsonl", titles)
+    prepare("amazon", reviews, meta, "--core", 1, "--out", tmp_path / "out")
+    assert loaded(tmp_path / "out") == ({"7": "Pen ?", "b": "Ink"}, {("0", "7"), ("0", "b")})
+
+
+def test_a_damaged_gzip_file_is_one_sentence(tmp_path: Path) -> None:
+    path = write_json_lines(tmp_path / "r.jsonl.gz", [{"user_id": "u", "asin": "a", "rating": 5}])
+    whole = path.read_bytes()
+    for content in (b"no gzip file", whole[:-12], whole[:20] + b"\0\0\0\0" + whole[24:]):
+        path.write_bytes(content)
+        with pytest.raises(SnowdropError, match=r"r\.jsonl\.gz cannot be unpacked"):
+            prepare("amazon", path, tmp_path / "m", "--out", tmp_path / "out")
+
+
+def test_a_damaged_zip_file_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "ml.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ml/movies.csv", "movieId,title,genres\n" + "1,Night,Drama\n" * 99)
+    content = bytearray(path.read_bytes())
+    content[50] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(SnowdropError, match=r"ml\.zip is a damaged or encrypted zip file"):
+        prepare("movielens", path, "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "content", "sentence"),
+    [
+        ("latest", "ratings.csv", "zoe,1,5,100\n", "has no column 'userId' or .* no header line"),
+        ("latest", "ratings.csv", None, r"ratings\.csv is missing"),
+        ("latest", "movies.csv", "movieId,name\n1,Day\n", "has no column 'title'"),
+        ("100k", "u.data", "u\t1\t5\t1\nzoe\t1\n", r"u\.data, row 2: it has 2 fields, expected 4"),
+        ("100k", "u.item", "1|Day\n", r"u\.item, row 1: it has 2 fields, expected 5"),
+        ("1m", "movies.dat", "1::Day\n", r"movies\.dat, row 1: it has 2 fields, expected 3"),
+        ("1m", "ratings.dat", "u::1::5::1\nzoe::1::x::1\n", r"ratings\.dat, row 2: the rating"),
+    ],
+)
+def test_movielens_files_of_a_wrong_shape_are_told(
+    tmp_path: Path, layout: str, name: str, content: str | None, sentence: str
+) -> None:
+    source = movielens_folder(tmp_path / "ml", layout)
+    (source / name).unlink() if content is None else (source / name).write_text(content)
+    with pytest.raises(SnowdropError, match=sentence) as caught:
+        prepare("movielens", source, "--out", tmp_path / "out")
+    assert "zoe" not in str(caught.value)
+
+
+def test_a_title_in_latin_1_holds_no_line_end(tmp_path: Path) -> None:
+    source = movielens_folder(tmp_path / "ml", "1m")
+    content = (source / "movies.dat").read_bytes().replace(b"Night", b"Ni\x85ght")
+    (source / "movies.dat").write_bytes(content)
+    prepare("movielens", source, "--out", tmp_path / "out")
+    assert loaded(tmp_path / "out")[0].keys() == {"1", "2", "3", "4", "5"}
+
+
+@pytest.mark.parametrize("line", ["3 0 1", "1 0 1", "x 0", "1 zoe", "1 0\0", "1 \xe9", "-1"])
+def test_lines_of_users_dat_of_another_form_are_told(
+    tmp_path: Path, citeulike: Path, line: str
+) -> None:
+    write_lines(citeulike / "users.dat", ["3 0 1 2", "", line], "latin-1")
+    with pytest.raises(SnowdropError, match=r"users\.dat, row 3: expected whole numbers") as caught:
+        prepare("citeulike", citeulike, "--out", tmp_path / "out")
+    assert "zoe" not in str(caught.value)
+
+
+def test_users_dat_counts_blank_lines_as_users(tmp_path: Path, citeulike: Path) -> None:
+    write_lines(citeulike / "users.dat", ["1 0", "", "0", "1 1\r", ""])
+    prepare("citeulike", citeulike, "--out", tmp_path / "out")
+    assert loaded(tmp_path / "out")[1] == {("0", "0"), ("3", "1")}
+
+
+def test_a_split_without_a_header_is_refused(tmp_path: Path) -> None:
+    arguments = written("citeulike split", tmp_path, [("0", "1"), ("0", "2")])
+    (tmp_path / "train.csv").write_text("0,1\n0,2\n")
+    with pytest.raises(SnowdropError, match=r"train\.csv seems to have no header line"):
+        prepare(*arguments, "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("item", ["", "\0x", "x\x1b"])
+def test_items_without_an_id_or_with_control_characters_are_refused(
+    tmp_path: Path, item: str
+) -> None:
+    lines = ["item_id,title", "1,Pen", f"{item},Ink"]
+    for source in ("csv", "folder"):
+        arguments = written(source, tmp_path, [("u", "1")])
+        for name in ("i.csv", "items.csv"):
+            write_lines(tmp_path / name, lines)
+        with pytest.raises(SnowdropError, match="row 3: item_id "):
+            prepare(*arguments, "--out", tmp_path / "out")
+
+
+def test_a_users_id_that_is_a_columns_name_is_kept(tmp_path: Path) -> None:
+    arguments = written("ninerec", tmp_path, [("u", "1"), ("id", "2")])
+    prepare(*arguments, "--out", tmp_path / "out")
+    assert loaded(tmp_path / "out")[1] == {("u", "1"), ("id", "2")}
+
+
+def test_features_and_images_follow_the_items(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "images").mkdir(parents=True)
+    (source / "images" / "b.png").write_bytes(b"png")
+    (source / "items.csv").write_text("item_id,title\nb,Blue\nx,Nobody\na,Amber\nc,Cyan\n")
+    for name, pairs in {"train": "u,a\nu,b\n", "validation": "u,c\n", "test": ""}.items():
+        (source / f"{name}.csv").write_text(f"user_id,item_id\n{pairs}")
+    np.save(source / "text.features.npy", np.arange(8, dtype=np.float32).reshape(4, 2))
+    out = with_splits(source, tmp_path / "out")
+    ids = pl.read_csv(out / "items.csv")["item_id"].to_list()
+    rows = dict(zip(ids, np.load(out / "text.features.npy").tolist(), strict=True))
+    assert rows == {"b": [0, 1], "a": [4, 5], "c": [6, 7]}
+    assert (out / "images" / "b.png").read_bytes() == b"png"
+    np.save(source / "text.features.npy", np.zeros((3, 2), np.float32))
+    with pytest.raises(SnowdropError, match=r"has 3 rows and the items file 4; give one row"):
+        with_splits(source, tmp_path / "again")

@@ -1,17 +1,25 @@
 """The parts of `snowdrop simulate` and `snowdrop recommend` that need no federation."""
 
+import io
+import re
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from rich.console import Console
+from rich.table import Table
+from typer.testing import CliRunner
 
+from cli.assignments import parse_assignments
+from cli.commands import app
 from cli.recommend import find_recommendations, recommendation_table, titles
-from cli.simulate import check_data, parse_assignments, sample_user
+from cli.simulate import check_data, run_config, sample_user
 from client_app.recommend import FILE
 from common.catalogue import COLD_SPLITS
 from common.errors import SnowdropError
-from common.settings import RunSettings
+from common.settings import MORE, RunSettings
+from server_app.run_folder import RunFolder
 
 
 def data_folder(folder: Path, interactions: str) -> Path:
@@ -33,7 +41,7 @@ def checked(folder: Path, tmp_path: Path) -> str:
         ("rounds=3", {"rounds": 3}),
         ("attention=false", {"attention": False}),
         ("item_lr=0.5", {"item_lr": 0.5}),
-        ("generator_lr=1e-3", {"generator_lr": 1e-3}),
+        ("mdifffr.lr=1e-3", {"mdifffr.lr": 1e-3}),
         ("head=linear", {"head": "linear"}),
         ('encoder="my model"', {"encoder": "my model"}),
         ("encoder=org/name=x", {"encoder": "org/name=x"}),
@@ -53,6 +61,17 @@ def test_the_last_assignment_of_a_key_counts() -> None:
 def test_an_assignment_without_equals_is_refused() -> None:
     with pytest.raises(SnowdropError, match="'rounds' has no '='"):
         parse_assignments(["dim=8", "rounds"])
+
+
+def test_settings_that_flower_does_not_declare_travel_in_one_key() -> None:
+    values = {"rounds": 2, "mdifffr.steps": 5, "their-own.power": 2.5, "their-own.kind": "a b"}
+    config = run_config(values)
+    assert config == {
+        "rounds": 2,
+        "mdifffr.steps": 5,
+        MORE: 'their-own.power = 2.5\ntheir-own.kind = "a b"\n',
+    }
+    assert run_config({"rounds": 2}) == {"rounds": 2}
 
 
 def test_data_that_is_whole_is_used_as_it_is(
@@ -165,14 +184,57 @@ def test_titles_come_from_the_items_or_from_the_runs_data(tmp_path: Path) -> Non
     expected = {"a": "Apple", "b": "Bread", "c": "Cheese"}
     assert titles(tmp_path, folder) == expected
     assert titles(tmp_path, None) == {}
-    (tmp_path / "settings.json").write_text(RunSettings(data=str(folder)).model_dump_json())
+    RunFolder(tmp_path).write_settings(RunSettings.parse({"data": str(folder)}))
     assert titles(tmp_path, None) == expected
 
 
 def test_the_table_shortens_long_titles() -> None:
     frame = pl.DataFrame({"rank": [1, 2], "item_id": ["a", "b"], "score": [0.51234, 0.25]})
     table = recommendation_table(frame, {"a": "x" * 200})
-    cells = [list(column.cells) for column in table.columns]
+    cells = [[str(cell) for cell in column.cells] for column in table.columns]
     assert cells[0] == ["1", "2"]
     assert cells[1] == ["0.512", "0.250"]
     assert cells[3] == ["x" * 79 + "…", ""]
+
+
+def shown(table: Table) -> str:
+    console = Console(width=200, file=io.StringIO())
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_brackets_and_colons_in_ids_and_titles_are_shown_as_they_are() -> None:
+    frame = pl.DataFrame({"rank": [1, 2], "item_id": ["[b]a", "[/b]"], "score": [0.5, 0.25]})
+    lines = shown(recommendation_table(frame, {"[b]a": "Pen [/x] :pen:", "[/b]": "[red]Ink"}))
+    assert "[b]a" in lines
+    assert "Pen [/x] :pen:" in lines
+    assert "[red]Ink" in lines
+
+
+CANNOT = "holds settings that this release cannot read"
+UNREADABLE = {
+    "cut off": (b'{"rounds": 4', "is damaged: it must hold JSON"),
+    "no text": (b'{"rounds": "\xff"}', "is damaged: it must hold JSON"),
+    "empty": (b"", "is damaged: it must hold JSON"),
+    "a list": (b"[1]", "is damaged: it must hold a JSON object"),
+    "another version's": (b'{"warp": 9}', f"{CANNOT}: unknown setting 'warp'"),
+    "out of range": (b'{"rounds": 0}', f"{CANNOT}: setting 'rounds' is 0"),
+    "of data that is gone": (b'{"data": "/nowhere"}', "the data folder /nowhere does not exist"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_run_whose_settings_cannot_be_read_still_recommends(run_folder: Path, kind: str) -> None:
+    content, sentence = UNREADABLE[kind]
+    (run_folder / "settings.json").write_bytes(content)
+    result = CliRunner().invoke(app, ["recommend", str(run_folder), "--user", "v"])
+    assert result.exit_code == 0, result.output
+    assert "0.900" in result.stdout
+    (warning,) = result.stderr.splitlines()
+    assert re.search(f"warning: titles are not shown: .*{sentence}", warning)
+
+
+def test_items_that_are_given_and_cannot_be_read_are_an_error(run_folder: Path) -> None:
+    with pytest.raises(SnowdropError, match=r"items\.csv is missing"):
+        titles(run_folder, run_folder)

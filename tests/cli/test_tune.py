@@ -3,22 +3,32 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, TrialState
 
 from cli import tune as tuning
-from cli.bench.methods import METHODS, Chosen, read_tuned
-from cli.tune import SPACES, open_study, tune
+from cli.bench.methods import Chosen, read_tuned
+from cli.tune import as_choices, open_study, searchable, tune
+from common import methods
 from common.errors import SnowdropError
+from common.methods.search import Number, OneOf, Together
 from common.settings import RunSettings
 from tests.cli.conftest import QUICK
 
-FIXED = [f"{k}={v}" for k, v in QUICK.items()]
+
+def fixed_for(method: str) -> list[str]:
+    """Quick settings for a search, as ``--set`` takes them: those that the method has."""
+    return [f"{k}={v}" for k, v in QUICK.items() if k.partition(".")[0] == method or "." not in k]
+
+
+FIXED = fixed_for("ridge")
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def here(monkeypatch: pytest.MonkeyPatch) -> list[RunSettings]:
     """Trials run in this process; what each was run with."""
-    tried: list[dict[str, Any]] = []
+    tried: list[RunSettings] = []
 
     def call(work: Any, arguments: tuple[Any, ...], watch: Any) -> Any:
         tried.append(arguments[0])
@@ -28,65 +38,72 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return tried
 
 
-@pytest.mark.parametrize("method", SPACES)
+@pytest.mark.parametrize("method", searchable())
 def test_every_corner_of_a_search_is_a_setting(method: str) -> None:
     corners: list[dict[str, Any]] = [{}, {}]
-    for name, there in SPACES[method].items():
+    for name, there in methods.card(method).search.items():
         for corner, last in zip(corners, (0, -1), strict=True):
-            if isinstance(there, tuning.Number):
+            if isinstance(there, Number):
                 choice: Any = (there.low, there.high)[last]
-            elif isinstance(there, tuning.OneOf):
+            elif isinstance(there, OneOf):
                 choice = there.values[last]
             else:
+                assert isinstance(there, Together)
                 choice = list(there.sets)[last]
             corner |= there.suggest(FixedTrial({name: choice}), name)  # type: ignore[arg-type]
     for corner in corners:
-        RunSettings.parse({**corner, **METHODS[method].fixed})
+        values = {**corner, **methods.card(method).fixed, "method": method}
+        assert values.items() <= RunSettings.parse(values).flat().items()
+
+
+def test_every_trained_method_can_be_searched() -> None:
+    cards = methods.cards().values()
+    trained = {own.name for own in cards if own.kind == "trained" and not own.parts}
+    assert trained <= set(searchable())
 
 
 def test_a_search_finds_settings_that_bench_takes(
-    data_folder: Path, tmp_path: Path, here: list[dict[str, Any]], capsys: Any
+    data_folder: Path, tmp_path: Path, here: list[RunSettings], capsys: Any
 ) -> None:
     tune(str(data_folder), "cs-fcf", tmp_path, trials=4, set_=FIXED)
     assert len(here) == 4
-    assert (
-        here[0]["neighbours"] == Chosen.parse("cs-fcf").settings(read_tuned([]), {}, {}).neighbours
-    )
-    assert len({values["head_lr"] for values in here}) == 4
+    own = "cs-fcf.neighbours"
+    assert here[0].flat()[own] == Chosen.parse("cs-fcf").settings({}, {}, {}).flat()[own]
+    assert len({settings.head_lr for settings in here}) == 4
     tuned = read_tuned([tmp_path / "cs-fcf.toml"])
     settings = Chosen.parse("cs-fcf").settings(tuned, QUICK, {})
-    assert any(settings.head_lr == values["head_lr"] for values in here)
+    assert any(settings.head_lr == tried.head_lr for tried in here)
     study = optuna.load_study(study_name=None, storage=open_study_storage(tmp_path))
-    assert study.best_trial.user_attrs["settings"].items() <= settings.model_dump().items()
-    assert settings.head_lr == study.best_trial.user_attrs["settings"]["head_lr"]
+    best = study.best_trial.user_attrs["settings"]
+    assert {own, "head_lr"} <= set(best)
+    assert best.items() <= settings.flat().items()
     assert not (tmp_path / "cs-fcf-trial").exists()
     # What is not searched is part of what was found, whoever takes it.
     assert Chosen.parse("cs-fcf").settings(tuned, {}, {}).dim == QUICK["dim"]
 
     tune(str(data_folder), "cs-fcf", tmp_path, trials=6, set_=FIXED)
     assert len(here) == 6
-    assert len({values["head_lr"] for values in here}) == 6
+    assert len({settings.head_lr for settings in here}) == 6
     assert "6 trials on" in (tmp_path / "cs-fcf.toml").read_text()
 
 
-@pytest.mark.parametrize("method", ["mdifffr", "ridge"])
+@pytest.mark.parametrize("method", ["mdifffr", "ridge", "kernel-profile"])
 def test_a_trial_is_what_bench_runs(
-    data_folder: Path, tmp_path: Path, here: list[dict[str, Any]], method: str
+    data_folder: Path, tmp_path: Path, here: list[RunSettings], method: str
 ) -> None:
-    """Not blended with similar items, as the default preset is: bench measures methods alone."""
-    tune(str(data_folder), method, tmp_path, trials=1, set_=FIXED)
-    given = {k: here[0][k] for k in ("data", "run_dir", "nodes", "baselines")}
+    tune(str(data_folder), method, tmp_path, trials=1, set_=fixed_for(method))
+    given = {k: getattr(here[0], k) for k in ("data", "run_dir", "nodes", "baselines")}
     tuned = read_tuned([tmp_path / f"{method}.toml"])
-    assert here[0] == Chosen.parse(method).settings(tuned, QUICK, given).model_dump()
-    assert here[0]["neighbour_share"] == 0
+    assert here[0].flat() == Chosen.parse(method).settings(tuned, QUICK, given).flat()
+    assert here[0].card.name == method
 
 
 def test_other_fixed_settings_are_another_search(
-    data_folder: Path, tmp_path: Path, here: list[dict[str, Any]]
+    data_folder: Path, tmp_path: Path, here: list[RunSettings]
 ) -> None:
     tune(str(data_folder), "ridge", tmp_path, trials=1, set_=FIXED)
     tune(str(data_folder), "ridge", tmp_path, trials=1, set_=[*FIXED, "negatives=2"])
-    assert [values["negatives"] for values in here] == [5, 2]
+    assert [settings.negatives for settings in here] == [5, 2]
 
 
 def test_when_every_trial_fails_the_last_error_is_told(
@@ -101,7 +118,7 @@ def test_when_every_trial_fails_the_last_error_is_told(
 
 
 def open_study_storage(folder: Path) -> Any:
-    return tuning.JournalStorage(tuning.JournalFileBackend(str(folder / "journal.log")))
+    return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
 
 
 def test_what_was_cut_off_is_not_counted(
@@ -137,7 +154,7 @@ def test_known_settings_that_were_cut_off_come_again(
     tried: list[Any] = []
 
     def call(_: Any, arguments: tuple[Any, ...], __: Any) -> float:
-        tried.append(arguments[0]["head_lr"])
+        tried.append(arguments[0].head_lr)
         if len(tried) in (1, 3):
             raise KeyboardInterrupt
         return 0.1
@@ -156,14 +173,15 @@ def test_known_settings_that_were_cut_off_come_again(
 
 def test_a_search_begins_with_what_is_known() -> None:
     published = Chosen.parse("ipfedrec:paper").settings({}, {}, {})
-    point = tuning.as_choices(SPACES["ipfedrec"], published)
+    point = as_choices(methods.card("ipfedrec").search, published)
     assert point["local"] == "all users"
     assert point["schedule"] == "every round"
-    assert (point["item_pull"], point["head_lr"], point["rounds"]) == (10, 0.1, 100)
-    plain = tuning.as_choices(SPACES["cs-fcf"], Chosen.parse("cs-fcf").settings({}, {}, {}))
+    assert (point["ipfedrec.pull"], point["head_lr"], point["rounds"]) == (10, 0.1, 100)
+    space = methods.card("cs-fcf").search
+    plain = as_choices(space, Chosen.parse("cs-fcf").settings({}, {}, {}))
     assert plain["local"] == "touched rows"
 
 
 def test_only_methods_with_a_search(data_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SnowdropError, match="'random' has no search; choose from mdifffr"):
+    with pytest.raises(SnowdropError, match="'random' has no search; choose from mdifffr, "):
         tune(str(data_folder), "random", tmp_path)

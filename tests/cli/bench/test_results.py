@@ -1,43 +1,23 @@
+"""``results.csv``, ``results.md`` and the table on the terminal."""
+
 from collections.abc import Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
+from rich.console import Console
 
-from cli.bench.results import SHOWN, _rose, behind, markdown, spread
-
-
-def users_with(values: np.ndarray, first: int = 0) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"user": np.arange(first, first + len(values)), "recall@20": values, "ndcg@20": values}
-    )
+from cli.bench.results import SHOWN, _rose, markdown, short_table, spread, write_results
+from common.settings import RunSettings
+from server_app.run_folder import RunFolder
 
 
-def test_only_what_is_not_noise_is_behind() -> None:
-    rng = np.random.default_rng(0)
-    base = rng.random(400)
-    users = {
-        "best": {0: users_with(base)},
-        "always a little worse": {0: users_with(base - 0.01)},
-        "as good, but noisy": {0: users_with(base - 0.001 + rng.normal(0, 0.5, 400))},
-        "the same": {0: users_with(base)},
-    }
-    means = {name: float(tables[0]["recall@20"].mean()) for name, tables in users.items()}  # type: ignore
-    means["best"] += 1e-9
-    assert behind(users, "recall@20", means | {"as good, but noisy": 0.0}) >= {
-        "always a little worse"
-    }
-    assert not behind(users, "recall@20", means) & {"the same", "as good, but noisy"}
-
-
-def test_users_are_paired_by_number_within_a_seed() -> None:
-    values = np.linspace(0, 1, 50)
-    users = {
-        "best": {0: users_with(values), 1: users_with(values + 5)},
-        "other": {0: users_with(values[::-1])[::-1], 1: users_with(values[10:] - 0.01, 10)},
-    }
-    shuffled = users["other"][0].with_columns(pl.Series("recall@20", values - 0.01))
-    users["other"][0] = shuffled.sample(fraction=1, shuffle=True, seed=1)
-    assert behind(users, "recall@20", {"best": 1.0, "other": 0.9})
+def users_with(values: np.ndarray) -> pl.DataFrame:
+    return pl.DataFrame({"user": np.arange(len(values)), "recall@20": values, "ndcg@20": values})
 
 
 def test_spread() -> None:
@@ -46,15 +26,20 @@ def test_spread() -> None:
     assert spread([None], 100) == "–"
 
 
-def comparison(values: Mapping[str, float]) -> pl.DataFrame:
+KINDS = {"rule": "rule", "other rule": "rule", "chance": "floor"}
+TWINS = {"a:frozen": "a"}
+
+
+def comparison(values: Mapping[str, float], validated: bool = True) -> pl.DataFrame:
     """Rows of methods with these metrics on two seeds; b's trainings diverge."""
     return pl.DataFrame(
         [
             {
-                "data": "d", "method": name, "seed": seed, "seconds": 2.0, "memory_mb": 100.0,
-                "validation_recall@20": None, "diverged": name == "b",
-                "broke_off": 7 if (name, seed) == ("b", 1) else None,
+                "data": "d", "method": name, "kind": KINDS.get(name, "trained"),
+                "twin_of": TWINS.get(name, ""), "seed": seed, "seconds": 2.0, "memory_mb": 100.0,
+                "diverged": name == "b", "broke_off": 7 if (name, seed) == ("b", 1) else None,
                 **{f"test_{metric}": value + seed / 100 for metric in SHOWN},
+                "validation_recall@20": (0.6 if name == "rule" else value) if validated else None,
             }
             for name, value in values.items()
             for seed in (0, 1)
@@ -63,34 +48,146 @@ def comparison(values: Mapping[str, float]) -> pl.DataFrame:
     )  # fmt: skip
 
 
+def rows_of(text: str) -> dict[str, list[str]]:
+    """Cells of a table's rows by method."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    return {cells[0]: cells for cells in rows}
+
+
 def test_equal_numbers_share_a_place() -> None:
-    table = comparison({"a": 0.5, "b": 0.500001, "c": 0.4, "d": 0.3})
-    lines = markdown(table, {name: {} for name in "abcd"}).splitlines()
-    places = [line.split("|")[2].strip()[:1] for line in lines if line[:4] in ("| a ", "| b ")]
-    assert places == ["*", "*"]
-    assert "<u>" not in "".join(lines[1:])
+    text = markdown(comparison({"a": 0.5, "c": 0.500001, "d": 0.4, "e": 0.3}), {})
+    rows = rows_of(text)
+    assert [rows[name][1][:2] for name in "acde"] == ["**", "**", "40", "30"]
+    assert "<u>" not in "".join(text.splitlines()[1:])
 
 
 def test_a_loss_that_ends_above_its_beginning_has_diverged() -> None:
     assert _rose([0.7, 0.3, 0.8])
     assert not _rose([0.7, 0.9, 0.6]) and not _rose([0.7]) and not _rose([None, None])
+    assert not _rose([])
+
+
+VALUES = {"a": 0.5, "b": 0.4, "rule": 0.25, "other rule": 0.45, "chance": 0.01, "a:frozen": 0.49}
 
 
 def test_the_table_marks_best_second_and_behind() -> None:
-    values = {"a": 0.5, "b": 0.4, "content-profile": 0.25}
-    table = comparison(values)
+    table = comparison(VALUES)
     users = {
         name: {seed: users_with(np.full(30, value)) for seed in (0, 1)}
-        for name, value in values.items()
+        for name, value in VALUES.items()
     }
     text = markdown(table, users)
+    rows = rows_of(text)
     assert "over 2 seeds; " in text
+    assert rows["a"][1] == "**50.50 ± 0.71**"
+    assert rows["↳ a:frozen"][1] == "<u>49.50 ± 0.71</u>\\*"
+    assert rows["b †"][1] == "40.50 ± 0.71\\*"
+    assert rows["b †"][2] == "40.50 ± 0.71"  # recall@50 of single users is not known
+    assert rows["chance"][1] == "1.50 ± 0.71\\*"
+    assert rows[""][7:] == [
+        "recall@20 ÷ best local rule", "federation adds", "validation recall@20", "s", "MB",
+    ]  # fmt: skip
+    assert rows["a"][7:] == ["1.980 ▲", "+1.00 ▲", "50.00 ± 0.00", "2", "100"]
+    assert rows["rule"][7:9] == ["1.000", ""]
+    assert rows["chance"][7] == "0.059 ▼"
     half = markdown(table.filter((pl.col("seed") == 0) | (pl.col("method") == "a")), users)
-    assert "over 1 to 2 seeds, **so methods do not compare yet" in half
-    lines = {line.split(" | ")[0]: line for line in text.splitlines()}
-    assert lines["| a"].startswith("| a | **50.50 ± 0.71** |")
-    assert lines["| b †"].startswith("| b † | <u>40.50 ± 0.71</u>* |")
-    assert "| 1.980 | – | 2 | 100 |" in lines["| a"]
-    assert "first round: b (2 of 2 seeds, overflow in round 7). The best" in text
-    assert "†" not in markdown(table.filter(pl.col("method") != "b"), users)
-    assert "25.50 ± 0.71*" in lines["| content-profile"]
+    assert "over 1 to 2 seeds, **so methods cannot be compared yet" in half
+
+
+def test_a_frozen_twin_stands_under_its_method() -> None:
+    names = list(rows_of(markdown(comparison(VALUES), {})))
+    assert names[2:4] == ["a", "↳ a:frozen"]
+    without = rows_of(markdown(comparison({"a": 0.5, "rule": 0.2}), {}))
+    assert "federation adds" not in without[""]
+
+
+def test_the_rule_that_validates_best_is_the_bar() -> None:
+    text = markdown(comparison(VALUES), {})
+    assert "The best local rule is rule: of the rules" in text
+    assert "mean validation recall@20" in text
+    text = markdown(comparison(VALUES, validated=False), {})
+    assert "The best local rule is other rule" in text
+    assert "because no rule was validated" in text
+    assert rows_of(text)["other rule"][7] == "1.000"
+
+
+def test_diverged_trainings_are_told() -> None:
+    text = markdown(comparison(VALUES), {})
+    assert "happened to b (2 of 2 seeds, overflow in round 7). The best" in text
+    assert "†" not in markdown(comparison({"a": 0.5, "rule": 0.2}), {})
+
+
+def test_the_terminal_shows_the_same_bar() -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(short_table(comparison(VALUES)))
+    text = console.export_text()
+    assert "The best local rule is rule" in text
+    lines = text.splitlines()
+    (own,) = (k for k, line in enumerate(lines) if line.startswith("a  "))
+    assert lines[own + 1].startswith("↳ frozen twin")  # its name would not fit
+    for cell in ("50.50 ± 0.71", "1.980", "+1.00"):
+        assert cell in lines[own], lines[own]
+    assert "local rule" in text and "federation" in text and "…" not in text
+
+
+@dataclass
+class Finished:
+    """Stands in for a run of the comparison."""
+
+    chosen: Any
+    settings: RunSettings
+    seed: int = 0
+    digest: str = "0123456789"
+    whole: bool = True
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.settings.run_dir)
+
+
+def finished(out: Path, name: str, kind: str, twin_of: str, history: list[dict[str, Any]]) -> Any:
+    settings = RunSettings.parse({"data": "/some/office", "run_dir": str(out / "runs" / name)})
+    run = Finished(SimpleNamespace(name=name, kind=kind, twin_of=twin_of, title=name), settings)
+    folder = RunFolder(run.folder)
+    folder.write_rounds(history)
+    folder.write_users(users_with(np.full(9, 0.5)))
+    folder.write_summary(
+        {
+            "tested_users": 9, "best_round": history[-1]["round"] if history else None,
+            "test": {"recall@20": 0.5}, "validation": {"recall@20": 0.25},
+            "timing": {"total_seconds": 1.23456}, "memory": {"peak_rss_mb": 99.96},
+        }
+    )  # fmt: skip
+    return run
+
+
+def test_results_of_finished_runs_are_written(tmp_path: Path) -> None:
+    history = [
+        {"round": 1, "loss": 0.5, "generator_seconds": 0.25, "epsilon": 3},
+        {"round": 2, "loss": 0.6, "generator_seconds": 0.5},
+    ]
+    runs = [
+        finished(tmp_path, "net", "trained", "", history),
+        finished(tmp_path, "net:frozen", "trained", "net", history[:1]),
+        finished(tmp_path, "rule", "rule", "", []),
+    ]
+    absent = finished(tmp_path, "late", "trained", "", [])
+    absent.whole = False
+    write_results([*runs, absent], tmp_path, "Given to all methods: nothing.")
+    table = pl.read_csv(tmp_path / "results.csv")
+    assert table.columns[:5] == ["data", "method", "kind", "twin_of", "seed"]
+    assert table["data"].unique().to_list() == ["office"]
+    assert table["kind"].to_list() == ["trained", "trained", "rule"]
+    assert table["twin_of"].fill_null("").to_list() == ["", "net", ""]
+    assert table["diverged"].to_list() == [True, False, False]
+    assert table["generator_seconds"].to_list() == [0.75, 0.25, 0.0]
+    assert table["best_round"].to_list() == [2, 1, None]
+    assert table["memory_mb"].to_list() == [100.0] * 3
+    text = (tmp_path / "results.md").read_text()
+    assert "have not run yet: late (seed 0)." in text
+    assert text.endswith("Given to all methods: nothing.\n")
+    assert rows_of(text)["rule"][7] == "1.000"

@@ -16,17 +16,27 @@ from cli.bench import command, runs
 from cli.bench.methods import choose
 from cli.bench.runs import Run, data_checksum, execute, perform, plan
 from cli.in_process import InProcessGrid
-from client_app import app as client_node
-from client_app import local_training
+from client_app.methods import base as node_half
 from common.durable import lock_folder
 from common.errors import SnowdropError
-from server_app import app as server_app
-from server_app.strategy import ColdStart
+from server_app import run as server_run
+from server_app.measure import Task
+from server_app.run_folder import RunFolder
 from tests.cli.conftest import QUICK
 
+RULES = ["kernel-ridge", "kernel-profile", "tfidf-profile", "content-profile", "random"]
 
-def planned(methods: str, data: Path, out: Path, seeds: int = 1, **shared: Any) -> list[Run]:
-    return plan(choose(methods), seeds, str(data), out, {}, QUICK | shared)
+
+def planned(
+    methods: str, data: Path, out: Path, seeds: int = 1, twins: bool = False, **shared: Any
+) -> list[Run]:
+    return plan(choose(methods, twins), seeds, str(data), out, {}, QUICK | shared)
+
+
+def summary_of(run: Run) -> dict[str, Any]:
+    summary = RunFolder(run.folder).read_summary()
+    assert summary is not None
+    return summary
 
 
 def test_a_run_is_known_by_its_settings_and_its_data(data_folder: Path, tmp_path: Path) -> None:
@@ -34,32 +44,72 @@ def test_a_run_is_known_by_its_settings_and_its_data(data_folder: Path, tmp_path
     assert [r.digest for r in planned("ridge,mdifffr", data_folder, tmp_path / "b", 2)] == [
         r.digest for r in first
     ]
-    assert len({run.digest for run in first}) == len({run.folder for run in first}) == 8
+    count = 2 * (2 + len(RULES))
+    assert len({run.digest for run in first}) == len({run.folder for run in first}) == count
     changed = planned("ridge,mdifffr", data_folder, tmp_path, 2, head_lr=3.0)
     assert not {r.digest for r in changed} & {r.digest for r in first}
     assert first[0].folder.name == f"ridge-0-{first[0].digest}"
+    twin = planned("mdifffr", data_folder, tmp_path, twins=True)[1]
+    assert twin.folder.name == f"mdifffr_frozen-0-{twin.digest}"
+
+
+def test_settings_of_one_method_make_no_run_of_another_anew(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    ridge, diffusion, *_ = planned("ridge,mdifffr", data_folder, tmp_path)
+    changed = {"mdifffr.steps": 9, "top": 3}  # the second changes no result
+    ridge_again, other, *_ = planned("ridge,mdifffr", data_folder, tmp_path, **changed)
+    assert ridge_again.digest == ridge.digest
+    assert other.digest != diffusion.digest
+
+
+def test_a_run_is_known_by_what_differs_from_the_defaults(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    ridge = planned("ridge", data_folder, tmp_path)[0]
+    spelt_out = planned(
+        "ridge", data_folder, tmp_path, negatives=5, **{"ridge.target": "embedding"}
+    )
+    assert spelt_out[0].digest == ridge.digest
 
 
 def test_the_checksum_is_of_the_content(data_folder: Path, tmp_path: Path) -> None:
     for name in ("items.csv", "interactions.csv"):
         (tmp_path / name).write_bytes((data_folder / name).read_bytes())
-    assert data_checksum(str(tmp_path)) == data_checksum(str(data_folder))
+    assert data_checksum(str(tmp_path), {}) == data_checksum(str(data_folder), {})
+    (tmp_path / "text.features.npy").write_bytes(b"features")
+    assert data_checksum(str(tmp_path), {}) != data_checksum(str(data_folder), {})
+    (tmp_path / "text.features.npy").unlink()
     with (tmp_path / "interactions.csv").open("a") as file:
         file.write("somebody,item-00001\n")
-    assert data_checksum(str(tmp_path)) != data_checksum(str(data_folder))
+    assert data_checksum(str(tmp_path), {}) != data_checksum(str(data_folder), {})
 
 
-@pytest.mark.parametrize("name", ["mdifffr", "ifedncf", "content-profile", "random"])
+def test_the_checksum_is_of_images_that_are_read(data_folder: Path, tmp_path: Path) -> None:
+    for name in ("items.csv", "interactions.csv"):
+        (tmp_path / name).write_bytes((data_folder / name).read_bytes())
+    image = tmp_path / "images" / "item-00001.png"
+    image.parent.mkdir()
+    image.write_bytes(b"one")
+    both, text = {"modalities": "text, image"}, {"modalities": "text"}
+    before = [data_checksum(str(tmp_path), settings) for settings in (both, text)]
+    image.write_bytes(b"two")
+    after = [data_checksum(str(tmp_path), settings) for settings in (both, text)]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True]
+
+
+@pytest.mark.parametrize("name", ["mixture", "mdifffr:frozen", "ifedncf", *RULES])
 def test_what_a_run_leaves(data_folder: Path, tmp_path: Path, name: str) -> None:
     run = next(r for r in planned(name, data_folder, tmp_path) if r.chosen.name == name)
     perform(run)
     assert run.whole
     left = {path.name for path in run.folder.iterdir()}
-    head = {"embeddings.npz"} if run.chosen.method.scorer == "head" else set()
+    head = {"embeddings.npz"} if run.chosen.kind == "trained" else set()
     assert left == {
         "settings.json", "rounds.csv", "summary.json", "users.parquet", "sample.json", *head
     }  # fmt: skip
-    summary = run.summary()
+    summary = summary_of(run)
+    assert (summary["method"], summary["title"]) == (name, run.chosen.title)
     users = pl.read_parquet(run.folder / "users.parquet")
     assert users.columns == ["user", "history", "similarity", "recall@20", "ndcg@20"]
     assert users.height == summary["tested_users"]
@@ -106,46 +156,52 @@ def test_a_training_that_overflows_is_tested_at_its_best_round(
         planned("ridge", data_folder, tmp_path / name, evaluate_every=1, keep_rounds=2, rounds=6)[0]
         for name in ("whole", "broken", "early")
     )
-    measure, best, overflows_in = ColdStart.measure, 2, 6
+    means, best, overflows_in = Task.means, 2, 6
+    now = [0]
 
-    def best_early(strategy: ColdStart, *given: Any, **named: Any) -> Any:
-        metrics, users = measure(strategy, *given, **named)
-        return {**metrics, "recall@20": float(strategy.training.round == best)}, users
+    def best_early(task: Task, replies: Any) -> Any:
+        metrics, users = means(task, replies)
+        return {**metrics, "recall@20": float(now[0] == best)}, users
 
-    train = local_training.train_round
+    train = node_half.train_round
 
     def overflow(*given: Any) -> Any:
+        now[0] = given[4]
         state, result = train(*given)
-        return state, overflown(result) if given[4] == overflows_in else result
+        return state, overflown(result) if now[0] == overflows_in else result
 
-    monkeypatch.setattr(ColdStart, "measure", best_early)
+    monkeypatch.setattr(Task, "means", best_early)
+    monkeypatch.setattr(node_half, "train_round", overflow)
+    overflows_in = 7
     perform(whole)
-    monkeypatch.setattr(client_node, "train_round", overflow)
+    overflows_in = 6
     perform(broken)
-    found = broken.summary()
+    found = summary_of(broken)
     assert (found["broke_off"], found["best_round"]) == (6, 2)
     assert pl.read_csv(broken.folder / "rounds.csv").height == 5
     assert json.loads((broken.folder / "settings.json").read_text())["rounds"] == 6
-    assert found["test"] == whole.summary()["test"]
+    assert found["test"] == summary_of(whole)["test"]
     tables = [pl.read_parquet(run.folder / "users.parquet") for run in (whole, broken)]
     assert tables[0].equals(tables[1])
-    assert "broke_off" not in whole.summary()
+    assert "broke_off" not in summary_of(whole)
     overflows_in = 1
     with pytest.raises(SnowdropError, match="overflowed on every node in round 1"):
         perform(early)
 
 
 def test_the_baselines_are_those_of_an_ordinary_run(data_folder: Path, tmp_path: Path) -> None:
-    whole = planned("ridge", data_folder, tmp_path)
+    whole = planned("ridge", data_folder, tmp_path, twins=True)
     for run in whole:
         perform(run)
     settings = whole[0].settings.model_copy(
         update={"baselines": True, "nodes": 3, "run_dir": str(tmp_path / "ordinary")}
     )
-    summary = server_app.run(InProcessGrid(3, settings.model_dump()), settings, plots=False)
-    names = {run.chosen.name: run.summary()["test"] for run in whole}
+    summary = server_run.run(InProcessGrid(3, settings.flat()), settings, plots=False)
+    names = {run.chosen.name: summary_of(run)["test"] for run in whole}
     assert names["ridge"] == pytest.approx(summary["test"])
-    for name in ("content-profile", "random"):
+    assert names["ridge:frozen"] == pytest.approx(summary["baselines"]["frozen"]["test"])
+    assert names["ridge:frozen"] != pytest.approx(names["ridge"])
+    for name in RULES:
         assert names[name] == pytest.approx(summary["baselines"][name]["test"])
 
 
@@ -170,23 +226,25 @@ def test_only_what_is_missing_is_made(
 
     monkeypatch.setattr(command, "execute", here)
     shared = [f"{k}={v}" for k, v in QUICK.items()]
-    arguments: dict[str, Any] = {"methods": "ridge", "seeds": 2, "tuned": None, "keep": False}
+    arguments: dict[str, Any] = {"chosen": "ridge", "seeds": 2, "twins": False}
+    count = 2 * (1 + len(RULES))
     shared.append("stop")
     with pytest.raises(SnowdropError, match="'stop' has no '='"):
         command.bench(str(data_folder), tmp_path, set_=shared, **arguments)
     settings = [part for part in shared if part != "stop"]
-    with pytest.raises(SnowdropError, match=r"stopped; 2 of 6 runs are in .*the same command"):
+    stopped = rf"stopped; 2 of {count} runs are in .*the same command"
+    with pytest.raises(SnowdropError, match=stopped):
         command.bench(str(data_folder), tmp_path, set_=settings, **arguments)
     with (tmp_path / "results.csv").open() as file:
         assert [row["method"] for row in csv.DictReader(file)] == made
     shared.remove("stop")
     command.bench(str(data_folder), tmp_path, set_=settings, **arguments)
-    assert len(made) == 6
-    assert "6 runs, 2 of them are there already" in capsys.readouterr().out
+    assert len(made) == count
+    assert f"{count} runs, 2 of them are there already" in capsys.readouterr().out
     command.bench(str(data_folder), tmp_path, set_=settings, **arguments)
-    assert len(made) == 6
+    assert len(made) == count
     written = (tmp_path / "results.md").read_text()
-    assert "random" in written and "Not in the table" not in written
+    assert "random" in written and "have not run yet" not in written
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -194,22 +252,22 @@ def test_a_comparison_goes_on_after_a_run_that_failed(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
     def here(run: Run, keep: bool, watch: Any) -> None:
-        if "ridge" in run.chosen.name and run.seed == 0:
+        if run.chosen.name == "ridge" and run.seed == 0:
             raise SnowdropError("ridge, seed 0: no room")
         perform(run, keep)
 
     monkeypatch.setattr(command, "execute", here)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     arguments: dict[str, Any] = {"set_": [f"{k}={v}" for k, v in QUICK.items()], "jobs": jobs}
-    with pytest.raises(SnowdropError, match=r"1 of 6 runs failed, .*: ridge, seed 0: no room$"):
-        command.bench(str(data_folder), tmp_path, methods="ridge", seeds=2, **arguments)
+    failed = r"1 of 12 runs failed, .*: ridge, seed 0: no room$"
+    with pytest.raises(SnowdropError, match=failed):
+        command.bench(str(data_folder), tmp_path, "ridge", seeds=2, twins=False, **arguments)
     with (tmp_path / "results.csv").open() as file:
         made = sorted((row["method"], row["seed"]) for row in csv.DictReader(file))
-    baselines = [(name, seed) for name in ("content-profile", "random") for seed in "01"]
+    baselines = [(name, seed) for name in RULES for seed in "01"]
     assert made == sorted([("ridge", "1"), *baselines])
-    said = "Not in the table, since they failed or were not made: ridge (seed 0).\n"
     written = (tmp_path / "results.md").read_text()
-    assert f"\n{said}" in written
+    assert "have not run yet: ridge (seed 0)." in written
     assert "Given to all methods: `dim=8`, `rounds=4`" in written
 
 
@@ -224,11 +282,13 @@ def test_no_run_pays_for_the_encoder(
 
     monkeypatch.setattr(runs, "in_own_process", call)
     execute(planned("ridge", data_folder, tmp_path)[0], False, lambda share: None)
-    assert called == ["encode_texts", "perform"]
+    assert called == ["encode_items", "perform"]
 
 
 def test_a_failed_run_leaves_nothing(data_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_bytes((data_folder / "items.csv").read_bytes())
+    features = np.random.default_rng(0).normal(size=(80, 24)).astype(np.float32)
+    np.save(tmp_path / "text.features.npy", features)
     run = planned("ridge", tmp_path, tmp_path / "out")[0]
     with pytest.raises(SnowdropError, match=r"ridge, seed 0: .*no usable answer"):
         execute(run, False, lambda share: None)

@@ -1,0 +1,21 @@
+"""The parts of the report: charts, and what a part lacks."""
+
+from cli.report.parts.cost import cost_part
+from cli.report.parts.embeddings import MapPart, distance_part, map_part
+from cli.report.parts.learning import learning_part
+from cli.report.parts.part import BENCH, SIMULATE, Part
+from cli.report.parts.people import people_part
+from cli.report.parts.results import results_part
+
+__all__ = [
+    "BENCH",
+    "SIMULATE",
+    "MapPart",
+    "Part",
+    "cost_part",
+    "distance_part",
+    "learning_part",
+    "map_part",
+    "people_part",
+    "results_part",
+]

@@ -1,0 +1,104 @@
+"""Validation metrics and losses over rounds."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+import numpy as np
+
+from cli.report.charts import COLOURS, Series, Unit
+from cli.report.parts.part import BENCH, SIMULATE, Part, line_figure, metric_words
+from cli.report.run import Run
+from cli.report.subject import Subject
+from common.bar import TRAINED
+
+PLAIN = Unit(lambda value: f"{value:g}", lambda value: f"{value:.3g}")
+
+
+def learning_part(subject: Subject) -> Part:
+    """Validation metrics, and a run's losses, over rounds."""
+    part = Part()
+    methods = list(dict.fromkeys(r.method for r in subject.runs if r.kind == TRAINED))
+    order = {method: k for k, method in enumerate(subject.colours)}
+    methods.sort(key=lambda m: order.get(m, len(order)))
+    if subject.bench:
+        for metric in ("recall@20", "ndcg@20"):
+            lines = [
+                Series(m, _curve(subject.runs_of(m), f"validation_{metric}"),
+                       subject.colours.get(m))
+                for m in methods
+            ]  # fmt: skip
+            _add_curves(part, lines, metric, subject)
+    else:
+        lines = [
+            Series(f"Recall@{k}", _curve(subject.runs, f"validation_recall@{k}"), place)
+            for place, k in enumerate((20, 50, 100))
+        ]
+        _add_curves(part, lines, "recall@20", subject)
+        losses = [
+            Series("users", _curve(subject.runs, "loss"), 0),
+            Series("generator", _curve(subject.runs, "generator_loss"), 1),
+        ]
+        losses = [line for line in losses if line.points]
+        if losses:
+            part.figures.append(
+                line_figure(
+                    "Training loss",
+                    losses,
+                    "loss",
+                    "Mean loss of the users' local training and of the generator, "
+                    f"{subject.where}. The two are on the same axis but measure different things.",
+                    PLAIN,
+                )
+            )
+    if not part.figures:
+        part.lack("Curves over rounds (rounds.csv)", BENCH if subject.bench else SIMULATE)
+    return part
+
+
+def _add_curves(
+    part: Part,
+    lines: Sequence[Series],
+    metric: str,
+    subject: Subject,
+) -> None:
+    lines = [line for line in lines if line.points]
+    rounds = [x for line in lines for x, _ in line.points]
+    if not rounds:
+        return
+    bar = subject.by_method.get(subject.bar, [])
+    level = [r.validation[metric] for r in bar if metric in r.validation]
+    note = ""
+    if level and subject.bar != subject.main:
+        ends = [(min(rounds), fmean(level)), (max(rounds), fmean(level))]
+        if max(rounds) == min(rounds):
+            ends = ends[:1]
+        label = "best local rule" if subject.bench else "best rule @20"
+        lines = [*lines, Series(label, ends, COLOURS - 1, dashed=True)]
+        if len(ends) > 1:
+            note = (
+                f" The dashed line is the {metric_words(metric)} of {subject.bar}, the best local "
+                "rule, which has no rounds."
+            )
+    single = subject.bench
+    title = f"{metric_words(metric) if single else 'Recall'} over rounds"
+    part.figures.append(
+        line_figure(
+            title,
+            lines,
+            metric_words(metric) if single else "Recall",
+            f"On cold validation items of {subject.where}, "
+            f"at every round that was validated.{note}",
+        )
+    )
+
+
+def _curve(runs: Sequence[Run], column: str) -> list[tuple[float, float]]:
+    """A column of ``rounds.csv`` as the mean over runs, as far as all that have it go."""
+    values: dict[float, list[float]] = {}
+    for run in runs:
+        for row in run.rounds:
+            value = row.get(column)
+            if isinstance(value, int | float) and np.isfinite(value):
+                values.setdefault(float(row["round"]), []).append(float(value))
+    most = max(map(len, values.values()), default=0)
+    return [(k, fmean(found)) for k, found in sorted(values.items()) if len(found) == most]

@@ -1,0 +1,143 @@
+"""How far a long command is: plain lines in a file, a bar on a terminal."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli import progress as shown
+from cli.progress import Progress, printable, readable
+
+ROOT = Path(__file__).parents[2]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err.splitlines()
+
+
+def test_a_line_whenever_a_unit_ends_and_else_now_and_then(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress("runs", 3, clock=clock) as progress:
+        progress.update(0, "ridge, seed 0", part=0.0)
+        assert lines(capsys) == ["0 of 3 runs done · ridge, seed 0"]
+        clock.now = shown.PLAIN_SECONDS - 1
+        progress.update(0, "ridge, seed 0", part=0.4)
+        assert lines(capsys) == []
+        clock.now = shown.PLAIN_SECONDS
+        progress.update(0, "ridge, seed 0", part=0.5)
+        assert lines(capsys) == ["0 of 3 runs done · ridge, seed 0 · 2 min 30 s left"]
+        clock.now += 1
+        progress.update(1, "random, seed 0", "best 3 %", part=1.0)
+        assert lines(capsys) == ["1 of 3 runs done · random, seed 0 · best 3 % · 1 min 2 s left"]
+        clock.now += 1
+        progress.update(1, "random, seed 0", part=1.9)
+        assert lines(capsys) == []
+        progress.update(3)
+    assert lines(capsys) == ["3 of 3 runs done"]
+
+
+def test_what_was_done_before_tells_nothing_of_the_speed(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress("trials", 20, clock=clock)
+    progress.update(10)
+    clock.now = 60
+    progress.update(11)
+    assert lines(capsys) == ["10 of 20 trials done", "11 of 20 trials done · 9 min 0 s left"]
+
+
+def test_an_amount_has_no_line_for_each_of_its_units(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress("MB", 9.5, each=False, clock=clock)
+    for megabytes in (0.0, 1.0, 2.0, 3.0, 9.5):
+        progress.update(megabytes, "downloading")
+    assert lines(capsys) == ["0.0 of 9.5 MB done · downloading", "9.5 of 9.5 MB done · downloading"]
+    unknown = Progress("MB", None, each=False, clock=clock)
+    unknown.update(1.25, "downloading")
+    assert lines(capsys) == ["1.2 MB done · downloading"]
+
+
+def test_plain_lines_hold_no_control_characters(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert printable("a\x1b[2Jb\nc\rµ") == "a [2Jb c µ"
+    Progress("runs", 2, clock=clock).update(0, "a\x1b\nb", "c\r")
+    assert lines(capsys) == ["0 of 2 runs done · a  b · c "]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(5.9, "5 s"), (60, "1 min 0 s"), (725, "12 min 5 s"), (7500, "2 h 5 min")]
+)
+def test_times_are_readable(seconds: float, said: str) -> None:
+    assert readable(seconds) == said
+
+
+SCRIPT = """
+import time
+import logging
+from cli.commands import _setup
+from cli.progress import Progress
+_setup()
+with Progress("runs", 2) as progress:
+    progress.update(0, "[red]first", part=0.5)
+    time.sleep(0.5)  # the bar is drawn ten times a second
+    logging.getLogger("x").warning("a log line")
+    print("on stdout")
+    progress.update(2)
+"""
+
+
+def on_a_terminal(term: str) -> tuple[str, str]:
+    """What `SCRIPT` writes to its terminal, which is stderr alone, and to stdout, which is none."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": term, "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, stdout=subprocess.PIPE, stderr=theirs,
+        check=True, timeout=60,
+    )  # fmt: skip
+    os.close(theirs)
+    drawn = b""
+    try:
+        while part := os.read(ours, 1 << 16):
+            drawn += part
+    except OSError:  # that is how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    return drawn.decode(), done.stdout.decode()
+
+
+def test_on_a_terminal_it_is_a_bar_and_log_lines_stand_above_it() -> None:
+    drawn, printed = on_a_terminal("xterm")
+    assert "\x1b[" in drawn
+    assert "[red]first" in drawn
+    assert "2 of 2 runs done" in drawn
+    assert printed == "on stdout\n"
+    # The line that the bar stood on is erased before the log line is written there.
+    before = drawn[: drawn.index("a log line")]
+    assert before.endswith("\x1b[2K")
+
+
+def test_on_a_terminal_that_cannot_draw_it_is_lines() -> None:
+    drawn, printed = on_a_terminal("dumb")
+    assert drawn.splitlines() == ["0 of 2 runs done · [red]first", "a log line", "2 of 2 runs done"]
+    assert printed == "on stdout\n"

@@ -1,0 +1,51 @@
+"""`snowdrop settings`."""
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.commands import app
+from common import methods
+from common.settings import RunSettings
+
+
+def shown(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Words of each line of the table by its first word."""
+    monkeypatch.setenv("COLUMNS", "300")
+    result = CliRunner().invoke(app, ["settings", *arguments])
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    return {words[0]: words[1:] for words in lines}
+
+
+@pytest.mark.parametrize("method", ["mixture", "cs-fcf", "ipfedrec:frozen", "tfidf-profile"])
+def test_every_setting_of_a_method_is_listed_with_its_value(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = shown("--method", method, monkeypatch=monkeypatch)
+    values = RunSettings.parse({"method": method}).flat()
+    assert set(lines) == {"setting", *values}
+    assert {name: lines[name][0] for name in ("method", "dim", "rounds", "server_lr")} == {
+        name: str(values[name]) for name in ("method", "dim", "rounds", "server_lr")
+    }
+    assert lines["average"][-2:] == ["users,", "touches"]
+
+
+def test_published_values_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown("--method", "ipfedrec", "--preset", "paper", monkeypatch=monkeypatch)
+    assert lines["setting"][0] == "paper"
+    assert lines["ipfedrec.pull"][0] == "10.0"
+    assert lines["item_lr_per_item"][0] == "True"
+
+
+def test_every_method_is_listed_with_its_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown("--methods", monkeypatch=monkeypatch)
+    assert list(lines)[1:] == methods.names()
+    assert lines["mdifffr"][0] == "trained" and lines["random"][0] == "floor"
+    assert lines["mdifffr"][-2:] == ["feature-start,", "frozen"]
+    assert "frozen" not in lines["kernel-ridge"]
+
+
+def test_an_unknown_method_is_one_sentence() -> None:
+    result = CliRunner().invoke(app, ["settings", "--method", "popular"])
+    assert result.exit_code == 1
+    assert "method 'popular' is unknown; choose from mixture, " in str(result.exception)
