@@ -1,4 +1,4 @@
-"""Recall and NDCG on cold test items, beside the baselines of the same run, as a Markdown table.
+"""Recall and NDCG on cold test items, beside rules that need no federation, as a Markdown table.
 
     python benchmarks/quality.py --out runs/quality DATA_DIR [DATA_DIR ...] [-- --set key=value ...]
 
@@ -7,19 +7,21 @@ What follows ``--`` goes to `snowdrop simulate`.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from common.bar import BAR_METRIC, TWIN, best_local_rule
+from server_app.run_folder import RunFolder
 
 SHOWN = ("recall@20", "recall@50", "recall@100", "precision@20", "ndcg@20", "ndcg@100")
 
 
 def simulate(data: Path, run_dir: Path, options: list[str]) -> dict[str, Any]:
     """The summary of a run, made now where it is not there."""
-    summary = run_dir / "summary.json"
-    if not summary.exists():
+    folder = RunFolder(run_dir)
+    if folder.read_summary() is None:
         command = [
             sys.executable,
             "-m",
@@ -30,37 +32,51 @@ def simulate(data: Path, run_dir: Path, options: list[str]) -> dict[str, Any]:
             str(run_dir),
         ]
         subprocess.run([*command, *options], check=True, stdout=sys.stderr)
-    return json.loads(summary.read_text())
+    return folder.read_summary() or {}
 
 
 def describe(name: str, run_dir: Path, summary: dict[str, Any]) -> str:
     """What was measured, on which data, split and seed."""
-    settings = json.loads((run_dir / "settings.json").read_text())
+    settings = RunFolder(run_dir).read_settings()
+    assert settings is not None  # the run has ended
     dataset = summary["dataset"]
     items = dataset["items"]
     generated = " (generated data)" if summary["generated_data"] else ""
     return (
         f"**{name}**{generated}: {dataset['users']} users, {items['warm']} warm, "
         f"{items['validation']} validation and {items['test']} test items; "
-        f"seed {settings['seed']}, preset {settings['preset']}, d = {settings['dim']}, "
-        f"{settings['nodes']} nodes, "
+        f"seed {settings.seed}, method {settings.method}, preset {settings.preset}, "
+        f"d = {settings.dim}, {settings.nodes} nodes, "
         f"best validated round {summary['best_round']}; test metrics in per cent over "
         f"{summary['tested_users']} users; peak memory {summary['memory']['peak_rss_mb']:.0f} MB"
     )
 
 
 def table(summary: dict[str, Any]) -> list[str]:
-    """The method and the baselines, and how many times the content profile each has."""
-    rows = {f"**{summary['method']}**": summary["test"]}
-    rows |= {name: parts["test"] for name, parts in summary["baselines"].items()}
-    profile = summary["baselines"]["content-profile"]["test"]["recall@20"]
+    """The method, its frozen twin, the rules, and how many times the best rule each has."""
+    baselines = summary["baselines"]
+    rows = {f"**{summary['method']}**": summary}
+    twins = {parts["title"]: parts for parts in baselines.values() if parts["kind"] == TWIN}
+    rows |= {**twins, **{parts["title"]: parts for parts in baselines.values()}}
+    bar = best_local_rule(
+        {name: parts["kind"] for name, parts in baselines.items()},
+        {name: parts.get("validation", {}).get(BAR_METRIC) for name, parts in baselines.items()},
+        {name: parts["test"].get(BAR_METRIC) for name, parts in baselines.items()},
+    )
+    best = baselines[bar.name] if bar else None
     lines = [
-        "| | " + " | ".join(SHOWN) + " | recall@20 / content profile |",
+        "| | " + " | ".join(SHOWN) + " | recall@20 ÷ best local rule |",
         "| --- |" + " --- |" * (len(SHOWN) + 1),
     ]
-    for name, metrics in rows.items():
+    for name, parts in rows.items():
+        metrics = parts["test"]
         cells = " | ".join(f"{100 * metrics[metric]:.2f}" for metric in SHOWN)
-        lines.append(f"| {name} | {cells} | {metrics['recall@20'] / profile:.3f} |")
+        level = best["test"][BAR_METRIC] if best else 0.0
+        times = f"{metrics[BAR_METRIC] / level:.3f}" if level else "–"
+        lines.append(f"| {name} | {cells} | {times} |")
+    if bar and best:
+        chosen = "validation" if bar.validated else "test"
+        lines += ["", f"The best local rule on {chosen} items is {best['title']}."]
     return lines
 
 

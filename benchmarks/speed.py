@@ -8,12 +8,13 @@ paper's largest set (100 rounds, ten validations) and on generated data of growi
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 from quality import simulate
+
+from server_app.run_folder import RunFolder
 
 PAPER_SIZE = {"users": 16_525, "items": 3_509, "interactions-per-user": 7}
 GROWTH = (1_000, 10_000, 100_000)
@@ -26,9 +27,9 @@ SHORT = [
     "--set",
     "baselines=false",
     "--set",
-    "generator=ridge",
+    "method=ridge",
 ]
-WIDTH = ["--set", "dim=64"]
+WIDTH = ["--set", "dim=64", "--set", "twin=false"]
 
 
 def generate(out: Path, **sizes: int) -> Path:
@@ -48,6 +49,8 @@ def growth(users: int) -> dict[str, int]:
 def row(name: str, data: Path, run_dir: Path, options: list[str]) -> str:
     """One line of the table."""
     summary = simulate(data, run_dir, [*WIDTH, *options])
+    settings = RunFolder(run_dir).read_settings()
+    assert settings is not None  # the run has ended
     timing, sizes = summary["timing"], summary["dataset"]
     shown = [
         f"{timing[key]:.2f}" if timing[key] is not None else "–"
@@ -56,7 +59,7 @@ def row(name: str, data: Path, run_dir: Path, options: list[str]) -> str:
     wire = summary["wire"]
     cells = [
         name,
-        str(json.loads((run_dir / "settings.json").read_text())["nodes"]),
+        str(settings.nodes),
         str(sizes["users"]),
         str(sum(sizes["items"].values())),
         str(sum(sizes["interactions"].values())),

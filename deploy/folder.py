@@ -1,6 +1,5 @@
 """The folder of a federation: made, given nodes, renewed."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import typer
 
 from common.durable import write_atomic
 from common.errors import SnowdropError
+from common.toml import toml_lines
 from deploy import credentials
 from deploy.federation import Federation
 from deploy.processes import processes
@@ -92,18 +92,24 @@ def _write_settings(folder: Path, federation: Federation) -> None:
         "nodes": len(federation.nodes),
         "resume": True,
     }
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     text = "# Settings of every run on this federation; --run-config says otherwise for one run.\n"
+    text += toml_lines(values)
+    text += (
+        "\n# The frozen twin, the same method with the federation switched off, takes as many\n"
+        "# rounds again. For a comparison: --run-config 'twin=true'.\n"
+    )
     path = folder / "server" / "settings.toml"
-    write_atomic(path, (text + "\n".join(lines) + "\n").encode())
+    write_atomic(path, (text + toml_lines({"twin": False})).encode())
 
 
 def _write_connection(folder: Path, federation: Federation) -> None:
-    address, ca = federation.control_address, str(federation.server / "ca.crt")
+    connection = {
+        "address": federation.control_address,
+        "root-certificates": str(federation.server / "ca.crt"),
+    }
     text = (
         f'[superlink]\ndefault = "{federation.name}"\n\n[superlink.{federation.name}]\n'
-        f"address = {json.dumps(address)}\n"
-        f"root-certificates = {json.dumps(ca, ensure_ascii=False)}\n"
+        + toml_lines(connection)
     )
     write_atomic(folder / "server" / "flower-home" / "config.toml", text.encode())
 

@@ -1,11 +1,20 @@
-"""The rules that keep the packages apart."""
+"""The rules that keep the house: who may import, name, read and write what."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+
+from common import methods
+from common.methods import Card
+from common.settings import MORE, RunSettings, described
+from server_app import run_folder
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("server_app", "client_app", "common", "cli", "deploy")
@@ -105,3 +114,138 @@ def test_only_settings_reads_the_environment() -> None:
                 if name in ("environ", "environb", "getenv", "getenvb"):
                     readers.add(module)
     assert readers == {"common.settings"}
+
+
+def strings_of(source: str) -> Iterator[str]:
+    """String constants of a module, without docstrings; the fixed parts of f-strings too."""
+    tree = ast.parse(source)
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+            yield node.value
+
+
+BUILT_IN = {
+    module.rpartition(".")[2]: own
+    for module in sorted(modules_under("common"))
+    if module.startswith("common.methods.")
+    and isinstance(own := getattr(import_module(module), "CARD", None), Card)
+}
+"""Cards of the methods in this repository, by the name of their file."""
+
+HELPERS = {"base", "table", "network", "denoiser"}
+"""Files among the halves that are no method's own."""
+
+
+def test_the_cards_are_all_there() -> None:
+    assert sorted(own.name for own in BUILT_IN.values()) == sorted(methods.names())
+
+
+@pytest.mark.parametrize("file", BUILT_IN)
+def test_a_method_is_files_of_one_name(file: str) -> None:
+    own = BUILT_IN[file]
+    assert own.name == file.replace("_", "-")
+    assert own.server.startswith(f"server_app.methods.{file}:")
+    assert f"server_app.methods.{file}" in SOURCES
+    half = f"client_app.methods.{file}"
+    assert own.node.startswith(f"{half}:") if own.node else half not in SOURCES
+    assert imports_of(f"common.methods.{file}") <= modules_under("common")
+
+
+def test_every_half_is_of_a_method() -> None:
+    for side in ("server_app", "client_app"):
+        files = {name.split(".")[2] for name in SOURCES if name.startswith(f"{side}.methods.")}
+        assert files - set(BUILT_IN) <= HELPERS
+
+
+HOMES = ("common.methods", "server_app.methods", "client_app.methods", "common.renamed")
+"""Where methods may be named: at home, and where former names are translated."""
+
+OTHER_MEANINGS = {"common.settings": {"random"}, "client_app.scorers": {"random"}}
+"""Words that are a method's name, and something else there: a start, a scorer."""
+
+
+def methods_named_in(module: str) -> set[str]:
+    """Methods that a module names in a string: ``NAME``, ``NAME:VARIANT`` or ``NAME.setting``."""
+    texts = strings_of(SOURCES[module].read_text())
+    named = {re.split("[:@.]", text, maxsplit=1)[0] for text in texts}
+    return named & {own.name for own in BUILT_IN.values()}
+
+
+def test_nothing_outside_its_home_names_a_method() -> None:
+    found = {}
+    for module in sorted(SOURCES):
+        if not module.startswith(HOMES):
+            named = methods_named_in(module) - OTHER_MEANINGS.get(module, set())
+            if module == "common.settings":
+                named -= {RunSettings.model_fields["method"].default}
+            if named:
+                found[module] = named
+    assert found == {}
+    assert methods_named_in("common.methods.mixture") >= {"mdifffr", "similar-items"}
+
+
+FILES = {
+    value for name, value in vars(run_folder).items() if name.isupper() and isinstance(value, str)
+}
+"""Files of a run folder."""
+
+
+def test_only_the_run_folder_names_its_files() -> None:
+    assert {"settings.json", "rounds.csv", "summary.json"} <= FILES
+    found = {
+        (module, text)
+        for module in sorted(SOURCES)
+        if module != "server_app.run_folder"
+        for text in strings_of(SOURCES[module].read_text())
+        if text.removeprefix("/") in FILES
+    }
+    assert found == set()
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+FLOWERS = {"client-resources-num-cpus"}
+"""Settings of Flower's own that the documents name."""
+
+
+def settings_written_in(page: str) -> set[str]:
+    """Keys of ``key=value`` in a page's blocks of code, and in code within its sentences."""
+    keys: set[str] = set()
+    for block in re.findall(r"^```\w*\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        keys |= set(re.findall(r"(?:^|[\s'\"@])([a-z][\w.-]*)=[^=\s]", block, re.MULTILINE))
+    told = "\n".join(line for line in page.splitlines() if "CHANGELOG" not in line)
+    return keys | set(re.findall(r"`(?:--set )?@?([a-z][\w.-]*)=[^`\s]+`", told))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_in_the_documents_are_settings(page: Path) -> None:
+    known = {name for name, *_ in described()} | {MORE} | FLOWERS
+    place = ROOT / "tests" / "outside_method" / "nearest_own" / "card.py"
+    spec = spec_from_file_location("outside_card", place)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    known |= {f"{module.CARD.name}.{name}" for name in module.CARD.settings.model_fields}
+    assert settings_written_in(page.read_text()) - known == set()
+
+
+def test_settings_are_found_in_documents() -> None:
+    page = "`a=1`, `--set b=2` and `c = 3`\n```\nx --set d=4 --methods e@f.g=5 'h=\"6\"'\n```\n"
+    assert settings_written_in(page) == {"a", "b", "d", "f.g", "h"}
+    assert "rounds" in settings_written_in((ROOT / "README.md").read_text())
+
+
+def test_documents_include_files_that_are_there() -> None:
+    """A formatter of code in documents breaks the marks, and the page then shows no code."""
+    marks = re.compile(r"^--8.*$", re.MULTILINE)
+    for document in (ROOT / "docs").glob("*.md"):
+        for mark in marks.findall(document.read_text()):
+            found = re.fullmatch(r'--8<-- "(.+)"', mark)
+            assert found, f"{document.name}: {mark}"
+            assert (ROOT / found[1]).is_file(), f"{document.name}: {mark}"

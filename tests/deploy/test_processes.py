@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from common.settings import RunSettings
 from deploy import compose
 from deploy.federation import Federation, free_ports
@@ -210,8 +210,10 @@ def test_systemd_accepts_the_units(made: Made) -> None:
 
 def test_the_servers_settings_are_settings(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNOWDROP_SETTINGS", str(made[0] / "server" / "settings.toml"))
-    settings = RunSettings.parse({"nodes": "", "rounds": 3})
+    settings = RunSettings.of_run({"nodes": "", "rounds": 3}, run_id=1)
     assert (settings.nodes, settings.resume, settings.rounds) == (2, True, 3)
+    assert (settings.baselines, settings.twin) == (True, False)
+    assert RunSettings.of_run({"twin": True}, run_id=1).twin
     assert settings.data == str(made[0] / "server" / "data")
     assert Path(settings.run_dir).is_absolute()
 

@@ -82,9 +82,12 @@ def test_it_never_gives_up_and_pauses_longer_each_time(folder: Path) -> None:
 
 
 def test_the_server_is_started_first(folder: Path) -> None:
-    told = (folder / "logs" / "supervisor.log").read_text().splitlines()
-    started = [line.split()[2] for line in told if " started, pid " in line]
-    assert started[:4] == ["superlink", "executor", "node-0", "node-1"]
+    def started() -> list[str]:
+        told = (folder / "logs" / "supervisor.log").read_text().splitlines()
+        return [line.split()[2] for line in told if " started, pid " in line]
+
+    wait_for(lambda: len(started()) >= 4)
+    assert started()[:4] == ["superlink", "executor", "node-0", "node-1"]
 
 
 def test_a_held_process_stays_away_until_it_is_let_go(folder: Path) -> None:

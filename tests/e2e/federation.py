@@ -15,7 +15,7 @@ import polars as pl
 import psutil
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from common.errors import SnowdropError
 from deploy import local, supervisor
 from deploy.federation import Federation as Description
@@ -30,7 +30,7 @@ SMALL = {
     "rounds": 2,
     "evaluate_every": 100,
     "baselines": False,
-    "generator": "features",
+    "method": "own-features",
     "round_timeout": 60,
     "resume": False,
     "top": 5,

@@ -14,11 +14,11 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from cli.commands import app
 from cli.in_process import InProcessGrid
-from cli.main import app
 from common.settings import RunSettings
 from deploy import supervisor
-from server_app import app as server_app
+from server_app import run as server_run
 from tests.e2e.checkpoints import assert_same_training, newest
 from tests.e2e.federation import wait_for
 
@@ -28,10 +28,12 @@ SMALL = {
     "dim": 16,
     "rounds": 4,
     "evaluate_every": 2,
-    "generator_every": 2,
-    "generator_steps": 0,
-    "generator_epochs": 2,
-    "denoiser_width": 32,
+    "method": "mdifffr",
+    "mdifffr.fit_every": 2,
+    "mdifffr.fit_steps": 0,
+    "mdifffr.fit_epochs": 2,
+    "mdifffr.width": 32,
+    "twin": False,
     "nodes_timeout": 60,
 }
 
@@ -90,8 +92,11 @@ def test_the_number_of_nodes_does_not_change_the_item_table(data: Path, tmp_path
 
     assert "round 4/4" in shown
     assert "validation Recall@20" in shown
-    assert "content-profile" in shown
+    assert "content profile" in shown
     assert "new items for user-" in shown
+    assert {path.name for path in (tmp_path / "two").glob("*.png")} == {
+        "metrics.png", "embeddings.png"
+    }  # fmt: skip
     assert not (tmp_path / ".flwr").exists()
     summaries = [
         json.loads((tmp_path / name / "summary.json").read_text())
@@ -118,7 +123,7 @@ def test_in_process_gives_what_flower_gives(data: Path, tmp_path: Path) -> None:
     for nodes in (1, 2):
         folder = tmp_path / f"here-{nodes}"
         values = SMALL | {"data": str(data), "run_dir": str(folder), "nodes": nodes}
-        server_app.run(InProcessGrid(nodes, values), RunSettings.parse(values))
+        server_run.run(InProcessGrid(nodes, values), RunSettings.parse(values))
         assert_same_training(folder, tmp_path / "flower")
         here, there = (
             json.loads((path / "summary.json").read_text())
