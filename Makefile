@@ -20,7 +20,7 @@ demo: setup  ## a federation in a simulation, on generated data
 	$(VENV)/bin/snowdrop simulate demo --run-dir $(RUN) --set fresh=true
 
 test: setup  ## all tests, two files at a time
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/deploy tests/cli tests
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup  ## the tests that take no minutes
 	$(VENV)/bin/python -m pytest -m 'not slow'
