@@ -257,6 +257,11 @@ class RunFolder:
         return sample
 
     @property
+    def holds_training(self) -> bool:
+        """Whether there are checkpoints, which a run goes on from or deletes."""
+        return any((self.path / "checkpoint").glob("round-*.ckpt"))
+
+    @property
     def is_whole(self) -> bool:
         """Whether a run of a comparison has written all its files."""
         return (self.path / SAMPLE).exists()
