@@ -76,6 +76,10 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         nodes = Nodes(grid, training.index, settings.round_timeout)
         nodes.wait(settings.nodes, settings.nodes_timeout)
         task = Task(settings, nodes)
+        moves = isinstance(training.method, ItemTable) and settings.server_lr > 0
+        with_twin = settings.baselines and settings.twin and moves
+        if with_twin:
+            log.info("afterwards its frozen twin is trained as well; twin=false leaves it out")
         if training.trained is None:
             folder.write_rounds([])
         else:
@@ -87,8 +91,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         if settings.baselines:
             splits = task.splits(training)
             results["baselines"] = compare(training, task, splits)
-            moves = isinstance(training.method, ItemTable) and settings.server_lr > 0
-            if settings.twin and moves:
+            if with_twin:
                 results["baselines"][TWIN] = frozen_twin(training, task, folder, grid, splits)
         described = describe(nodes, training.index.version)
         if plots:
