@@ -156,7 +156,9 @@ def test_ctrl_c_at_any_moment_shows_no_traceback(
     assert "Traceback" not in told
     assert "Exception" not in told
     said = status == 1 and "snowdrop: stopped" in told
-    assert said or status == 130 or (command == "help" and status == 0)
+    # While Python shuts down, the signal itself ends the process: a shell shows 130 for it, too.
+    ended = status in (130, -signal.SIGINT)
+    assert said or ended or (command == "help" and status == 0)
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does() -> None:
