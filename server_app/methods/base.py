@@ -192,6 +192,10 @@ class Generator(ABC, Generic[Own]):
         self.name, self.dim, self.condition_dim = name, dim, condition_dim
         self.settings, self.device = settings, device
         self.own: Own = settings.group(name)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what it has before it is first fitted."""
 
     @property
     def learns_change(self) -> bool:

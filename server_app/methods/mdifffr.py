@@ -16,7 +16,6 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from common.methods.mdifffr import MDiffFRSettings
-from common.settings import RunSettings
 from server_app.methods.denoiser import DENOISERS
 from server_app.methods.network import NetworkGenerator
 
@@ -61,15 +60,8 @@ SAMPLERS = {"mean": PosteriorMeanScheduler, "ancestral": DDPMScheduler, "ddim": 
 class MDiffFR(NetworkGenerator[MDiffFRSettings]):
     """Generates e_0 by reversing a diffusion of standardised item embeddings, guided by text."""
 
-    def __init__(
-        self,
-        name: str,
-        dim: int,
-        condition_dim: int,
-        settings: RunSettings,
-        device: torch.device,
-    ) -> None:
-        super().__init__(name, dim, condition_dim, settings, device)
+    def _begin(self) -> None:
+        super()._begin()
         own = self.own
         common = {
             "trained_betas": betas(own),
@@ -83,9 +75,9 @@ class MDiffFR(NetworkGenerator[MDiffFRSettings]):
         self._scheduler = SAMPLERS[own.sampler](own.steps, **common)
         weights = snr_weights(self._scheduler.alphas_cumprod.double()).float()
         plain = own.loss == "plain"
-        self._weights = (torch.ones_like(weights) if plain else weights).to(device)
-        self._mean = torch.zeros(dim)
-        self._scale = torch.ones(dim)
+        self._weights = (torch.ones_like(weights) if plain else weights).to(self.device)
+        self._mean = torch.zeros(self.dim)
+        self._scale = torch.ones(self.dim)
 
     def _build(self) -> nn.Module:
         return DENOISERS[self.own.denoiser](self.dim, self.condition_dim, self.own)

@@ -3,29 +3,21 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from common import methods
 from common.methods.mixture import MixtureSettings
-from common.settings import RunSettings
 from server_app.methods.base import Generator
 
 
 class Mixture(Generator[MixtureSettings]):
     """(1 − share) · first + share · second."""
 
-    def __init__(
-        self,
-        name: str,
-        dim: int,
-        condition_dim: int,
-        settings: RunSettings,
-        device: torch.device,
-    ) -> None:
-        super().__init__(name, dim, condition_dim, settings, device)
+    def _begin(self) -> None:
         self.parts = tuple(
-            methods.load(methods.card(part).server)(part, dim, condition_dim, settings, device)
+            methods.load(methods.card(part).server)(
+                part, self.dim, self.condition_dim, self.settings, self.device
+            )
             for part in (self.own.first, self.own.second)
         )
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from common.methods.generator import NetworkSettings
-from common.settings import RunSettings
 from server_app.methods.base import Generator
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -21,16 +20,8 @@ OwnNetwork = TypeVar("OwnNetwork", bound=NetworkSettings)
 class NetworkGenerator(Generator[OwnNetwork]):
     """A network with its optimiser, afresh at each training or going on from the last one."""
 
-    def __init__(
-        self,
-        name: str,
-        dim: int,
-        condition_dim: int,
-        settings: RunSettings,
-        device: torch.device,
-    ) -> None:
-        super().__init__(name, dim, condition_dim, settings, device)
-        self._start(settings.seed)
+    def _begin(self) -> None:
+        self._start(self.settings.seed)
 
     @abstractmethod
     def _build(self) -> nn.Module:

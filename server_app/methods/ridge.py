@@ -8,7 +8,6 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
 from common.methods.generator import GeneratorSettings
-from common.settings import RunSettings
 from server_app.methods.base import Generator
 
 PENALTIES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
@@ -19,16 +18,8 @@ class Ridge(Generator[GeneratorSettings]):
 
     instant = True
 
-    def __init__(
-        self,
-        name: str,
-        dim: int,
-        condition_dim: int,
-        settings: RunSettings,
-        device: torch.device,
-    ) -> None:
-        super().__init__(name, dim, condition_dim, settings, device)
-        self._weight, self._bias = torch.zeros(condition_dim, dim), torch.zeros(dim)
+    def _begin(self) -> None:
+        self._weight, self._bias = torch.zeros(self.condition_dim, self.dim), torch.zeros(self.dim)
 
     def fit(self, target: Tensor, conditions: Tensor, seed: int) -> float:
         model = RidgeCV(alphas=PENALTIES).fit(conditions.double().numpy(), target.double().numpy())

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from common.methods.similar_items import NeighbourSettings
-from common.settings import RunSettings
 from server_app.methods.base import Generator
 
 _BATCH = 1024
@@ -40,16 +39,11 @@ class SimilarItems(Generator[NeighbourSettings]):
 
     instant = True
 
-    def __init__(
-        self,
-        name: str,
-        dim: int,
-        condition_dim: int,
-        settings: RunSettings,
-        device: torch.device,
-    ) -> None:
-        super().__init__(name, dim, condition_dim, settings, device)
-        self._target, self._conditions = torch.zeros(1, dim), torch.zeros(1, condition_dim)
+    def _begin(self) -> None:
+        self._target, self._conditions = (
+            torch.zeros(1, self.dim),
+            torch.zeros(1, self.condition_dim),
+        )
 
     def fit(self, target: Tensor, conditions: Tensor, seed: int) -> float:
         self._target, self._conditions = target, conditions
