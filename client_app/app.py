@@ -10,13 +10,14 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client_app import tasks
-from client_app.interactions import NodeInteractions, Ragged, merged
+from client_app.interactions import NodeInteractions
 from client_app.node import CatalogueMissingError, Node
 from client_app.ranking import evaluate
 from client_app.recommend import recommend
 from common import messages
 from common.catalogue import COLD_SPLITS, ItemIndex
 from common.errors import OverflowedError, SnowdropError
+from common.users.ragged import Ragged, merged
 
 log = logging.getLogger("snowdrop.node")
 app = ClientApp()

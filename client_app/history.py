@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from client_app.interactions import Ragged
+from common.users.ragged import Ragged
 
 CHUNK_NUMBERS = 2**22
 """Numbers of (warm items × cold items) that are held at once."""

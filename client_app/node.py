@@ -9,17 +9,17 @@ import numpy as np
 from flwr.app import Context
 
 from client_app import tasks
-from client_app.heads import State
 from client_app.interactions import NodeInteractions, load_interactions
 from client_app.methods import half_of
 from client_app.methods.base import Local, NodeMethod
-from client_app.randomness import user_keys
 from client_app.scorers import Scorer
 from client_app.store import StateStore
 from common import messages
 from common.catalogue import ItemIndex
 from common.errors import OverflowedError, SnowdropError
 from common.settings import NodeSettings, RunSettings
+from common.users.heads import State
+from common.users.randomness import user_keys
 
 log = logging.getLogger("snowdrop.node")
 

@@ -7,13 +7,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from client_app.interactions import NodeInteractions, Ragged
+from client_app.interactions import NodeInteractions
 from client_app.ranking import user_chunks
 from client_app.scorers import Scorer
 from client_app.tasks import membership
 from common.durable import write_atomic
 from common.errors import SnowdropError
 from common.metrics import rank, tie_order
+from common.users.ragged import Ragged
 
 FILE = "recommendations.parquet"
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, normalize
 
-from client_app.heads import HEADS
 from client_app.history import kernel_scores, weight_scores
-from client_app.randomness import mix, stream
+from common.users.heads import HEADS
+from common.users.randomness import mix, stream
 
 if TYPE_CHECKING:
     from client_app.methods.base import Local

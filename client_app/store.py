@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from client_app.heads import State
 from client_app.interactions import NodeInteractions
 from common.catalogue import ItemIndex
 from common.durable import read_checked, write_checked
 from common.errors import FormatError, SnowdropError
+from common.users.heads import State
 
 log = logging.getLogger("snowdrop.node")
 

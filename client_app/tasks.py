@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client_app.interactions import NodeInteractions, Ragged
-from client_app.randomness import permuted, stream
+from client_app.interactions import NodeInteractions
 from common.catalogue import COLD_SPLITS, ItemIndex
 from common.metrics import tie_order
 from common.task import candidates
+from common.users.ragged import Ragged
+from common.users.randomness import permuted, stream
 
 _HELD_OUT = 2  # one item to test and one to validate
 _LEAST = 3  # warm items of a user of whom some are held out: one at least is left to learn from

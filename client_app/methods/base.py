@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client_app.heads import HEADS, State
-from client_app.interactions import Ragged
 from client_app.scorers import SCORERS, Scorer
-from client_app.training import Pull, train_round
 from common.errors import SnowdropError
 from common.messages import TrainAnswer, TrainRequest, for_wire
 from common.settings import TrainingSettings
+from common.users.heads import HEADS, State
+from common.users.ragged import Ragged
+from common.users.training import Pull, train_round
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from client_app.methods.base import Local, NodeMethod
-from client_app.training import Pull, Samples, item_rate
 from common.errors import SnowdropError
 from common.settings import TrainingSettings
+from common.users.training import Pull, Samples, item_rate
 
 
 class IPFedRec(NodeMethod):

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from client_app.methods.base import Local, NodeMethod
-from client_app.training import Pull
+from common.users.training import Pull
 
 
 class Mixture(NodeMethod):

@@ -10,7 +10,7 @@ from torch.nn.functional import embedding_bag, normalize
 
 from client_app import history
 from client_app.history import kernel_scores, weight_scores
-from client_app.interactions import Ragged
+from common.users.ragged import Ragged
 
 
 def ragged(lists: list[list[int]]) -> Ragged:

@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.interactions import (
-    Ragged,
     arrange,
     interaction_files,
     load_interactions,
-    merged,
     read_interactions,
     shard_of,
 )
@@ -22,6 +20,7 @@ from common import demo
 from common.catalogue import ItemIndex
 from common.errors import SnowdropError
 from common.settings import NodeSettings
+from common.users.ragged import Ragged, merged
 
 INDEX = ItemIndex(
     ("a", "b", "c", "d", "e"), ("warm", "test", "warm", "validation", "warm")

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from client_app import ranking
-from client_app.interactions import Ragged
 from client_app.ranking import evaluate
 from client_app.tasks import Ranking
 from common.settings import KS
+from common.users.ragged import Ragged
 
 USERS, ITEMS = 23, 130
 

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from client_app import ranking
-from client_app.heads import HEADS, State
-from client_app.interactions import NodeInteractions, Ragged
+from client_app.interactions import NodeInteractions
 from client_app.methods.base import Local
-from client_app.randomness import user_keys
 from client_app.recommend import FILE, read_recommendations, recommend
 from client_app.scorers import SCORERS, Scorer
 from common.errors import SnowdropError
 from common.settings import TrainingSettings
+from common.users.heads import HEADS, State
+from common.users.ragged import Ragged
+from common.users.randomness import user_keys
 
 USERS = tuple(f"u{k}" for k in range(7))
 DATA = NodeInteractions(users=USERS, by_split={}, users_without_warm=0, unknown=0)

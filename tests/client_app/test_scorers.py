@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from client_app.heads import HEADS
-from client_app.interactions import Ragged
 from client_app.methods.base import Local
-from client_app.randomness import user_keys
 from client_app.scorers import SCORERS, Scorer
 from common.errors import SnowdropError
 from common.settings import TrainingSettings
+from common.users.heads import HEADS
+from common.users.ragged import Ragged
+from common.users.randomness import user_keys
 
 USERS, WARM, ITEMS, DIM = 9, 15, 12, 6
 RNG = np.random.default_rng(8)

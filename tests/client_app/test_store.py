@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save as save_tensors
 
-from client_app.heads import State
 from client_app.interactions import NodeInteractions
 from client_app.store import FORMAT, StateStore
 from common.catalogue import ItemIndex
 from common.durable import read_checked, write_checked
 from common.errors import FormatError, SnowdropError
+from common.users.heads import State
 
 TRAINING, OTHER = "ab" * 8, "cd" * 8
 INDEX = ItemIndex(("a", "b"), ("warm", "test"))

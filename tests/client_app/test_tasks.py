@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from client_app.interactions import NodeInteractions, Ragged
-from client_app.randomness import user_keys
+from client_app.interactions import NodeInteractions
 from client_app.tasks import held_out, histories, membership, ranking
 from common.catalogue import ItemIndex
 from common.metrics import tie_order
+from common.users.ragged import Ragged
+from common.users.randomness import user_keys
 
 WARM, COLD = 20, 7
 IDS = [f"item {(k * 11) % 34:02d}" for k in range(WARM + 2 * COLD)]

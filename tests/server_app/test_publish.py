@@ -14,13 +14,13 @@ from flwr.app import Message
 from safetensors.torch import load as load_tensors
 
 from cli.in_process import InProcessGrid
-from client_app.heads import State
 from client_app.methods import base as node_half
 from client_app.node import Node
 from client_app.recommend import FILE
 from common import messages
 from common.durable import read_checked
 from common.errors import SnowdropError
+from common.users.heads import State
 from server_app import publish as publishing
 from server_app import run as running
 from server_app.checkpoint import Checkpoints

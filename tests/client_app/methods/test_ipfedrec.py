@@ -1,6 +1,6 @@
 """The pull against a copy of the whole item table for each user.
 
-`tests/client_app/test_training.py` compares whole rounds with it.
+`tests/common/users/test_training.py` compares whole rounds with it.
 """
 
 from typing import Any
@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from client_app.heads import HEADS
-from client_app.interactions import Ragged
 from client_app.methods import half_of
 from client_app.methods.base import Local
 from client_app.methods.ipfedrec import IFedRecPull, IPFedRec
-from client_app.randomness import user_keys
-from client_app.training import Samples
 from common.errors import SnowdropError
 from common.settings import RunSettings, TrainingSettings
+from common.users.heads import HEADS
+from common.users.ragged import Ragged
+from common.users.randomness import user_keys
+from common.users.training import Samples
 
 WARM, DIM, USERS, WIDTH = 9, 3, 4, 5
 RNG = np.random.default_rng(3)

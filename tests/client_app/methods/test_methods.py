@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from client_app.heads import HEADS
-from client_app.interactions import Ragged
 from client_app.methods import half_of
 from client_app.methods.base import Local, NodeMethod
 from client_app.methods.ifedncf import IFedNCF
 from client_app.methods.ipfedrec import IPFedRec
 from client_app.methods.mixture import Mixture
-from client_app.randomness import user_keys
 from client_app.scorers import SCORERS, Scorer
 from common import methods
 from common.errors import SnowdropError
 from common.messages import TrainRequest
 from common.methods import Card
 from common.settings import RunSettings
+from common.users.heads import HEADS
+from common.users.ragged import Ragged
+from common.users.randomness import user_keys
 
 OWN = {"ipfedrec": IPFedRec, "ifedncf": IFedNCF, "mixture": Mixture}
 KEYS = user_keys(b"s", ["ann", "bob"])

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, mse_loss
 
-from client_app.heads import HEADS
-from client_app.interactions import Ragged
-from client_app.randomness import user_keys
-from client_app.training import batch_order, draw_samples
 from common.catalogue import read_catalogue
 from common.settings import RunSettings
+from common.users.heads import HEADS
+from common.users.ragged import Ragged
+from common.users.randomness import user_keys
+from common.users.training import batch_order, draw_samples
 from server_app.checkpoint import newest_state
 from tests.server_app.encoders import THEMES, theme_features
 from tests.server_app.runs import run_here

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from client_app.heads import HEADS, Head, State
-from client_app.interactions import Ragged
-from client_app.mechanism import mechanism_of
-from client_app.negatives import draw_negatives
-from client_app.randomness import mix, stream, uniform
 from common.settings import TrainingSettings
+from common.users.heads import HEADS, Head, State
+from common.users.mechanism import mechanism_of
+from common.users.negatives import draw_negatives
+from common.users.ragged import Ragged
+from common.users.randomness import mix, stream, uniform
 
 CHUNK_NUMBERS = 2**21
 """Numbers of float32 that a chunk of users may take for its rows and its heads' states."""

@@ -9,13 +9,13 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from client_app import training
-from client_app.heads import HEADS, State
-from client_app.interactions import Ragged
 from client_app.methods.ipfedrec import IFedRecPull
-from client_app.randomness import stream, uniform, user_keys
-from client_app.training import RoundResult, batch_order, draw_samples, train_round
 from common.settings import TrainingSettings
+from common.users import training
+from common.users.heads import HEADS, State
+from common.users.ragged import Ragged
+from common.users.randomness import stream, uniform, user_keys
+from common.users.training import RoundResult, batch_order, draw_samples, train_round
 
 ITEMS, DIM, USERS, ROUND = 30, 4, 14, 3
 BASE: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from client_app.randomness import permuted
+from common.users.randomness import permuted
 
 
 def draw_negatives(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp, kstest, laplace
 
-from client_app.mechanism import clip_shares, laplace_sum
+from common.users.mechanism import clip_shares, laplace_sum
 
 
 @settings(deadline=None)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from client_app.randomness import permuted, stream, uniform, user_keys
+from common.users.randomness import permuted, stream, uniform, user_keys
 
 SECRET = b"a fixed secret"
 

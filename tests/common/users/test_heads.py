@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from client_app.heads import HEADS, State
-from client_app.randomness import user_keys
 from common.settings import TrainingSettings
+from common.users.heads import HEADS, State
+from common.users.randomness import user_keys
 
 ITEMS, DIM, USERS = 30, 4, 14
 BASE: dict[str, Any] = {"dim": DIM, "head_start": "random"}

@@ -2,9 +2,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client_app.interactions import Ragged
-from client_app.negatives import draw_negatives
-from client_app.randomness import stream, user_keys
+from common.users.negatives import draw_negatives
+from common.users.ragged import Ragged
+from common.users.randomness import stream, user_keys
 
 SECRET = b"a fixed secret"
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client_app.randomness import stream, uniform
 from common.settings import TrainingSettings
+from common.users.randomness import stream, uniform
 
 State = dict[str, Tensor]
 
