@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def searchable() -> list[str]:
     """Methods whose card says what may be chosen."""
-    return [own.name for own in methods.cards().values() if own.search]
+    return [name for name in methods.names() if methods.card(name).search]
 
 
 def tune(

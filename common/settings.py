@@ -359,7 +359,7 @@ class RunSettings(TrainingSettings):
         warn: bool = True,
     ) -> Self:
         given = translated(given, active_groups, warn=warn)
-        named = Named.parse(str(given.get("method", _default("method"))))
+        named = methods.ranker(Named.parse(str(given.get("method", _default("method")))))
         form = named.form or ("paper" if given.get("preset") == "paper" else "tuned")
         if named.form:
             given["preset"] = {"paper": "paper", "tuned": "default"}[named.form]

@@ -63,7 +63,7 @@ class Chosen:
             If the name, the variant, the form or a change is unknown.
         """
         written, *assignments = text.strip().split("@")
-        named = Named.parse(written)
+        named = methods.ranker(Named.parse(written))
         if bare := [part for part in assignments if "=" not in part]:
             raise SnowdropError(f"method '{text}': after '@' comes key=value, not '{bare[0]}'")
         changes = parse_assignments(assignments)

@@ -26,10 +26,14 @@ __all__ = [
     "cards",
     "load",
     "names",
+    "ranker",
+    "synthesizer",
+    "synthesizers",
 ]
 
 ENTRY_POINTS = "snowdrop.methods"
 FORMS = ("paper", "tuned")
+SYNTHESIZER = "synthesizer"
 
 
 @cache
@@ -74,8 +78,13 @@ def _built_in() -> Iterator[Card]:
 
 
 def names() -> list[str]:
-    """Names of all methods, in the order of tables."""
-    return list(cards())
+    """Names of all methods that rank items, in the order of tables."""
+    return [own.name for own in cards().values() if own.kind != SYNTHESIZER]
+
+
+def synthesizers() -> list[str]:
+    """Names of all methods that make synthetic users, in the order of tables."""
+    return [own.name for own in cards().values() if own.kind == SYNTHESIZER]
 
 
 def card(name: str) -> Card:
@@ -92,7 +101,40 @@ def card(name: str) -> Card:
     for own in every.values():
         if name and own.formerly == name:
             return own
-    raise SnowdropError(f"method '{name}' is unknown; choose from {', '.join(every)}")
+    raise SnowdropError(f"method '{name}' is unknown; choose from {', '.join(names())}")
+
+
+def ranker(named: "Named") -> "Named":
+    """A method that ranks items, and so can be trained and compared in a federation.
+
+    Raises
+    ------
+    SnowdropError
+        If it makes synthetic users instead.
+    """
+    if named.card.kind == SYNTHESIZER:
+        raise SnowdropError(
+            f"the method {named.card.name} makes synthetic users and ranks nothing: "
+            "`snowdrop synthesize` and `snowdrop bench-synthetic` take it; choose from "
+            f"{', '.join(names())}"
+        )
+    return named
+
+
+def synthesizer(named: "Named") -> "Named":
+    """A method that makes synthetic users.
+
+    Raises
+    ------
+    SnowdropError
+        If it ranks items instead.
+    """
+    if named.card.kind != SYNTHESIZER:
+        raise SnowdropError(
+            f"the method {named.card.name} makes no synthetic users; choose from "
+            f"{', '.join(synthesizers())}"
+        )
+    return named
 
 
 @dataclass(frozen=True)

@@ -75,13 +75,15 @@ class Card:
         As tables and pages show it.
     kind : str
         'trained' in a federation; 'rule' where nothing but a user's own history and the items'
-        features is needed; 'floor' for a random order.
+        features is needed; 'floor' for a random order; 'synthesizer' where it makes synthetic
+        users, and ranks nothing.
     server : str
         Its server's half, as ``package.module:Class``: a `server_app.methods.base.Generator`
-        or `server_app.methods.base.Method`.
+        or `server_app.methods.base.Method`; empty for a synthesizer.
     node : str
-        Its node's half, as ``package.module:Class``: a `client_app.methods.base.NodeMethod`;
-        empty where nodes train heads and score as for every other method.
+        Its node's half, as ``package.module:Class``: a `client_app.methods.base.NodeMethod`, or
+        a `client_app.synthesis.base.Synthesizer`; empty where nodes train heads and score as for
+        every other method.
     paper : Paper, optional
     settings : type[MethodSettings]
         Its own group of settings.
@@ -112,8 +114,8 @@ class Card:
 
     name: str
     title: str
-    kind: Literal["trained", "rule", "floor"]
-    server: str
+    kind: Literal["trained", "rule", "floor", "synthesizer"]
+    server: str = ""
     node: str = ""
     paper: Paper | None = None
     settings: type[MethodSettings] = MethodSettings
