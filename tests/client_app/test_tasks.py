@@ -52,6 +52,17 @@ def test_cold_items_hold_nothing_back() -> None:
         assert torch.equal(asked.order, tie_order(INDEX.ids_of(split)))
 
 
+def test_what_is_held_out_stays_so_from_release_to_release() -> None:
+    """Nodes train on the rest: with another draw, users would be tested on what they learnt."""
+    chosen = [np.flatnonzero(own).tolist() for own in held_out(DATA.warm, KEYS)]
+    assert chosen == [[4, 8, 10, 32, 39, 45], [3, 7, 11, 18, 38, 43]]
+
+
+def test_users_without_a_kept_item_are_still_counted() -> None:
+    data = shard(np.array([5, 7]))  # the last user has no warm item
+    assert histories(LAST, data, KEYS[[5, 7]]).counts.tolist() == [18, 0]
+
+
 def test_one_item_each_is_held_out_to_validate_and_to_test() -> None:
     kept = histories(LAST, DATA, KEYS)
     validation = ranking(LAST, "validation", INDEX, DATA, KEYS)

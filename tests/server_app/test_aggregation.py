@@ -180,5 +180,9 @@ def test_a_node_may_claim_so_many_users_wherever_it_counts_them() -> None:
     "counts", [np.array([1]), np.array([[1, 2]]), np.array([1, -1]), np.array([1.0, 2.0])]
 )
 def test_counts_that_cannot_be_are_refused(counts: np.ndarray) -> None:
-    with pytest.raises(SnowdropError, match="misshapen or negative"):
+    with pytest.raises(SnowdropError, match=r"^its counts of users are misshapen or negative$"):
         check_counts(CountAnswer(counts), 2, RunSettings())
+
+
+def test_counts_of_no_item_are_fine() -> None:
+    assert len(check_counts(CountAnswer(np.zeros(0, np.int64)), 0, RunSettings())) == 0

@@ -74,7 +74,20 @@ def test_warm_items_that_do_not_differ_give_zeros(warm: np.ndarray) -> None:
     features = random_features()
     features[warm] = features[4]
     made = half_whitened(features, warm, 3, 0.5)
-    np.testing.assert_array_equal(made, np.zeros((10, 1), np.float32))
+    assert made.dtype == np.float32
+    np.testing.assert_array_equal(made, np.zeros((10, 1)))
+
+
+@pytest.mark.parametrize(("warm", "kept"), [(3, 2), (9, 4)])
+def test_no_more_components_than_warm_items_and_columns_allow(warm: int, kept: int) -> None:
+    assert half_whitened(random_features(), np.arange(warm), 50, 0.0).shape == (10, kept)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_which_components_are_left_out_does_not_hang_on_the_features_scale(scale: float) -> None:
+    features = random_features() * np.float32(scale)
+    features[:, 0] *= np.float32(1e-3)
+    assert half_whitened(features, WARM, 4, 0.5).shape == (10, 4)
 
 
 def test_a_direction_in_which_warm_items_do_not_differ_is_left_out() -> None:
@@ -122,6 +135,10 @@ def test_word_features_in_plain_loops(pairs: bool, terms: list[str]) -> None:
     np.testing.assert_allclose(made.toarray(), expected, atol=1e-6)
 
 
+def test_no_more_than_two_words_make_a_term() -> None:
+    assert word_features(["blue ink pen", "blue ink pen"], np.arange(2)).shape == (2, 5)
+
+
 def test_stop_words_are_left_out_before_pairs_are_formed() -> None:
     texts = ["pen of the ink", "the pen ink", "pen ink", "ink"]
     words = word_features(texts, np.arange(4))
@@ -144,7 +161,9 @@ def test_texts_without_a_shared_word_give_zeros_and_no_error(texts: list[str]) -
     words = word_features(texts, warm)
     assert words.shape == (4, 1)
     assert words.nnz == 0
-    assert not latent_words(words, warm, 3, 0.5).any()
+    latent = latent_words(words, warm, 3, 0.5)
+    assert words.dtype == latent.dtype == np.float32
+    np.testing.assert_array_equal(latent, np.zeros((4, 1)))
     np.testing.assert_array_equal(tfidf_weights(words, warm, cold), np.zeros((1, 3)))
 
 
@@ -170,6 +189,12 @@ def test_latent_words_are_whitened_singular_vectors(whitening: float) -> None:
     made = latent_words(csr_array(dense), warm, 3, whitening)
     assert made.dtype == np.float32
     np.testing.assert_allclose(made @ made.T, expected @ expected.T, atol=1e-4)
+
+
+def test_the_same_texts_give_the_same_latent_words() -> None:
+    words = csr_array(np.abs(random_units(3, 60, 40)))
+    first, second = (latent_words(words, np.arange(50), 3, 0.5) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_latent_words_have_no_more_components_than_words_or_warm_items() -> None:
@@ -226,7 +251,11 @@ def test_the_weight_on_a_single_warm_item_in_closed_form() -> None:
 
 def test_a_kernel_that_cannot_be_factorised_is_told() -> None:
     own = np.ones((50, 1), np.float32)
-    with pytest.raises(SnowdropError, match=r"ridge = 1e-12 is too small for 50 warm items"):
+    with pytest.raises(
+        SnowdropError,
+        match=r"^ridge = 1e-12 is too small for 50 warm items: "
+        r"their kernel matrix cannot be factorised; choose it larger$",
+    ):
         ridge_weights(own, own[:2], sharpness=4, ridge=1e-12)
 
 

@@ -130,7 +130,7 @@ def test_what_has_no_pull(method: str, values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
-        ({}, "train with a pull carries no mapped embeddings"),
+        ({}, "^train with a pull carries no mapped embeddings"),
         ({"mapped": MAPPED.numpy()[1:]}, r"'mapped' has shape \(8, 3\), expected \(9, 3\)"),
     ],
 )

@@ -166,6 +166,26 @@ def test_a_mixture_fits_a_network_when_the_network_asks_for_it() -> None:
     assert table.generator.state_dict().keys() == {"mdifffr"}
 
 
+def test_a_mixture_goes_on_from_its_parts_states() -> None:
+    choice = {"mixture__first": "mdifffr", "mixture__second": "similar-items"}
+    table = table_of(training_of("mixture", mdifffr__fit_steps=3, **choice))
+    table.prepare(1, validating=True)
+    again = table_of(training_of("mixture", mdifffr__fit_steps=3, **choice))
+    again.generator.load_state_dict(table.generator.state_dict())
+    first, other = (each.generator.parts[0].generate(table.conditions("test"), seed=1)
+                    for each in (table, again))  # fmt: skip
+    torch.testing.assert_close(first, other)
+    again.generator.load_state_dict({})  # a checkpoint from before the network was fitted
+
+
+def test_a_mixture_itself_is_never_fitted_nor_asked() -> None:
+    mixture, nothing = table_of(training_of("mixture")).generator, torch.zeros(1, 1)
+    with pytest.raises(NotImplementedError, match=r"^its parts are fitted in its place$"):
+        mixture.fit(nothing, nothing, seed=0)
+    with pytest.raises(NotImplementedError, match=r"^its parts are asked in its place$"):
+        mixture.generate(nothing, seed=0)
+
+
 # Growth.
 
 
