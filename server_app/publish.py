@@ -8,6 +8,7 @@ from flwr.serverapp import Grid
 
 from common import messages
 from common.catalogue import COLD_SPLITS
+from common.device import pick_device
 from common.errors import SnowdropError
 from common.roles import Role
 from common.settings import DEMO, RunSettings, names_with
@@ -15,7 +16,6 @@ from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
 from server_app.measure import packed
 from server_app.methods import ItemTable
-from server_app.modality import pick_device
 from server_app.nodes import Nodes
 from server_app.run_folder import RunFolder
 from server_app.training import Training, former_index

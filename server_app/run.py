@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 
 from common import messages
 from common.catalogue import SPLITS, Catalogue
+from common.device import pick_device
 from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
 from server_app.baselines import TWIN, compare, forget_twin, frozen_twin, to_best
@@ -18,7 +19,6 @@ from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
 from server_app.measure import Task, count_users, describe
 from server_app.methods import ItemTable
-from server_app.modality import pick_device
 from server_app.nodes import Nodes
 from server_app.publish import publish, publish_todays_items
 from server_app.result_table import result_table

@@ -22,6 +22,7 @@ from client_app.ranking import ranked_hits, ranked_scores
 from client_app.scorers import Scorer
 from client_app.tasks import Ranking
 from common.catalogue import Catalogue
+from common.device import pick_device
 from common.metrics import metric_values, rank
 from common.settings import KS, RunSettings
 from common.task import candidates
@@ -29,7 +30,6 @@ from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
 from server_app.measure import Task
 from server_app.methods import ItemTable
-from server_app.modality import pick_device
 from server_app.nodes import Nodes
 from server_app.plots import in_two_dimensions
 from server_app.run_folder import RunFolder

@@ -183,8 +183,8 @@ def encode_items(settings: RunSettings) -> None:
     SnowdropError
         If the items or the encoder cannot be read.
     """
+    from common.device import pick_device
     from server_app.items import load_catalogue, world_of
-    from server_app.modality import pick_device
 
     world_of(settings, load_catalogue(settings), pick_device(settings.server_device))
 

@@ -29,7 +29,6 @@ __all__ = [
     "encode",
     "encode_features",
     "modality_names",
-    "pick_device",
     "register_image_encoder",
     "register_text_encoder",
 ]
@@ -98,22 +97,3 @@ def modality_names(settings: RunSettings) -> list[str]:
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise SnowdropError(f"modalities names '{repeated}' more than once: name each only once")
     return names
-
-
-def pick_device(name: str) -> "torch.device":
-    """The torch device of ``server_device``; 'auto' takes a GPU where there is one.
-
-    Raises
-    ------
-    SnowdropError
-        If the name is no device of this machine.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise SnowdropError(f"server_device = {name!r} cannot be used on this machine") from error
-    return torch.device(name)

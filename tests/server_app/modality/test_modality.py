@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from common.catalogue import read_catalogue
 from common.demo import demo_catalogue
 from common.errors import SnowdropError
-from server_app.modality import TEXT_ENCODERS, encode_features, modality_names, pick_device
+from server_app.modality import TEXT_ENCODERS, encode_features, modality_names
 from tests.server_app.modality.conftest import CPU, settings_of
 
 
@@ -81,14 +80,6 @@ def test_generated_items_have_texts_alone(tmp_path: Path) -> None:
 def test_modalities_are_named_once_and_at_all(tmp_path: Path, given: str, sentence: str) -> None:
     with pytest.raises(SnowdropError, match=sentence):
         modality_names(settings_of(tmp_path, modalities=given))
-
-
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto") == CPU
-    assert pick_device("cpu") == CPU
-    with pytest.raises(SnowdropError, match="'abacus' cannot be used"):
-        pick_device("abacus")
 
 
 def test_importing_the_encoders_loads_none_of_their_libraries() -> None:
