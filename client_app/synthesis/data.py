@@ -36,8 +36,8 @@ class UserTable:
     rated: csr_array
 
 
-def read_users(folder: Path) -> UserTable:
-    """All users of a data folder, whatever it is split by; without low ratings, where it has them.
+def read_users(source: Path) -> UserTable:
+    """All users of a data folder, whatever it is split by, or of one interactions file.
 
     Items are those that somebody has rated, sorted as numbers where all ids are numbers.
 
@@ -46,11 +46,17 @@ def read_users(folder: Path) -> UserTable:
     SnowdropError
         If the folder or a file of it is missing or cannot be read, or nobody is in it.
     """
-    if not folder.is_dir():
-        raise SnowdropError(f"{folder} is no data folder; `snowdrop prepare` makes one")
-    files = interaction_files(folder)
+    if source.is_file():
+        files = [source]
+    elif source.is_dir():
+        files = interaction_files(source)
+    else:
+        raise SnowdropError(
+            f"{source} is not there; give a data folder (`snowdrop prepare` makes one) or an "
+            "interactions file"
+        )
     rows = pl.concat([_rows(path) for path in files])
-    return _tables([rows], folder)[0]
+    return _tables([rows], source)[0]
 
 
 def read_user_splits(folder: Path) -> tuple[UserTable, UserTable, UserTable]:
