@@ -185,7 +185,7 @@ def run(stage: Stage, keeper: Keeper, seed: int, device: torch.device, watch: Wa
                 return
             stage.optimizer.load_state_dict(kept["optimizer"])
             best, done = _Best(**kept["best"]), kept["done"]
-            _set_random_state(kept["random"], device)
+            _set_random_state(kept["random_state"], device)
         while done < stage.epochs:
             watch(stage.name, done, stage.epochs)
             network.train()
@@ -217,7 +217,7 @@ def _state(stage: Stage, best: _Best, done: int, device: torch.device) -> dict[s
         "optimizer": stage.optimizer.state_dict(),
         "best": vars(best),
         "done": done,
-        "random": _random_state(device),
+        "random_state": _random_state(device),
     }
 
 

@@ -51,7 +51,7 @@ def noisy(name: str = "fit", epochs: int = 8, scored: bool = False) -> Stage:
 
 
 def weights(stage: Stage) -> list[float]:
-    return [float(w) for values in stage.network.parameters() for w in values.flatten()]
+    return torch.cat([v.detach().flatten() for v in stage.network.parameters()]).tolist()
 
 
 @pytest.mark.parametrize("scored", [False, True])
