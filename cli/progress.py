@@ -1,5 +1,6 @@
 """How far a long command is: a bar on a terminal, plain lines where the output goes to a file."""
 
+import math
 import os
 import sys
 import time
@@ -12,6 +13,12 @@ from rich.progress import Progress as Bar
 
 PLAIN_SECONDS = 30.0
 """Where there is no terminal, a line comes at least this long after the last one."""
+
+SURE_SHARE, SURE_SECONDS = 0.1, 30.0
+"""Until a unit has ended, no time left is shown before this share of one and these seconds."""
+
+SMOOTH_SECONDS = 20.0
+"""About how long a new estimate of the end takes to replace the one before."""
 
 
 class Progress:
@@ -43,7 +50,8 @@ class Progress:
         self.done = 0.0
         """Units that have ended."""
         self._now = self._note = ""
-        self._first: tuple[float, float] | None = None  # share and time of the first update
+        self._first: tuple[float, float, float] | None = None  # done, part, time of first update
+        self._end: tuple[float, float] | None = None  # estimate of the end, and when it was made
         self._told: tuple[float, float] | None = None  # units and time of the last plain line
         self._bar: Bar | None = None
         if on_terminal():
@@ -85,7 +93,7 @@ class Progress:
         moment = self._clock()
         part = done if part is None else part
         if self._first is None:
-            self._first = (part, moment)
+            self._first = (done, part, moment)
         self.done, self._now, self._note = done, now, note
         left = self._left(part, moment)
         if self._bar:
@@ -117,12 +125,20 @@ class Progress:
         return f"{done} of {total} {self._unit} done"
 
     def _left(self, part: float, moment: float) -> str:
-        """From the speed so far, without what was done before this command began."""
+        """From the speed so far, without what was done before this command began; smoothed."""
         assert self._first is not None
-        before, began = self._first
+        done_before, before, began = self._first
         if self._total is None or part <= before or part >= self._total:
             return ""
-        return f"{readable((moment - began) / (part - before) * (self._total - part))} left"
+        sure = part - before >= SURE_SHARE and moment - began >= SURE_SECONDS
+        if self.done - done_before < 1 and not sure:
+            return ""
+        end = moment + (moment - began) / (part - before) * (self._total - part)
+        if self._end is not None:
+            smooth, made = self._end
+            end = smooth + (end - smooth) * -math.expm1((made - moment) / SMOOTH_SECONDS)
+        self._end = end, moment
+        return f"{readable(max(0.0, end - moment))} left"
 
 
 def on_terminal() -> bool:

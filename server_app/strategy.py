@@ -6,6 +6,7 @@ method does on the server, then `configure_evaluate` → nodes → `aggregate_ev
 
 import logging
 import math
+import statistics
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -93,7 +94,7 @@ class ColdStart(Strategy):
         last = num_rounds or settings.rounds
         self.summary()
         curves = Curves(self.folder.path, training.round) if settings.tensorboard else None
-        began, first = time.monotonic(), training.round
+        first = training.round
         if first >= last:
             log.warning("all %d rounds are trained; to go on, set rounds above %d", last, first)
         result = Result()
@@ -102,7 +103,7 @@ class ColdStart(Strategy):
             training.history.append(row)
             if curves:
                 curves.add(row)
-            left = (time.monotonic() - began) / (training.round - first) * (last - training.round)
+            left = self._seconds_left(training.round - first, last)
             log.info("%s", _round_line(row, last, left))
             self.checkpoints.save(
                 training.round, training.state(), settings.keep_rounds, training.best_round
@@ -110,6 +111,32 @@ class ColdStart(Strategy):
             self.folder.write_rounds(training.history)
         result.arrays = self._record()
         return result
+
+    def _seconds_left(self, done: int, last: int) -> float | None:
+        """Time until the last round, from the ``done`` rounds of this run so far.
+
+        Returns
+        -------
+        float or None
+            None while there is too little to tell it from: the first round starts processes, and
+            the first fit of a generator may take longer than all rounds.
+        """
+        history, method = self.training.history, self._method
+        known = [row["generator_seconds"] for row in history if row.get("generator_seconds")]
+        coming = range(self.training.round + 1, last + 1)
+        fits = method.fits_in([(number, self._validates(number)) for number in coming])
+        plain = [
+            row["seconds"] - (row.get("generator_seconds") or 0.0)
+            for row in history[len(history) - done + 1 :]
+        ]
+        if not plain or (fits and not known):
+            return None
+        fit = statistics.fmean(known) if fits else 0.0
+        return statistics.fmean(plain) * len(coming) + fit * fits
+
+    def _validates(self, number: int) -> bool:
+        """Whether items are scored after a round."""
+        return number % self.settings.evaluate_every == 0 or number == self.settings.rounds
 
     def _round(self, number: int, grid: Grid) -> dict[str, Any]:
         """One round; what happened in it, as a row of ``rounds.csv``."""
@@ -128,7 +155,7 @@ class ColdStart(Strategy):
             "node_bytes_down": self.nodes.traffic.down_per_node,
             "node_bytes_up": self.nodes.traffic.up_per_node,
         }
-        validating = number % settings.evaluate_every == 0 or number == settings.rounds
+        validating = self._validates(number)
         row |= self._method.prepare(number, validating)
         if validating and "validation" in self.task.splits(training):
             begin = time.perf_counter()
@@ -262,7 +289,7 @@ class ColdStart(Strategy):
         return MetricRecord({"users": users, **means}) if users else None
 
 
-def _round_line(row: dict[str, Any], last: int, left: float) -> str:
+def _round_line(row: dict[str, Any], last: int, left: float | None) -> str:
     parts = [f"round {row['round']:>{len(str(last))}}/{last}", f"loss {row['loss']:.4f}"]
     if "generator_loss" in row:
         parts.append(f"generator loss {row['generator_loss']:.4f}")
@@ -270,5 +297,7 @@ def _round_line(row: dict[str, Any], last: int, left: float) -> str:
         parts.append(f"validation Recall@20 {row[f'validation_{_BEST}']:.4f}")
     if row["failed_nodes"]:
         parts.append(f"{row['failed_nodes']} failed answers")
-    parts += [f"{row['seconds']:.2f} s", f"{left:.0f} s left"]
+    parts.append(f"{row['seconds']:.2f} s")
+    if left is not None and row["round"] < last:
+        parts.append(f"{left:.0f} s left")
     return " · ".join(parts)

@@ -123,6 +123,10 @@ def make(runs: list[Run], keep: bool, jobs: int) -> list[str]:
             shares[number] = 1.0
             del now[number]
 
+    def said(number: int, name: str) -> str:
+        share = shares[number]
+        return f"{name}, {100 * share:.0f} % of its rounds" if share else name
+
     with ThreadPoolExecutor(jobs) as pool, Progress("runs", len(runs)) as progress:
         waiting: set[Future[None]] = {pool.submit(work, number) for number in range(len(runs))}
         try:
@@ -135,7 +139,7 @@ def make(runs: list[Run], keep: bool, jobs: int) -> list[str]:
                         failures.append(str(error))
                 progress.update(
                     len(runs) - len(waiting),
-                    now=" · ".join(list(now.values())),
+                    now=" · ".join(said(number, name) for number, name in list(now.items())),
                     part=sum(shares.values()),
                 )
         except BaseException:

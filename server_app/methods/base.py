@@ -136,6 +136,16 @@ class Trained(Method):
             generator was fitted.
         """
 
+    def fits_in(self, coming: Sequence[tuple[int, bool]]) -> int:
+        """How many of the coming rounds fit a generator, for the time that is left.
+
+        Parameters
+        ----------
+        coming : Sequence[tuple[int, bool]]
+            Number of each round, and whether items are scored after it.
+        """
+        return 0
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""

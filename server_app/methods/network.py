@@ -1,5 +1,6 @@
 """What all generators that train a network by mini-batches have in common."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,14 @@ from torch import Tensor, nn
 
 from common.methods.generator import NetworkSettings
 from server_app.methods.base import Generator
+from server_app.pace import Pace
+
+log = logging.getLogger("snowdrop")
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
+FIT_SECONDS = 30.0
+"""While a generator is fitted, a log line comes at least this long after the last one."""
 
 OwnNetwork = TypeVar("OwnNetwork", bound=NetworkSettings)
 
@@ -54,9 +60,10 @@ class NetworkGenerator(Generator[OwnNetwork]):
         if own.lr_decay == "cosine" and own.refit:
             decay = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, epochs * batches)
         loss_sum = torch.zeros((), device=self.device)
+        pace = Pace(epochs, FIT_SECONDS)
         with self._seeded(seed), torch.enable_grad(), _one_thread():
             self._network.train()
-            for _ in range(epochs):
+            for epoch in range(epochs):
                 loss_sum.zero_()
                 order = torch.randperm(len(target), device=self.device)
                 for at in order.split(batch):
@@ -67,6 +74,12 @@ class NetworkGenerator(Generator[OwnNetwork]):
                     if decay:
                         decay.step()
                     loss_sum += loss.detach() * len(at)
+                if told := pace.step(1):
+                    share = 100 * (epoch + 1) / epochs
+                    log.info(
+                        "fitting the generator: %.0f %% done in %.0f s, about %.0f s left",
+                        share, *told,
+                    )  # fmt: skip
             self._network.eval()
         return float(loss_sum) / len(target)
 

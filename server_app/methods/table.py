@@ -101,7 +101,7 @@ class ItemTable(Trained):
             )
 
     def prepare(self, number: int, validating: bool) -> dict[str, Any]:
-        if not self._due(number, validating):
+        if not self._due(number, validating, bool(self._fitted_round)):
             if validating:
                 self.refresh()
             return {}
@@ -109,14 +109,20 @@ class ItemTable(Trained):
         self._fitted_round = number
         return {"generator_loss": loss, "generator_seconds": seconds}
 
-    def _due(self, number: int, validating: bool) -> bool:
-        if self._fitted_round and self.settings.server_lr == 0 and not self.generator.goes_on:
+    def fits_in(self, coming: Sequence[tuple[int, bool]]) -> int:
+        fits = 0
+        for number, validating in coming:
+            fits += self._due(number, validating, bool(self._fitted_round or fits))
+        return fits
+
+    def _due(self, number: int, validating: bool, fitted: bool) -> bool:
+        if fitted and self.settings.server_lr == 0 and not self.generator.goes_on:
             return False  # the table has not moved: a training from scratch would be the same
         last = number == self.settings.rounds
         every = self.generator.fit_every
         if last or (every and number % every == 0):
             return True
-        return validating and (self.generator.instant or not self._fitted_round)
+        return validating and (self.generator.instant or not fitted)
 
     def ensure_fitted(self) -> None:
         """Fit the generator where no round has done so."""

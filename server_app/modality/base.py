@@ -1,7 +1,6 @@
 """What an encoder is, and what those of all modalities share."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +9,7 @@ import numpy as np
 
 from common.errors import SnowdropError
 from common.settings import RunSettings
+from server_app.pace import Pace
 
 if TYPE_CHECKING:
     import torch
@@ -67,24 +67,17 @@ class Progress:
     """
 
     def __init__(self, what: str, total: int, work: float) -> None:
-        self._what, self._total, self._work = what, total, work
-        self._done, self._worked = 0, 0.0
-        self._began = self._shown = time.monotonic()
+        self._what, self._total, self._done = what, total, 0
+        self._pace = Pace(work, _PROGRESS_SECONDS)
 
     def step(self, count: int, work: float) -> None:
         """``count`` more are done, which took ``work`` of the whole work."""
         self._done += count
-        self._worked += work
-        now = time.monotonic()
-        if now - self._shown <= _PROGRESS_SECONDS or not self._worked:
-            return
-        self._shown = now
-        spent = now - self._began
-        left = spent * max(self._work - self._worked, 0) / self._worked
-        log.info(
-            "encoded %d of %d %s in %.0f s, about %.0f s left",
-            self._done, self._total, self._what, spent, left,
-        )  # fmt: skip
+        if told := self._pace.step(work):
+            log.info(
+                "encoded %d of %d %s in %.0f s, about %.0f s left",
+                self._done, self._total, self._what, *told,
+            )  # fmt: skip
 
 
 def checked(features: np.ndarray, count: int, encoder: str) -> np.ndarray:

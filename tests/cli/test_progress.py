@@ -1,7 +1,9 @@
 """How far a long command is: plain lines in a file, a bar on a terminal."""
 
+import itertools
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,14 +47,71 @@ def test_a_line_whenever_a_unit_ends_and_else_now_and_then(
         clock.now = shown.PLAIN_SECONDS
         progress.update(0, "ridge, seed 0", part=0.5)
         assert lines(capsys) == ["0 of 3 runs done · ridge, seed 0 · 2 min 30 s left"]
-        clock.now += 1
+        clock.now += 10
         progress.update(1, "random, seed 0", "best 3 %", part=1.0)
-        assert lines(capsys) == ["1 of 3 runs done · random, seed 0 · best 3 % · 1 min 2 s left"]
+        (line,) = lines(capsys)
+        assert line.startswith("1 of 3 runs done · random, seed 0 · best 3 % · ")
         clock.now += 1
         progress.update(1, "random, seed 0", part=1.9)
         assert lines(capsys) == []
         progress.update(3)
     assert lines(capsys) == ["3 of 3 runs done"]
+
+
+def left(line: str) -> float | None:
+    """Seconds left that a line tells."""
+    found = re.search(r"(?:(\d+) min )?(\d+) s left", line)
+    return 60 * int(found[1] or 0) + int(found[2]) if found else None
+
+
+def told(progress: Progress, capsys: pytest.CaptureFixture[str], part: float) -> float | None:
+    progress.update(int(part), part=part)
+    return left("".join(lines(capsys)))
+
+
+def test_no_time_is_told_before_a_tenth_of_the_first_run_and_half_a_minute(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "PLAIN_SECONDS", 0.0)
+    progress = Progress("runs", 4, clock=clock)
+    told(progress, capsys, 0.0)
+    clock.now = shown.SURE_SECONDS - 1  # much of a run in no time is caches and rounds alone
+    assert told(progress, capsys, 0.5) is None
+    clock.now = 10 * shown.SURE_SECONDS
+    assert told(progress, capsys, shown.SURE_SHARE / 2) is None
+    assert told(progress, capsys, 0.5) == pytest.approx(3.5 * 20 * shown.SURE_SECONDS, abs=1)
+
+
+def test_a_run_that_has_ended_tells_the_time_left_at_once(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress("runs", 4, clock=clock)
+    told(progress, capsys, 0.0)
+    clock.now = 2.0
+    assert told(progress, capsys, 1.0) == 6
+
+
+def test_the_time_left_counts_down_and_follows_a_new_speed_little_by_little(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "PLAIN_SECONDS", 0.0)
+    progress = Progress("runs", 10, clock=clock)
+    told(progress, capsys, 0.0)
+    clock.now = 100.0
+    assert told(progress, capsys, 1.0) == 900
+    clock.now = 110.0
+    assert told(progress, capsys, 1.1) == 890
+    # The estimate of this moment alone would be 110 s / 5 * 5 = 110 s.
+    seen = [told(progress, capsys, 5.0)]
+    for _ in range(600):
+        clock.now += 0.2
+        seen.append(told(progress, capsys, 5.0 * clock.now / 110))
+        if seen[-1] is None:
+            break
+    known = [value for value in seen if value is not None]
+    assert known[0] == 890
+    assert all(-9 <= after - before <= 0 for before, after in itertools.pairwise(known))
+    assert known[-1] <= 20
 
 
 def test_what_was_done_before_tells_nothing_of_the_speed(

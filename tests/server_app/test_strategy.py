@@ -471,3 +471,28 @@ def test_a_table_too_large_for_float16_ends_the_run_and_float32_goes_on(
     summary = run_here({**values, "wire_dtype": "float32", "resume": True})
     assert summary["training"]
     assert state_of(tmp_path, 4)["round"] == 4
+
+
+def test_the_time_left_is_told_once_there_is_something_to_tell_it_from(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    parts = Parts(data_folder, tmp_path / "run", rounds=10, evaluate_every=4)
+    training, left = parts.training, parts.strategy._seconds_left
+
+    def after(number: int, seconds: float, generator: float | None = None) -> float | None:
+        fitted = {} if generator is None else {"generator_seconds": generator}
+        training.history.append({"round": number, "seconds": seconds, **fitted})
+        training.round = number
+        return left(number, 10)
+
+    assert after(1, 12.0) is None  # the first round starts processes
+    assert after(2, 1.0) is None  # rounds 4, 8 and 10 fit a generator: nobody knows how long
+    assert after(3, 1.0) is None
+    assert after(4, 81.0, generator=80.0) == pytest.approx(6 * 1.0 + 2 * 80.0)
+    assert after(5, 2.0) == pytest.approx(5 * 1.25 + 2 * 80.0)
+    # After a resumption its own first round counts for nothing, but fits of before do.
+    assert left(1, 10) is None
+    assert after(6, 4.0) is not None
+    assert left(2, 10) == pytest.approx(4 * 4.0 + 2 * 80.0)
+    after(10, 1.0)
+    assert left(5, 10) == 0

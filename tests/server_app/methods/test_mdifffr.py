@@ -1,6 +1,8 @@
 """MDiffFR's generator against the paper's equations."""
 
 import copy
+import itertools
+import logging
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 
 from common.methods.mdifffr import MDiffFRSettings
 from common.settings import RunSettings
+from server_app import pace
+from server_app.methods import network
 from server_app.methods.denoiser import DENOISERS, PaperDenoiser, ResidualDenoiser, time_encoding
 from server_app.methods.mdifffr import SAMPLERS, MDiffFR, betas, snr_weights
 
@@ -455,3 +459,21 @@ def test_one_warm_item_is_enough(standardise: str) -> None:
     loss = generator.fit(torch.ones(1, DIM) * 2, torch.ones(1, CONDITION), seed=0)
     assert np.isfinite(loss)
     assert generator.generate(torch.ones(3, CONDITION), seed=0).isfinite().all()
+
+
+def test_a_long_fit_says_now_and_then_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = linear_world(40)[1], linear_world(40)[0]
+    with caplog.at_level(logging.INFO, "snowdrop"):
+        generator_of(fit_epochs=10).fit(*target, seed=0)
+        assert not caplog.records  # it took less than half a minute
+        clock = itertools.count(0, network.FIT_SECONDS * 0.4)
+        monkeypatch.setattr(pace.time, "monotonic", lambda: next(clock))
+        generator_of(fit_epochs=10).fit(*target, seed=0)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "fitting the generator: 30 % done in 36 s, about 84 s left",
+        "fitting the generator: 60 % done in 72 s, about 48 s left",
+        "fitting the generator: 90 % done in 108 s, about 12 s left",
+    ]

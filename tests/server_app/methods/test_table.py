@@ -247,3 +247,27 @@ def test_another_catalogue_is_refused() -> None:
     other = Catalogue(ids, former.splits, former.texts)
     with pytest.raises(SnowdropError, match=r"of the 36 warm items .* has only 0 as warm"):
         table.moved_to(World(table.settings, other, table.world.features, table.world.device))
+
+
+@pytest.mark.parametrize(
+    ("method", "changed"),
+    [
+        ("mdifffr", {"mdifffr.fit_every": 20}),
+        ("mdifffr", {"mdifffr.fit_every": 3}),
+        ("mdifffr", {"server_lr": 0.0}),
+        ("ridge", {}),
+    ],
+)
+def test_it_foresees_the_rounds_that_fit_a_generator(
+    method: str, changed: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(training_of(method, rounds=10, **changed))
+    monkeypatch.setattr(table, "fit", lambda _: (0.0, 0.0))
+    rounds = [(number, number % 4 == 0 or number == 10) for number in range(1, 11)]
+    foreseen = [table.fits_in(rounds)]
+    fitted = []
+    for number, validating in rounds:
+        fitted.append("generator_seconds" in table.prepare(number, validating))
+        foreseen.append(table.fits_in(rounds[number:]))
+    assert sum(fitted) > 0
+    assert foreseen == [sum(fitted[number:]) for number in range(11)]

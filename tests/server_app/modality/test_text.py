@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 from common.durable import read_checked, write_checked
 from common.errors import SnowdropError
 from common.settings import RunSettings
+from server_app import pace
 from server_app.modality import TEXT_ENCODERS, encode, register_text_encoder
 from server_app.modality import base as modality_base
 from server_app.modality.cache import content_digest
@@ -245,7 +246,7 @@ def test_progress_tells_the_time_that_is_left(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(modality_base.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
     progress = modality_base.Progress("texts", 40, 100.0)
     with caplog.at_level(logging.INFO, "snowdrop"):
         for second, count, work in ((4, 5, 20), (10, 5, 20), (14, 10, 20), (16, 10, 20)):
