@@ -9,10 +9,10 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from client_app.methods.ipfedrec import IFedRecPull
 from common.settings import TrainingSettings
 from common.users import training
 from common.users.heads import HEADS, State
+from common.users.pull import MappedPull
 from common.users.ragged import Ragged
 from common.users.randomness import stream, uniform, user_keys
 from common.users.training import RoundResult, batch_order, draw_samples, train_round
@@ -148,7 +148,7 @@ def trained(
     settings: TrainingSettings,
     strength: float = 0.0,
 ) -> tuple[State, RoundResult]:
-    pull = IFedRecPull(table, make_mapped(), strength, settings) if strength else None
+    pull = MappedPull(table, make_mapped(), strength, settings) if strength else None
     return train_round(table, state, data, keys, number, settings, pull)
 
 

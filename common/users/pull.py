@@ -1,0 +1,85 @@
+"""A pull of users' item embeddings towards what a generator makes of the items (IFedRec).
+
+With a weight λ, the loss on item embeddings gains λ · MSE(E_u, E_mapped) (Zhang et al., "When
+Federated Recommendation Meets Cold-Start Problem", WWW 2024), E_mapped being what the server's
+generator makes of the warm items. As in the published code the mean is over the whole table, so a
+batch moves rows that the user does not touch as well; these all move by the same share of their
+distance to E_mapped, which is summed over users without a copy of E. With average = "touches" only
+a user's own rows count, so the mean is over these.
+"""
+
+import torch
+from torch import Tensor
+
+from common.settings import TrainingSettings
+from common.users.training import Samples, item_rate
+
+
+class MappedPull:
+    """The gradient of λ · MSE(E_u, E_mapped), and what it adds up to on rows that nobody samples.
+
+    One batch multiplies a row's distance to E_mapped by 1 − p, p = item rate · λ · 2 / (rows · d),
+    on top of the gradient of the cross-entropy; a row that a user does not touch has moved by
+    ((1 − p)^batches − 1) of its distance at the end of the round.
+
+    Parameters
+    ----------
+    table : Tensor, float32 (warm, d)
+    mapped : Tensor, float32 (warm, d)
+        E_mapped.
+    strength : float
+        λ.
+    settings : TrainingSettings
+    """
+
+    def __init__(
+        self, table: Tensor, mapped: Tensor, strength: float, settings: TrainingSettings
+    ) -> None:
+        self._distance = table - mapped  # float32 (warm, d)
+        self._mapped = mapped
+        self._lengths = self._distance.abs().sum(1)  # float32 (warm,)
+        self._everywhere = settings.average == "users"
+        self._rate = item_rate(settings, len(table)) * strength * 2 / settings.dim
+        self._everyone = torch.zeros((), dtype=torch.float64)
+        self._touching = torch.zeros(len(table), dtype=torch.float64)
+
+    def step(self, rows: Tensor, samples: Samples, active: Tensor) -> Tensor:
+        """The pull of one batch on the rows of all users that have such a batch.
+
+        Parameters
+        ----------
+        rows : Tensor, float32 (users, width, d)
+        samples : Samples
+        active : Tensor, float32 (users,)
+            1 for users that have the batch.
+        """
+        share = (self._share(samples) * active)[:, None] * samples.real
+        return (self._mapped[samples.items] - rows) * share[:, :, None]
+
+    def elsewhere(self, samples: Samples, batches: Tensor) -> Tensor:
+        """L1 norm of each user's change on rows that it does not touch, float32 (users,)."""
+        if not self._everywhere:
+            return torch.zeros(len(batches))
+        touched = (self._lengths[samples.items] * samples.real).sum(1)
+        return self._drift(samples, batches).abs() * (self._lengths.sum() - touched).clamp(min=0)
+
+    def note(self, samples: Samples, batches: Tensor, kept: Tensor) -> None:
+        """Add users whose change is kept by the share ``kept``, float32 (users,), to `change`."""
+        if self._everywhere:
+            drift = (self._drift(samples, batches) * kept).double()
+            self._everyone += drift.sum()
+            weights = drift[:, None] * samples.real
+            self._touching.index_add_(0, samples.items.flatten(), weights.flatten())
+
+    def change(self) -> Tensor:
+        """Sum over the noted users of the change on rows that each does not touch, (warm, d)."""
+        return self._distance * (self._everyone - self._touching).float()[:, None]
+
+    def _share(self, samples: Samples) -> Tensor:
+        rows = samples.real.sum(1).clamp(min=1)
+        return self._rate / (
+            torch.full_like(rows, len(self._lengths)) if self._everywhere else rows
+        )
+
+    def _drift(self, samples: Samples, batches: Tensor) -> Tensor:
+        return (1 - self._share(samples)) ** batches - 1
