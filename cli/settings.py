@@ -1,5 +1,6 @@
 """`snowdrop settings`: every setting, its value, its meaning; and every method."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common import methods
+from common.methods import Named
 from common.settings import RunSettings
 
 
@@ -26,11 +28,8 @@ def settings(
     if all_methods:
         Console().print(_methods())
         return
-    values = RunSettings.parse({"preset": preset, "method": method})
-    shown = values.flat()
     table = Table("setting", preset, "meaning", box=None, pad_edge=False)
-    models: dict[str, type[BaseModel]] = {"": RunSettings}
-    models |= {name: type(own) for name, own in values.groups.items()}
+    models, shown = _of_method(method, preset)
     for group, model in models.items():
         for name, field in model.model_fields.items():
             if name != "groups":
@@ -38,6 +37,19 @@ def settings(
                 meaning = f"{field.description}{_choices(field.annotation)}"
                 table.add_row(whole, str(shown[whole]), meaning)
     Console().print(table)
+
+
+def _of_method(method: str, preset: str) -> tuple[dict[str, type[BaseModel]], Mapping[str, Any]]:
+    """Models of a method's settings by group, '' for the shared ones, and their values."""
+    named = Named.parse(method)
+    if named.card.kind == methods.SYNTHESIZER:  # of a run, it has its own group alone
+        form = named.form or ("paper" if preset == "paper" else "tuned")
+        written = ":".join(filter(None, [named.card.name, named.variant, form]))
+        values = RunSettings.parse({"answer": "synthetic", "synthesizer": written})
+        return {named.card.name: named.card.settings}, values.flat()
+    values = RunSettings.parse({"preset": preset, "method": method})
+    own = {name: type(group) for name, group in values.groups.items()}
+    return {"": RunSettings, **own}, values.flat()
 
 
 def _methods() -> Table:

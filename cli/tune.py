@@ -58,7 +58,8 @@ def tune(
     make_folder(out)
     fixed = f", {json.dumps(shared, sort_keys=True)}" if shared else ""  # another search
     name = f"{method} on {data_checksum(folder, shared)}, seed {seed}{fixed}"
-    given: dict[str, Any] = {"data": folder, "seed": seed, "nodes": 1, "baselines": False}
+    given: dict[str, Any] = {"data": folder, "seed": seed, "baselines": False}
+    given["nodes"] = shared.get("nodes", 1)
     given["run_dir"] = str(out.absolute() / f"{method}-trial")
     with lock_folder(out, "give another --out"):
         study = open_study(out, name, seed)

@@ -21,7 +21,9 @@ QUERY_CATALOGUE = "query.catalogue"
 QUERY_DESCRIBE = "query.describe"
 QUERY_COUNT = "query.count"
 QUERY_RECOMMEND = "query.recommend"
+QUERY_SYNTHETIC = "query.synthetic"
 TRAIN = "train"
+TRAIN_HEADS = "train.heads"
 EVALUATE = "evaluate"
 
 NEEDS_CATALOGUE = "needs-catalogue"
@@ -116,6 +118,34 @@ class DescribeAnswer(Body):
 
 
 @dataclass(frozen=True, config=_STRICT)
+class SyntheticRequest(Body):
+    """Asks how a node answers a training, and for its synthetic users where it sends some."""
+
+    catalogue: str
+    known: list[str]
+    """Names of the sets that the server has: a node sends none of these again."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SyntheticAnswer(Body):
+    """How a node answers, and users that do not exist, which it has made of its own.
+
+    This is the one message that holds users one by one. They travel in a record that is named
+    ``synthetic_users``, and nothing else does.
+    """
+
+    answer: str
+    """A `common.settings.Answer`, its owner's choice."""
+    name: str = ""
+    """Of the set of synthetic users; empty where there is none."""
+    epsilon: float | None = None
+    """ε of the whole set, as the node states it; None where it states none."""
+    synthetic_users: Arrays = field(default_factory=dict)
+    """``offsets``, int64 (users + 1,), and ``items``, int64 (interactions,), rows of the item
+    table, as in `common.users.ragged.Ragged`; empty where the server has the set."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class OfTraining(Body):
     """What all requests share that are about a training's state after a round."""
 
@@ -147,6 +177,19 @@ class TrainAnswer(Body):
     sums: Arrays = field(default_factory=dict)
     """Such as change: (warm, d), Σ_u (E_u − E) divided by the request's scale; and touches: int64
     (warm,), users that touched each row."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class HeadsRequest(OfTraining):
+    """The item table of a round, for the users of a node that trains in none to fit heads to."""
+
+    best_round: int
+    arrays: Arrays = field(default_factory=dict)  # as for `TrainRequest`
+
+
+@dataclass(frozen=True, config=_STRICT)
+class HeadsAnswer(Body):
+    """That heads were fitted; nothing of them, or of users, leaves the node."""
 
 
 @dataclass(frozen=True, config=_STRICT)

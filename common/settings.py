@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
@@ -38,6 +38,12 @@ KS = (20, 50, 100)
 
 MORE = "method_settings"
 """The key of Flower's run configuration in which settings of other packages' methods travel."""
+
+Answer = Literal["updates", "synthetic", "both"]
+"""How a node answers a training: with updates in every round, with synthetic users once, or both.
+
+Its owner chooses; a server learns of it, and cannot change it.
+"""
 
 _IDENTITY, _TRAVELS, _NEUTRAL = Role.IDENTITY, Role.TRAVELS, Role.NEUTRAL
 _OPERATION, _FEATURES = Role.OPERATION, Role.FEATURES
@@ -219,11 +225,32 @@ class RunSettings(TrainingSettings):
         "nodes to wait for before the first round",
         _OPERATION,
         _NEUTRAL,
-        given="each has one node, which changes no result",
     )
     nodes_timeout: Positive = setting(120.0, "seconds to wait for them", _OPERATION, _NEUTRAL)
     nodes_per_round: int = setting(
         0, "nodes that are asked to train in a round, drawn anew; 0: all", ge=0
+    )
+    answer: Answer = setting(
+        "updates",
+        "how simulated nodes answer: with updates in every round, with synthetic users once in "
+        "their place, or with both; the owner of a deployed node says it in the node's "
+        "configuration",
+        _IDENTITY,
+    )
+    synthetic_nodes: int = setting(
+        0, "simulated nodes that answer so, the others with updates; 0: all", _IDENTITY, ge=0
+    )
+    synthesizer: str = setting(
+        "",
+        "method that makes the synthetic users of a simulated node: NAME, NAME:VARIANT, "
+        "NAME:paper; `snowdrop settings --methods` lists them",
+        _IDENTITY,
+    )
+    synthetic_users: int = setting(
+        0,
+        "synthetic users that each of these nodes makes; 0: as many as it has users",
+        _IDENTITY,
+        ge=0,
     )
     round_timeout: Positive = setting(
         600.0, "seconds that nodes have for an answer", _OPERATION, _NEUTRAL
@@ -324,6 +351,15 @@ class RunSettings(TrainingSettings):
                 f"the method {self.card.name} cannot rank for task = {self.task}; it can for "
                 f"{', '.join(self.card.tasks)}"
             )
+        if self.answer != "updates" and not self.synthesizer:
+            raise ValueError(
+                f"answer = {self.answer} needs synthesizer, one of "
+                f"{', '.join(methods.synthesizers())}"
+            )
+        if self.synthetic_nodes > self.nodes:
+            raise ValueError(
+                f"synthetic_nodes = {self.synthetic_nodes} is more than nodes = {self.nodes}"
+            )
         fixed_start = self.card.fixed.get("table_start", self.table_start)
         if self.table_start != fixed_start:
             raise ValueError(f"the method {self.card.name} needs table_start = {fixed_start}")
@@ -381,14 +417,8 @@ class RunSettings(TrainingSettings):
         for name in groups:
             if name in active:
                 continue
-            known = name in methods.cards()
             key = f"{name}.{next(iter(groups[name]))}"
-            raise SnowdropError(
-                f"setting '{key}' belongs to the method {name}; the method of this run is "
-                f"{shared.get('method', _default('method'))}"
-                if known
-                else f"unknown setting '{key}'; `snowdrop settings` lists them all"
-            )
+            raise SnowdropError(_why_inactive(key, name, shared))
         return _built(cls, shared, {name: groups.get(name, {}) for name in active})
 
     @classmethod
@@ -428,12 +458,23 @@ class RunSettings(TrainingSettings):
         defaults: dict[str, Any] = {}
         models: dict[str, type[BaseModel]] = {"": RunSettings, **active_groups(self.flat())}
         for name, model in models.items():
-            neutral = set(fields_with(model, _NEUTRAL))
+            neutral = set(fields_with(model, _NEUTRAL)) if name else self._without_effect()
             for field, told in model.model_fields.items():
                 if field != "groups" and field not in neutral:
                     defaults[f"{name}.{field}" if name else field] = told.default
         values = self.flat()
         return {name: values[name] for name, default in defaults.items() if values[name] != default}
+
+    def _without_effect(self) -> set[str]:
+        """Shared settings that change no result of this run.
+
+        How users share nodes changes none, but where each node makes synthetic users of its own;
+        and how synthetic users are made changes none where no node answers with any.
+        """
+        neutral = set(fields_with(RunSettings, _NEUTRAL))
+        if self.answer != "updates":
+            return neutral - {"nodes"}
+        return neutral | {"synthesizer", "synthetic_nodes", "synthetic_users"}
 
     def identity(self) -> dict[str, Any]:
         """Flat settings that a training keeps for life."""
@@ -459,11 +500,15 @@ def base_values(
         default = named.card.settings.model_fields[key].default
         part = Named.parse(str(given.get(whole, default)))
         base |= {**part.base(form, tuned), **part.fixed}
-    return base | named.base(form, tuned)
+    base |= named.base(form, tuned)
+    if (maker := _synthesizer(given)) is not None:
+        base |= {**maker.base(maker.form or "tuned", tuned), **maker.fixed}
+    return base
 
 
 def active_groups(values: Mapping[str, Any]) -> dict[str, type[MethodSettings]]:
-    """Models of the groups that a run has: its method's, and those of the methods it combines.
+    """Models of the groups that a run has: its method's, those of the methods that it combines, and
+    that of the method that makes synthetic users, where nodes answer with some.
 
     Parameters
     ----------
@@ -476,7 +521,31 @@ def active_groups(values: Mapping[str, Any]) -> dict[str, type[MethodSettings]]:
         name = f"{own.name}.{key}"
         part = methods.card(str(values.get(name, own.settings.model_fields[key].default)))
         found[part.name] = part.settings
+    if (maker := _synthesizer(values)) is not None:
+        found[maker.card.name] = maker.card.settings
     return found
+
+
+def _synthesizer(values: Mapping[str, Any]) -> Named | None:
+    """What makes the synthetic users of a run's nodes; None where nothing does."""
+    if values.get("answer", "updates") == "updates" or not values.get("synthesizer"):
+        return None
+    return methods.synthesizer(Named.parse(str(values["synthesizer"])))
+
+
+def _why_inactive(key: str, group: str, shared: Mapping[str, Any]) -> str:
+    """Why a run has no setting ``key``, as a sentence."""
+    if group not in methods.cards():
+        return f"unknown setting '{key}'; `snowdrop settings` lists them all"
+    if group in methods.synthesizers():
+        return (
+            f"setting '{key}' belongs to the synthesizer {group}; it needs synthesizer = {group} "
+            "and answer = synthetic or both"
+        )
+    return (
+        f"setting '{key}' belongs to the method {group}; the method of this run is "
+        f"{shared.get('method', _default('method'))}"
+    )
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -567,7 +636,9 @@ def described() -> list[tuple[str, Any, list[str], str]]:
 def declared() -> dict[str, Any]:
     """Flower's run configuration, every key unset: what ``[tool.flwr.app.config]`` must hold."""
     built_in = {
-        own.name for own in methods.cards().values() if own.server.startswith("server_app.")
+        own.name
+        for own in methods.cards().values()
+        if own.server.startswith("server_app.") or own.node.startswith("client_app.")
     }
     names = [
         name for name, *_ in described() if name.partition(".")[0] in built_in or "." not in name
@@ -587,6 +658,12 @@ class NodeSettings(BaseModel):
     secret_seed: int | None = Field(
         None, description="a simulation derives the secret from it; a deployed node makes its own"
     )
+    answer: Answer = Field(
+        "updates", description="with updates in every round, with synthetic users once, or both"
+    )
+    synthetic: Path | None = Field(
+        None, description="folder of this node's synthetic users, as `snowdrop synthesize` wrote it"
+    )
 
     @property
     def simulated(self) -> bool:
@@ -600,7 +677,8 @@ class NodeSettings(BaseModel):
         Raises
         ------
         SnowdropError
-            If the node has neither a partition nor an interactions file with a state folder.
+            If the node has neither a partition nor an interactions file with a state folder, or its
+            answer is none or lacks its folder.
         """
         if "interactions" in node_config:
             if "state-dir" not in node_config:
@@ -608,18 +686,41 @@ class NodeSettings(BaseModel):
             paths = [Path(str(node_config[key])) for key in ("interactions", "state-dir")]
             if not all(path.is_absolute() for path in paths):
                 raise SnowdropError("interactions and state-dir must be absolute paths")
-            return cls(interactions=paths[0], state_dir=paths[1])
+            answer, synthetic = _owners_answer(node_config)
+            return cls(
+                interactions=paths[0], state_dir=paths[1], answer=answer, synthetic=synthetic
+            )
         if "partition-id" not in node_config:
             raise SnowdropError(
                 "the node configuration needs interactions and state-dir, both absolute paths"
             )
         partition = int(node_config["partition-id"])
+        chosen = not run.synthetic_nodes or partition < run.synthetic_nodes
         return cls(
+            answer=run.answer if chosen else "updates",
             state_dir=Path(run.run_dir) / "nodes" / f"{partition:05d}",
             partition=partition,
             partitions=int(node_config["num-partitions"]),
             secret_seed=run.seed,
         )
+
+
+def _owners_answer(node_config: Mapping[str, Any]) -> tuple[Answer, Path | None]:
+    """How a deployed node answers, and its folder of synthetic users."""
+    answer, folder = node_config.get("answer", "updates"), node_config.get("synthetic")
+    if answer not in get_args(Answer):
+        raise SnowdropError(
+            f"the node configuration has answer = {answer!r}; choose from "
+            f"{', '.join(get_args(Answer))}"
+        )
+    if answer == "updates":
+        return answer, None
+    if folder is None or not Path(str(folder)).is_absolute():
+        raise SnowdropError(
+            f"the node configuration has answer = {answer}, which needs synthetic, the absolute "
+            "path of a folder that `snowdrop synthesize` wrote"
+        )
+    return answer, Path(str(folder))
 
 
 def snowdrop_home() -> Path:

@@ -104,10 +104,11 @@ def plan(
         If a method's settings do not fit together.
     """
     checksum = data_checksum(data, shared)
+    shared = {"nodes": 1, **shared}
     runs = []
     for seed in range(seeds):
         for chosen in methods:
-            given = {"data": data, "nodes": 1, "seed": seed, "baselines": False}
+            given = {"data": data, "seed": seed, "baselines": False}
             settings = chosen.settings(tuned, shared, given)
             # What differs from the defaults, so that a new setting does not make all runs anew.
             content = json.dumps([settings.changed(), checksum], sort_keys=True)

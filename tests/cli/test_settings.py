@@ -5,7 +5,11 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from common import methods
+from common.methods import Card
 from common.settings import RunSettings
+from tests.synthesizers import drawn
+
+__all__ = ["drawn"]
 
 
 def shown(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
@@ -35,6 +39,17 @@ def test_published_values_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines["setting"][0] == "paper"
     assert lines["ipfedrec.pull"][0] == "10.0"
     assert lines["item_lr_per_item"][0] == "True"
+
+
+def test_a_synthesizers_own_settings_are_listed(
+    drawn: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = shown("--method", "drawn", monkeypatch=monkeypatch)
+    assert set(lines) == {"setting", *(f"drawn.{name}" for name in drawn.settings.model_fields)}
+    assert lines["drawn.epochs"][0] == "2"
+    assert shown("--method", "drawn:paper", monkeypatch=monkeypatch)["drawn.epochs"][0] == "5"
+    paper = shown("--method", "drawn:copying", "--preset", "paper", monkeypatch=monkeypatch)
+    assert (paper["drawn.epochs"][0], paper["drawn.copies"][0]) == ("5", "0.5")
 
 
 def test_every_method_is_listed_with_its_variants(monkeypatch: pytest.MonkeyPatch) -> None:

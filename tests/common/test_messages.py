@@ -44,6 +44,17 @@ BODIES: list[messages.Body] = [
         **HEADER, settings=SETTINGS, top=5, scorer="head", method="m", arrays={"items": TABLE.T}
     ),
     messages.RecommendAnswer(7),
+    messages.SyntheticRequest("v", ["ab" * 8]),
+    messages.SyntheticRequest("v", []),
+    messages.SyntheticAnswer("updates"),
+    messages.SyntheticAnswer("both", "ab" * 8, 1.5),
+    messages.SyntheticAnswer(
+        "synthetic",
+        "ab" * 8,
+        synthetic_users={"offsets": np.array([0, 2, 3]), "items": np.array([1, 4, 0])},
+    ),
+    messages.HeadsRequest(**HEADER, best_round=1, settings=SETTINGS, arrays={"table": TABLE}),
+    messages.HeadsAnswer(),
 ]
 REQUIRED = [
     (body, field.name)

@@ -1,5 +1,6 @@
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from common.settings import (
     names_with,
     snowdrop_home,
 )
+from tests.synthesizers import drawn
+
+__all__ = ["drawn"]
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 RUNS = [
@@ -281,6 +285,7 @@ IDENTITY_OF_A_RUN = {
     "mdifffr.noise_max": 0.03, "mdifffr.loss": "snr", "mdifffr.denoiser": "paper",
     "mdifffr.width": 64, "mdifffr.attention_heads": 2, "mdifffr.guidance": "none",
     "mdifffr.attention": False, "similar-items.target": "change", "seed": 4,
+    "answer": "synthetic", "synthetic_nodes": 1, "synthesizer": "drawn", "synthetic_users": 5,
 }  # fmt: skip
 """Another value of every setting that a training of the default method keeps for life."""
 
@@ -300,8 +305,8 @@ def test_the_identity_is_every_setting_that_gives_numbers_their_meaning() -> Non
 @pytest.mark.parametrize("name", IDENTITY_OF_A_RUN)
 def test_another_value_is_another_identity(name: str) -> None:
     began = RunSettings.parse({})
-    if name == "task":  # which the default method does not rank for
-        other = began.model_copy(update={"task": "last-warm-item"})
+    if name in ("task", "answer"):  # which need another method, or one more setting
+        other = began.model_copy(update={name: IDENTITY_OF_A_RUN[name]})
     else:
         other = RunSettings.of_complete({**began.changed(), name: IDENTITY_OF_A_RUN[name]})
     differing = {k for k, v in began.identity().items() if other.identity().get(k, v) != v}
@@ -348,7 +353,7 @@ def test_a_setting_that_a_later_release_adds_changes_no_run(
 
 def test_a_comparison_gives_these_settings_itself() -> None:
     given = given_by_command()
-    assert {"data", "run_dir", "seed", "resume", "fresh", "mode", "nodes"} <= set(given)
+    assert {"data", "run_dir", "seed", "resume", "fresh", "mode"} <= set(given)
     assert all(given.values())
     assert roles_of(RunSettings, "dim") == [Role.IDENTITY, Role.TRAVELS]
 
@@ -379,6 +384,102 @@ def test_settings_of_a_method_from_outside(outside: Card) -> None:
     assert run.identity()["outside.strength"] == 7
     assert "outside.strength" not in declared()
     assert "outside.strength" in {name for name, *_ in described()}
+
+
+# Synthetic users: who makes them, and who answers with them.
+
+SYNTHETIC = {"method": "ridge", "answer": "synthetic", "synthesizer": "drawn"}
+
+
+@pytest.mark.parametrize(
+    ("written", "epochs", "copies"),
+    [("drawn", 2, 0.0), ("drawn:paper", 5, 0.0), ("drawn:copying", 2, 0.5)],
+)
+def test_a_synthesizer_brings_its_own_values(
+    drawn: Card, written: str, epochs: int, copies: float
+) -> None:
+    run = RunSettings.parse({**SYNTHETIC, "synthesizer": written})
+    assert (run.group("drawn").epochs, run.group("drawn").copies) == (epochs, copies)
+    assert run.synthesizer == written
+    again = RunSettings.parse({**SYNTHETIC, "synthesizer": written, "drawn.epochs": 9})
+    assert again.group("drawn").epochs == 9
+    assert RunSettings.read(json.loads(json.dumps(again.flat()))) == again
+    assert RunSettings.of_complete(again.changed()).group("drawn") == again.group("drawn")
+    assert "drawn" not in again.pack()
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"synthesizer": ""}, "answer = synthetic needs synthesizer, one of .*drawn"),
+        ({"synthesizer": "ridge"}, "the method ridge makes no synthetic users"),
+        ({"nodes": 2, "synthetic_nodes": 3}, "synthetic_nodes = 3 is more than nodes = 2"),
+        ({"answer": "updates", "drawn.epochs": 1}, "'drawn.epochs' belongs to the synthesizer"),
+        ({"method": "drawn"}, "the method drawn makes synthetic users and ranks nothing"),
+        ({"answer": "silence"}, "'answer' is 'silence'"),
+    ],
+)
+def test_wrong_choices_of_synthetic_users_are_one_sentence(
+    drawn: Card, values: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SnowdropError, match=sentence):
+        RunSettings.parse({**SYNTHETIC, **values})
+
+
+def test_what_makes_synthetic_users_counts_where_some_are_made(drawn: Card) -> None:
+    here = RunSettings.parse({**SYNTHETIC, "nodes": 8}).changed()
+    assert here.items() >= {"nodes": 8, "answer": "synthetic", "synthesizer": "drawn"}.items()
+    others = {"synthesizer": "drawn", "synthetic_users": 3, "synthetic_nodes": 1, "nodes": 8}
+    without = RunSettings.parse({"method": "ridge", **others})
+    assert without.changed() == RunSettings.parse({"method": "ridge"}).changed()
+
+
+def test_settings_of_a_synthesizer_of_this_repository_are_declared(
+    drawn: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "drawn.epochs" not in declared()
+    own = replace(drawn, node="client_app.synthesis.drawn:Drawn")
+    with monkeypatch.context() as patched:
+        patched.setattr(methods, "cards", lambda: {"drawn": own})
+        assert "drawn.epochs" in declared()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "answers"),
+    [(0, ["both"] * 3), (1, ["both", "updates", "updates"]), (3, ["both"] * 3)],
+)
+def test_the_first_nodes_of_a_simulation_answer_with_synthetic_users(
+    drawn: Card, chosen: int, answers: list[str]
+) -> None:
+    run = RunSettings.parse(
+        {**SYNTHETIC, "answer": "both", "nodes": 3, "synthetic_nodes": chosen, "run_dir": "/x"}
+    )
+    shares = [{"partition-id": k, "num-partitions": 3} for k in range(3)]
+    assert [NodeSettings.parse(share, run).answer for share in shares] == answers
+
+
+OWN_FILES = {"interactions": "/data/mine.csv", "state-dir": "/state"}
+
+
+def test_the_owner_of_a_deployed_node_says_how_it_answers(drawn: Card) -> None:
+    told = RunSettings.parse(SYNTHETIC)  # which a server cannot make a node do
+    assert NodeSettings.parse(OWN_FILES, told).answer == "updates"
+    config = {**OWN_FILES, "answer": "both", "synthetic": "/data/made"}
+    node = NodeSettings.parse(config, RunSettings())
+    assert (node.answer, node.synthetic) == ("both", Path("/data/made"))
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"answer": "maybe"}, "has answer = 'maybe'; choose from updates, synthetic, both"),
+        ({"answer": "synthetic"}, "answer = synthetic, which needs synthetic, the absolute path"),
+        ({"answer": "both", "synthetic": "made"}, "answer = both, which needs synthetic"),
+    ],
+)
+def test_an_owners_wrong_answer_is_one_sentence(config: dict[str, str], sentence: str) -> None:
+    with pytest.raises(SnowdropError, match=sentence):
+        NodeSettings.parse({**OWN_FILES, **config}, RunSettings())
 
 
 def test_settings_are_frozen() -> None:

@@ -151,7 +151,7 @@ def test_what_each_run_is_given_is_no_setting_for_all(key: str) -> None:
 
 def test_each_run_is_given_its_place_and_its_seed() -> None:
     expected = {
-        "seed", "nodes", "data", "run_dir", "resume", "fresh", "mode", "baselines", "twin",
+        "seed", "data", "run_dir", "resume", "fresh", "mode", "baselines", "twin",
         "warm_after",
     }  # fmt: skip
     assert set(given_by_command()) == expected
