@@ -1,13 +1,6 @@
 """The page: its parts put together, data set by data set."""
 
-import json
 from dataclasses import dataclass
-from html import unescape
-from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from cli.report import parts
 from cli.report.lists import Sample
@@ -15,9 +8,7 @@ from cli.report.run import Run
 from cli.report.source import Source
 from cli.report.subject import Subject
 from cli.report.table import Line, headline, result_table
-
-HERE = Path(__file__).parent
-TITLE_LETTERS = 180
+from cli.report.template import render_template, script_json
 
 
 @dataclass
@@ -56,31 +47,16 @@ def render(source: Source, made: str) -> str:
     )
     known = [name for name in names if any(result.data == name for result in source.results)]
     chapters = [_chapter(Subject.of(source, name)) for name in known or names[:1]]
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["short"] = shorten
     maps = [chapter.map.data if chapter.map else None for chapter in chapters]
-    return environment.get_template("page.html.j2").render(
+    return render_template(
+        "page.html.j2",
         chapters=chapters,
         bench=source.bench,
         folder=source.folder.resolve().name,
         made=made,
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
-        maps=_script_json(maps),
+        maps=script_json(maps),
         problems=source.problems,  # after the chapters, which read what they need
     )
-
-
-def shorten(title: str) -> str:
-    """A title of bearable length, without the HTML entities that shops leave in their texts."""
-    title = unescape(title)
-    return title if len(title) <= TITLE_LETTERS else title[: TITLE_LETTERS - 1].rstrip() + "…"
 
 
 def _chapter(subject: Subject) -> Chapter:
@@ -111,11 +87,3 @@ def _changed_settings(run: Run) -> list[tuple[str, str]]:
         return []
     hidden = {"data", "run_dir"}
     return [(key, str(value)) for key, value in run.settings.changed().items() if key not in hidden]
-
-
-def _script_json(value: Any) -> Markup:
-    """JSON that is safe inside a script element."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
-    for mark in "<>&":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return Markup(text)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import norm, rankdata
 
-from client_app.synthesis.similarity import Measure, nearest
+from client_app.synthesis.similarity import Measure, nearest, profile
 
 FALSE_ALARMS = 0.01
 """Share of non-members that `Roc.caught` allows to be taken for members."""
@@ -94,7 +94,7 @@ def nearer_than_strangers(
     """
     return (
         nearest(members, synthetic) - nearest(members, strangers),
-        nearest(strangers, synthetic) - nearest(strangers, strangers, others=True),
+        nearest(strangers, synthetic) - profile(strangers, strangers, others=True).nearest,
     )
 
 

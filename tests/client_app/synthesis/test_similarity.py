@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
-from client_app.synthesis.similarity import jaccard_table, nearest
+from client_app.synthesis.similarity import nearest, profile
 
 
 def drawn_users(users: int, items: int, share: float, seed: int) -> csr_array:
@@ -42,35 +42,38 @@ def test_nobody_is_the_nearest_to_oneself(pairs: int) -> None:
         max(similarity(a, b, "jaccard") for j, b in enumerate(own) if j != i)
         for i, a in enumerate(own)
     ]
-    assert nearest(RIGHT, RIGHT, others=True, pairs=pairs) == pytest.approx(expected, abs=1e-12)
+    assert profile(RIGHT, RIGHT, others=True, pairs=pairs).nearest == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 def test_a_copy_is_at_one() -> None:
     likes = csr_array(np.eye(3, dtype=bool)[[0, 1, 1]])
-    assert nearest(likes, likes, others=True).tolist() == [0.0, 1.0, 1.0]
+    assert profile(likes, likes, others=True).nearest.tolist() == [0.0, 1.0, 1.0]
+    assert profile(likes, likes).nearest.tolist() == nearest(likes, likes).tolist() == [1.0] * 3
 
 
 @pytest.mark.parametrize("others", [False, True])
 @pytest.mark.parametrize("pairs", [1, 100, 10_000])
 def test_pairs_are_counted_by_tenths(others: bool, pairs: int) -> None:
-    right = LEFT if others else RIGHT
+    right = vstack([LEFT, RIGHT], format="csr") if others else RIGHT
     expected = np.zeros(10, dtype=int)
     for i, a in enumerate(sets_of(LEFT)):
         for j, b in enumerate(sets_of(right)):
             if not (others and i == j):
                 shared, union = len(a & b), len(a | b)
                 expected[min(10 * shared // max(1, union), 9)] += 1
-    assert jaccard_table(LEFT, right, others, pairs).tolist() == expected.tolist()
+    assert profile(LEFT, right, others, pairs).table.tolist() == expected.tolist()
 
 
 def test_a_tenth_belongs_to_the_bin_that_it_opens() -> None:
     """Three of ten items is 0.3, whatever floats make of it."""
     one, ten = csr_array(np.arange(10)[None] < 3), csr_array(np.ones((1, 10), dtype=bool))
-    assert jaccard_table(one, ten).tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
-    assert jaccard_table(ten, ten).tolist() == [0] * 9 + [1]
+    assert profile(one, ten).table.tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert profile(ten, ten).table.tolist() == [0] * 9 + [1]
 
 
 def test_sides_without_users_have_no_pairs() -> None:
     none = csr_array((0, 12), dtype=bool)
     assert nearest(LEFT, none).tolist() == [0.0] * 23
-    assert jaccard_table(none, RIGHT).sum() == 0
+    assert profile(none, RIGHT).table.sum() == 0
