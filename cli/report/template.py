@@ -12,20 +12,20 @@ HERE = Path(__file__).parent
 TITLE_LETTERS = 180
 
 
-def render_template(name: str, folder: Path = HERE, **values: Any) -> str:
+def render_template(name: str, place: Path = HERE, **values: Any) -> str:
     """One HTML page that loads nothing: a template gets ``style`` and ``script`` besides.
 
     Parameters
     ----------
     name : str
         The template's file.
-    folder : Path
+    place : Path
         Where it is; it may import ``macros.html.j2``.
     **values : Any
         What it shows.
     """
     environment = Environment(
-        loader=FileSystemLoader([folder, HERE]),
+        loader=FileSystemLoader([place, HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
