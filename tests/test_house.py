@@ -138,17 +138,18 @@ HELPERS = {"base", "table", "network", "denoiser"}
 
 
 def test_the_cards_are_all_there() -> None:
-    assert sorted(own.name for own in BUILT_IN.values()) == sorted(methods.names())
+    every = [*methods.names(), *methods.synthesizers()]
+    assert sorted(own.name for own in BUILT_IN.values()) == sorted(every)
 
 
 @pytest.mark.parametrize("file", BUILT_IN)
 def test_a_method_is_files_of_one_name(file: str) -> None:
     own = BUILT_IN[file]
     assert own.name == file.replace("_", "-")
-    assert own.server.startswith(f"server_app.methods.{file}:")
-    assert f"server_app.methods.{file}" in SOURCES
-    half = f"client_app.methods.{file}"
-    assert own.node.startswith(f"{half}:") if own.node else half not in SOURCES
+    for side, path in (("server_app", own.server), ("client_app", own.node)):
+        half = f"{side}.methods.{file}"
+        assert path.startswith(f"{half}:") if path else half not in SOURCES
+    assert own.node if own.kind == "synthesizer" else own.server
     assert imports_of(f"common.methods.{file}") <= modules_under("common")
 
 

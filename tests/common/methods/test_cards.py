@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from client_app.synthesis.chosen import Chosen
 from common import methods
 from common.methods import FROZEN, Card, MethodSettings, Named, Variant
 from common.methods.search import Number, OneOf, Range, Together
@@ -13,12 +14,15 @@ from common.settings import RunSettings
 
 CARDS = methods.cards()
 TRAINED = [name for name, own in CARDS.items() if own.kind == "trained"]
-EVERY_FORM = [
-    ":".join(filter(None, [name, variant, form]))
+SYNTHESIZERS = methods.synthesizers()
+EVERY_FORM = {
+    ":".join(filter(None, [name, variant, form])): own.kind
     for name, own in CARDS.items()
     for variant in ("", *own.all_variants)
     for form in ("tuned", "paper")
-]
+}
+RANKING_FORMS = [text for text, kind in EVERY_FORM.items() if kind != "synthesizer"]
+SYNTHESIZER_FORMS = [text for text, kind in EVERY_FORM.items() if kind == "synthesizer"]
 SEARCHED = [(name, dimension) for name, own in CARDS.items() for dimension in own.search]
 
 
@@ -32,14 +36,25 @@ def test_the_methods_of_this_project_are_all_there() -> None:
     assert list(CARDS) == [
         "mixture", "mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf", "similar-items",
         "ridge", "own-features", "kernel-ridge", "kernel-profile", "tfidf-profile",
-        "content-profile", "random",
+        "content-profile", "random", *SYNTHESIZERS,
     ]  # fmt: skip
     kinds = [own.kind for own in CARDS.values()]
-    assert kinds == ["trained"] * 9 + ["rule"] * 4 + ["floor"]
-    assert methods.names() == list(CARDS)
+    synthesizers = ["synthesizer"] * len(SYNTHESIZERS)
+    assert kinds == ["trained"] * 9 + ["rule"] * 4 + ["floor", *synthesizers]
+    assert methods.names() == list(CARDS)[:14]
+    assert SYNTHESIZERS == ["ctgan", "tvae"]
 
 
-@pytest.mark.parametrize("text", EVERY_FORM)
+@pytest.mark.parametrize("text", SYNTHESIZER_FORMS)
+def test_every_form_of_every_synthesizer_parses(text: str) -> None:
+    named = Named.parse(text)
+    chosen = Chosen.of(text)
+    values = {f"{named.card.name}.{k}": v for k, v in chosen.settings.model_dump().items()}
+    brought = {**named.base(named.form), **named.fixed}
+    assert {name: values[name] for name in brought} == brought
+
+
+@pytest.mark.parametrize("text", RANKING_FORMS)
 def test_every_form_of_every_method_parses(text: str) -> None:
     named = Named.parse(text)
     run = RunSettings.parse({"method": text})
@@ -74,7 +89,8 @@ def test_what_a_card_sets_exists(name: str) -> None:
 def test_halves_are_modules_of_the_methods_name(name: str) -> None:
     """Found without being imported: `common` knows neither side."""
     own, module = CARDS[name], name.replace("-", "_")
-    assert own.server.split(":")[0] == f"server_app.methods.{module}"
+    server = "" if own.kind == "synthesizer" else f"server_app.methods.{module}"
+    assert own.server.split(":")[0] == server
     assert own.node.split(":")[0] in ("", f"client_app.methods.{module}")
     for half in filter(None, (own.server, own.node)):
         assert importlib.util.find_spec(half.split(":")[0]) is not None
@@ -84,7 +100,7 @@ def test_halves_are_modules_of_the_methods_name(name: str) -> None:
 def test_methods_of_papers_name_them(name: str) -> None:
     paper = CARDS[name].paper
     assert (paper is not None) == (
-        name in {"mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf"}
+        name in {"mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf", *SYNTHESIZERS}
     )
     if paper is not None:
         assert paper.title
@@ -181,6 +197,14 @@ def choices_of(range_: Range) -> list[Any]:
     return list(range_.sets)
 
 
+def parsed_with(own: Card, values: dict[str, Any]) -> dict[str, Any]:
+    """All settings of a method with some changed, by their whole names."""
+    if own.kind != "synthesizer":
+        return RunSettings.parse({"method": own.name, **values}).flat()
+    group = Chosen.of(own.name, values).settings.model_dump()
+    return {f"{own.name}.{key}": value for key, value in group.items()}
+
+
 @pytest.mark.parametrize(("name", "dimension"), SEARCHED, ids=str)
 def test_every_choice_of_a_search_parses(name: str, dimension: str) -> None:
     own = CARDS[name]
@@ -191,12 +215,12 @@ def test_every_choice_of_a_search_parses(name: str, dimension: str) -> None:
         assert isinstance(range_, Together) or set(values) == {dimension}
         if any(key in own.fixed and own.fixed[key] != value for key, value in values.items()):
             continue  # `tune` leaves out what makes the method what it is
-        run = RunSettings.parse({"method": name, **values})
-        assert {key: run.flat()[key] for key in values} == values
+        parsed = parsed_with(own, values)
+        assert {key: parsed[key] for key in values} == values
         if not isinstance(range_, Number):
-            assert range_.choice_of(run.flat(), dimension) == choice
+            assert range_.choice_of(parsed, dimension) == choice
         else:
-            assert range_.choice_of(run.flat(), dimension) == pytest.approx(choice, rel=1e-2)
+            assert range_.choice_of(parsed, dimension) == pytest.approx(choice, rel=1e-2)
 
 
 def test_what_no_choice_makes_is_none() -> None:
