@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -133,7 +134,7 @@ def status(folder: Dir) -> None:
     every = processes(federation)
     well = {p.name: healthy(p.health, 2.0) for p in every} if supervised else {}
     online = local.online(folder, federation) if well.get(every[0].name) else set()
-    table = Table("process", "state", "pid", "healthy", "online", "restarts", "since", box=None)
+    table = status_table()
     good = supervised
     for process in every:
         report = supervisor.report(folder, process.name) if supervised else None
@@ -147,7 +148,7 @@ def status(folder: Dir) -> None:
             "yes" if well.get(process.name) else "no",
             ("yes" if there else "no") if is_node else "",
             str(report.restarts) if report else "",
-            report.since if report else "",
+            local_time(report.since) if report else "",
         )
     Console().print(table)
     if not good:
@@ -248,6 +249,19 @@ def renew(folder: Dir) -> None:
     folder = folder.absolute()
     federation_folder.renew_certificate(folder, Federation.load(folder))
     typer.echo("the certificate is new; restart the SuperLink for it to be used")
+
+
+def status_table() -> Table:
+    """An empty table of processes, which breaks long cells and never cuts them."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in ("process", "state", "pid", "healthy", "online", "restarts", "since"):
+        table.add_column(head, overflow="fold")
+    return table
+
+
+def local_time(moment: str) -> str:
+    """A moment in ISO format with its offset, as this machine's clock shows it, to the second."""
+    return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _known(folder: Path, name: str) -> Path:

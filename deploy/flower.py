@@ -76,8 +76,8 @@ class Flower:
             )
         return answer
 
-    def follow(self, run_id: str, verbose: bool) -> None:
-        """Show the log of a run until it ends."""
+    def follow(self, run_id: str, verbose: bool) -> bool:
+        """Show the log of a run until it ends; whether there was anything to show."""
         process = subprocess.Popen(
             [tool("flwr"), "log", run_id, self.connection, "--stream"],
             env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -85,16 +85,18 @@ class Flower:
         )  # fmt: skip
         assert process.stdout is not None
         try:
-            explained = False
+            explained = shown = False
             for line in process.stdout:
                 # What follows our own sentence on a failure is Flower's traceback of it.
                 if verbose or not (explained or _FLOWER_NOISE.search(line)):
                     sys.stdout.write(line)
                     sys.stdout.flush()
+                    shown = True
                 explained = explained or bool(_FAILURE.search(line))
             process.wait()
         finally:
             end(process)
+        return shown
 
     def status(self, run_id: str) -> str:
         """Final status of a run, such as ``finished:completed``."""

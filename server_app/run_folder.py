@@ -34,10 +34,6 @@ SAMPLE = "sample.json"
 """The last file that a run of `snowdrop bench` writes."""
 
 
-class NewerFormatError(FormatError):
-    """A file was written by a later release, so that nothing in it can be trusted."""
-
-
 def round_columns() -> list[str]:
     """The columns that ``rounds.csv`` always has, in order."""
     from common.metrics import metric_names
@@ -67,7 +63,7 @@ class RunFolder:
     SnowdropError
         From every ``write_…`` where the folder cannot be written to; from every ``read_…`` where
         the file is damaged.
-    NewerFormatError
+    FormatError
         From `read_settings`, `read_summary` and `read_published` where the file was written by a
         later release.
     """
@@ -178,10 +174,6 @@ class RunFolder:
         """Write a plot, `METRICS_PLOT` or `EMBEDDINGS_PLOT`."""
         write_atomic(self.path / name, png)
 
-    def read_plot(self, name: str) -> bytes | None:
-        """Content of a plot, `METRICS_PLOT` or `EMBEDDINGS_PLOT`."""
-        return self._bytes(name)
-
     # What a run of a comparison leaves beside that.
 
     def write_users(self, users: "pl.DataFrame") -> None:
@@ -290,7 +282,7 @@ class RunFolder:
                 f"{path} is damaged: its format is {number!r}, which must be a whole number from 1"
             )
         if number > FORMAT:
-            raise NewerFormatError(
+            raise FormatError(
                 f"{path} has format {number}, and this release reads formats up to {FORMAT}; use "
                 "the release that wrote it, or a later one"
             )
