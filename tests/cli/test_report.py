@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from cli.report import make_report
-from cli.report.charts import Row, Series, line_chart, ticks, value_chart
+from cli.report.charts import LETTERS, Row, Series, cut, line_chart, ticks, value_chart
 from cli.report.distance import frechet_distance, misalignment
 from cli.report.source import Source, read_source
 from common.durable import write_checked
@@ -450,7 +450,9 @@ def test_users_of_another_shape_are_told(bench_folder: Path, tmp_path: Path) -> 
         write_json(run / "sample.json", shape)
         _, page = page_of(run)
         assert "sample.json is damaged" in page.text
-        assert "Users' recommendations: not in this folder" in page.text
+        again = "Users' recommendations: sample.json is damaged; snowdrop simulate"
+        assert again in page.text
+        assert "not in this folder" not in page.text
 
 
 def test_the_run_of_a_rule_has_itself_as_the_bar(bench_folder: Path, tmp_path: Path) -> None:
@@ -463,7 +465,7 @@ def test_the_run_of_a_rule_has_itself_as_the_bar(bench_folder: Path, tmp_path: P
     assert [(r.kind, r.twin_of) for r in source.results] == [("rule", "")]
     _, page = page_of(run)
     assert "× the best local rule" not in page.text
-    assert "Curves over rounds (rounds.csv): not in this folder" in page.text
+    assert "Curves over rounds: not in this folder" in page.text
 
 
 def test_methods_with_the_same_settings_are_told_apart(bench_folder: Path, tmp_path: Path) -> None:
@@ -544,13 +546,25 @@ def test_damaged_parts_are_left_out(bench_folder: Path, tmp_path: Path) -> None:
             (run / name).write_text("no such thing")
     _, page = page_of(folder)
     assert "31.00" in page.text
-    assert page.text.count("not in this folder") == 6
+    assert "not in this folder" not in page.text
+    assert page.text.count("is damaged; snowdrop bench DATA_DIR --out DIR makes it anew") == 6
+    assert "Curves over rounds: rounds.csv is damaged" in page.text
     told = page.text[page.text.index("Files that could not be read") :]
     for name in ("embeddings.npz", "users.parquet"):
         assert told.count(f"{name} is damaged") == len(list((folder / "runs").iterdir())), name
     assert told.count("rounds.csv is damaged") == 6  # a rule has no rounds
     assert "sample.json is damaged" in told
     assert str(folder) not in page.text
+
+
+def test_a_run_with_a_damaged_summary_says_so_where_its_results_would_be(
+    run_folder: Path,
+) -> None:
+    (run_folder / "summary.json").write_text('{"test": ')
+    _, page = page_of(run_folder)
+    what = "Test results, which a run has at its end"
+    assert f"{what}: summary.json is damaged; snowdrop simulate" in page.text
+    assert "not in this folder" in page.text  # the similarity of users, which a bench measures
 
 
 def test_a_method_that_diverged_is_left_out_of_what_it_has_not(
@@ -671,6 +685,19 @@ def test_misalignment_does_not_depend_on_scale_and_needs_items() -> None:
     assert small.frechet_generated == pytest.approx(large.frechet_generated)
     assert misalignment(warm, cold[:1]) is None
     assert misalignment(np.ones((10, 4)), cold) is None
+
+
+def test_long_labels_are_shortened_where_their_ends_still_tell_them_apart() -> None:
+    method = "MDiffFR + similar items"
+    labels = [method, f"{method}, frozen", "ipfedrec:paper@dim=16,item_lr=0.5"]
+    short = [cut(label) for label in labels]
+    assert short == [
+        "MDiffFR + similar items",
+        "MDiffFR + s…tems, frozen",
+        "ipfedrec:pa…,item_lr=0.5",
+    ]
+    assert all(len(label) <= LETTERS for label in short)
+    assert cut("x" * LETTERS) == "x" * LETTERS
 
 
 def test_axes_have_round_numbers() -> None:
