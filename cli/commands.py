@@ -28,6 +28,10 @@ class _Commands(LazyGroup):
             "Search a method's settings by Recall@20 on validation items; `snowdrop bench` takes "
             "them.",
         ),
+        "synthesize": Later(
+            "cli.synthesize:synthesize",
+            "Make synthetic users from a silo's interactions, and measure what they give away.",
+        ),
         "recommend": Later(
             "cli.recommend:recommend",
             "Print one user's new items with scores and titles, from what the node keeps.",

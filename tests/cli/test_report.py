@@ -3,10 +3,9 @@
 import csv
 import io
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from common.durable import write_checked
 from common.errors import SnowdropError
 from common.settings import RunSettings
 from server_app.run_folder import RunFolder
+from tests.cli.browser import DESKTOP, PHONE, Visit, check_page
 
 EVIL = 'Return of <script>alert("x")</script> & "Sons"'
 METRICS = ("recall@20", "recall@50", "recall@100", "precision@20", "ndcg@20", "ndcg@100")
@@ -713,37 +713,6 @@ def test_charts_stand_one_point_and_zeros() -> None:
     assert "nan" not in value_chart("x", [Row("nothing", 0.0)], "seconds")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium from the variable CHROMIUM or the PATH."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if not found:
-        pytest.skip("no Chromium: name one in CHROMIUM, or `apt-get install chromium`")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found)
-        yield chromium
-        chromium.close()
-
-
-class Visit:
-    """A page opened in the browser, and all that it says or asks for."""
-
-    def __init__(self, browser: Any, path: Path, **context: Any) -> None:
-        self.noise: list[str] = []
-        self.requests: list[str] = []
-        self.page = browser.new_page(reduced_motion="reduce", **context)
-        self.page.on("console", lambda message: self.noise.append(message.text))
-        self.page.on("pageerror", lambda error: self.noise.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
-
-
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
-
-
 @pytest.fixture(params=["run", "bench"])
 def report(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     folder = request.getfixturevalue(f"{request.param}_folder")
@@ -755,35 +724,7 @@ def test_charts_are_drawn_quietly_and_whole(
     browser: Any, report: Path, size: dict[str, int]
 ) -> None:
     visit = Visit(browser, report, viewport=size)
-    charts = visit.page.eval_on_selector_all(
-        "figure.chart svg, .stage svg",
-        """all => all.map(svg => {
-            const frame = svg.getBoundingClientRect();
-            const marks = [...svg.querySelectorAll(".mark, .bar, .median, .line, .dots")];
-            const outside = [...svg.querySelectorAll("text")].filter(text => {
-                const box = text.getBoundingClientRect();
-                return box.left < frame.left - 3 || box.right > frame.right + 12 ||
-                    box.top < frame.top - 3 || box.bottom > frame.bottom + 3;
-            });
-            return {
-                label: svg.getAttribute("aria-label"), width: frame.width, height: frame.height,
-                drawn: marks.filter(mark => {
-                    const box = mark.getBoundingClientRect();
-                    return box.width > 1 || box.height > 1;
-                }).length,
-                outside: outside.map(text => text.textContent),
-            };
-        })""",
-    )
-    assert len(charts) >= 8
-    for chart in charts:
-        assert chart["label"]
-        assert chart["width"] > 250 and chart["height"] > 60, chart
-        assert chart["drawn"] >= 1, chart
-        assert chart["outside"] == [], chart
-    assert visit.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-    assert visit.noise == []
-    assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
+    check_page(visit, size["width"], least=8)
 
 
 def test_the_slider_moves_the_points(browser: Any, report: Path) -> None:
