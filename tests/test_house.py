@@ -246,6 +246,23 @@ def test_settings_are_found_in_documents() -> None:
     assert "rounds" in settings_written_in((ROOT / "README.md").read_text())
 
 
+def links_in(page: Path) -> Iterator[str]:
+    """Files that a page links to, as it names them."""
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            yield target
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_links_lead_to_files_of_the_repository(page: Path) -> None:
+    """They work where the repository is read; `mkdocs build --strict` holds it for the site."""
+    assert [target for target in links_in(page) if not (page.parent / target).exists()] == []
+
+
+def test_links_are_found() -> None:
+    assert "settings.md" in links_in(ROOT / "docs" / "methods.md")
+
+
 def test_documents_include_files_that_are_there() -> None:
     """A formatter of code in documents breaks the marks, and the page then shows no code."""
     marks = re.compile(r"^--8.*$", re.MULTILINE)
