@@ -104,6 +104,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             "generated_data": settings.data == DEMO,
             "dataset": _dataset(world.catalogue, described),
             **results,
+            "synthetic": training.crowd.told(),
             "failed_answers": failed,
             "wire": {"dtype": settings.wire_dtype, **traffic(training.history)},
             "timing": {
@@ -193,12 +194,17 @@ def timings(history: list[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def traffic(history: list[dict[str, Any]]) -> dict[str, int]:
-    """Bytes of a training round to and from a node, the median round."""
+    """Bytes of a training round to and from a node, the median round; and of the whole training.
+
+    The latter are of all nodes together, and of validations and synthetic users too.
+    """
     columns = {
         "bytes_down_per_node_and_round": "node_bytes_down",
         "bytes_up_per_node_and_round": "node_bytes_up",
     }
-    return {name: int(_median(history, column) or 0) for name, column in columns.items()}
+    medians = {name: int(_median(history, column) or 0) for name, column in columns.items()}
+    totals = {name: sum(row.get(name, 0) for row in history) for name in ("bytes_down", "bytes_up")}
+    return medians | totals
 
 
 def _median(history: list[dict[str, Any]], column: str) -> float | None:

@@ -42,7 +42,7 @@ def round_columns() -> list[str]:
         "round", "users", "loss", "generator_loss",
         *(f"validation_{name}" for name in metric_names(KS)),
         "failed_nodes", "train_seconds", "generator_seconds", "evaluate_seconds", "seconds",
-        "node_bytes_down", "node_bytes_up",
+        "node_bytes_down", "node_bytes_up", "bytes_down", "bytes_up",
     ]  # fmt: skip
 
 

@@ -18,6 +18,9 @@ from common.catalogue import Catalogue, ItemIndex
 from common.errors import SnowdropError
 from common.methods import MethodSettings
 from common.settings import RunSettings
+from common.users.heads import State
+from common.users.synthetic import SyntheticUsers
+from common.users.training import Pull
 from server_app.aggregation import Expected, Summed
 
 Own = TypeVar("Own", bound=MethodSettings)
@@ -96,6 +99,9 @@ class Trained(Method):
     A round: `arrays` go to the nodes, their sums come back to `step`, then `prepare`.
     """
 
+    trains_synthetic = False
+    """Whether `train_synthetic` is there: whether nodes may send synthetic users for updates."""
+
     @property
     @abstractmethod
     def fitted_round(self) -> int:
@@ -118,6 +124,34 @@ class Trained(Method):
         OverflowedError
             If what is trained overflows.
         """
+
+    def train_synthetic(
+        self, made: SyntheticUsers, keys: np.ndarray, state: State | None, number: int
+    ) -> tuple[State, Summed]:
+        """What a node with these users would do and answer in a round, done on the server.
+
+        Parameters
+        ----------
+        made : SyntheticUsers
+        keys : ndarray, uint64 (users,)
+        state : State or None
+            Their heads after the round before, tensors float32 (users, …); None at first.
+        number : int
+            Of the round.
+
+        Returns
+        -------
+        state : State
+            After the round.
+        summed : Summed
+            The sums of `expected` over these users.
+
+        Raises
+        ------
+        NotImplementedError
+            If it does not have `trains_synthetic`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def prepare(self, number: int, validating: bool) -> dict[str, Any]:
@@ -215,6 +249,17 @@ class Generator(ABC, Generic[Own]):
     @property
     def mapping(self) -> "Generator[Any] | None":
         """The generator whose embeddings of the warm items nodes are sent in every round."""
+        return None
+
+    def pull(self, table: Tensor, mapped: Tensor) -> Pull | None:
+        """The further gradient of a node's training, where users train on the server.
+
+        Parameters
+        ----------
+        table : Tensor, float32 (warm, d)
+        mapped : Tensor, float32 (warm, d)
+            What `mapping` makes of the warm items.
+        """
         return None
 
     @property

@@ -17,6 +17,10 @@ from torch import Tensor
 from common import methods
 from common.catalogue import ItemIndex
 from common.errors import OverflowedError, SnowdropError
+from common.users.heads import HEADS, State
+from common.users.mechanism import without_mechanism
+from common.users.synthetic import SyntheticUsers
+from common.users.training import train_round
 from server_app.aggregation import Expected, Summed
 from server_app.features import FeatureTransform
 from server_app.methods.base import Generator, Scoring, Trained, World
@@ -38,6 +42,8 @@ class ItemTable(Trained):
         Of the method's card.
     world : World
     """
+
+    trains_synthetic = True
 
     def __init__(self, maker: type[Generator[Any]], name: str, world: World) -> None:
         self.world, self.settings, self.name = world, world.settings, name
@@ -83,6 +89,20 @@ class ItemTable(Trained):
         if self.settings.average == "touches":
             expected["touches"] = Expected((rows,), counts="change")
         return expected
+
+    def train_synthetic(
+        self, made: SyntheticUsers, keys: np.ndarray, state: State | None, number: int
+    ) -> tuple[State, Summed]:
+        settings = without_mechanism(self.settings)
+        mapping, pull = self.generator.mapping, None
+        if mapping is not None:
+            pull = self.generator.pull(self.table, self.cold_table("warm", mapping))
+        heads = HEADS[settings.head].fresh(keys, settings) if state is None else state
+        after, result = train_round(self.table, heads, made.histories, keys, number, settings, pull)
+        sums: dict[str, np.ndarray] = {"change": result.change.numpy().astype(np.float64)}
+        if settings.average == "touches":
+            sums["touches"] = result.touches.numpy()
+        return after, Summed(result.users, result.loss_sum, sums)
 
     def step(self, summed: Summed) -> None:
         """E ← E + η_s · Σ_u (E_u − E) / users, or per row over the users that touched it."""

@@ -166,7 +166,12 @@ def test_fresh_begins_the_frozen_twin_anew_too(data_folder: Path, tmp_path: Path
 
 def test_bytes_of_a_run_are_medians_of_what_was_counted() -> None:
     history = [{"node_bytes_down": n, "node_bytes_up": 2 * n} for n in (90, 10, 20)]
-    expected = {"bytes_down_per_node_and_round": 20, "bytes_up_per_node_and_round": 40}
+    history[0] |= {"bytes_down": 300, "bytes_up": 7}
+    history[2] |= {"bytes_down": 30, "bytes_up": 5}
+    expected = {
+        "bytes_down_per_node_and_round": 20, "bytes_up_per_node_and_round": 40,
+        "bytes_down": 330, "bytes_up": 12,
+    }  # fmt: skip
     assert traffic([{"round": 1}, *history]) == expected
     assert set(traffic([]).values()) == {0}
 
