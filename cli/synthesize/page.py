@@ -62,7 +62,6 @@ def page(
     summary: dict[str, Any],
     measured: Measured,
     plantings: Sequence[Planting],
-    data: str,
     made: str,
 ) -> str:
     """The page as one HTML file that loads nothing.
@@ -74,8 +73,6 @@ def page(
     measured : Measured
     plantings : Sequence[Planting]
         Of the replay test; empty where it was not made.
-    data : str
-        Name of the real data.
     made : str
         Today's date, as shown.
     """
@@ -83,7 +80,7 @@ def page(
         "page.html.j2",
         Path(__file__).parent,
         with_items=summary["with_items"],
-        data=data,
+        data=summary["data"],
         made=made,
         facts=_facts(summary),
         sections=[

@@ -135,6 +135,7 @@ def run(order: Order, out: Path, force: bool) -> Iterator[str]:
                 "stopped; the same command goes on from where the training was last kept"
             ) from None
         summary = {
+            "data": order.data.resolve().name,
             "method": order.chosen.named.name,
             "title": order.title,
             "settings": order.chosen.settings.model_dump(mode="json"),
@@ -164,7 +165,7 @@ def run(order: Order, out: Path, force: bool) -> Iterator[str]:
                 "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             },
         }
-        html = page(summary, measured, plantings, order.data.resolve().name, order.made)
+        html = page(summary, measured, plantings, order.made)
         target.write(likes, source.users.items, summary, html, source.items, order.data)
     yield from _lines(out, summary, measured)
 

@@ -16,8 +16,8 @@ from client_app.synthesis.fidelity import Fidelity
 from client_app.synthesis.likelihood import likelihoods
 from client_app.synthesis.similarity import Measure, Profile, profile
 
-MOST = 10_000
-"""Users of a set whose nearest users are looked for; more of them are drawn at random."""
+MOST = 200_000_000
+"""Pairs of users that are compared for one number; of more, users are drawn at random."""
 
 STAGE = "measuring"
 
@@ -116,13 +116,13 @@ def measure(
         Where the model of the likelihood attack is trained (default: the CPU).
     watch : Watch
     most : int
-        Users of a set whose nearest users are looked for.
+        Pairs of users that are compared for one number.
     """
     draw = np.random.default_rng(seed)
     trained, held_out = people.trained, people.held_out
-    made = synthetic[_some(synthetic, most, draw)]
-    members = trained[_some(trained, most, draw)]
-    strangers = held_out[_some(held_out, most, draw)]
+    made = _some(synthetic, most // trained.shape[0], draw)
+    each = most // max(synthetic.shape[0], trained.shape[0])
+    members, strangers = (_some(side, each, draw) for side in (trained, held_out))
     known = bool(strangers.shape[0])
     steps = 6 if known else 3
     watch(STAGE, 0, steps)
@@ -160,15 +160,15 @@ def number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _some(users: csr_array, most: int, draw: np.random.Generator) -> np.ndarray:
-    """Rows of at most so many users."""
-    chosen: np.ndarray = np.sort(draw.permutation(users.shape[0])[:most])
-    return chosen
+def _some(users: csr_array, most: int, draw: np.random.Generator) -> csr_array:
+    """At most so many of the users, and one at least, where there is one."""
+    return users[np.sort(draw.permutation(users.shape[0])[: max(1, most)])]
 
 
 def _among(users: csr_array, most: int, draw: np.random.Generator) -> Profile:
     order = draw.permutation(users.shape[0])
-    return profile(users[order[:most]], users[order], others=True)
+    some = max(1, most // users.shape[0])
+    return profile(users[order[:some]], users[order], others=True)
 
 
 def _counts(real: np.ndarray, synthetic: np.ndarray) -> Counts:

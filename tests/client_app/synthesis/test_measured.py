@@ -60,10 +60,11 @@ def test_without_held_out_users_the_control_is_the_trained_ones() -> None:
     assert told.control.table.tolist() == expected.table.tolist()
 
 
-def test_of_many_users_some_are_drawn() -> None:
-    told = measure(MADE, People(TRAINED, HELD_OUT), seed=0, most=25)
-    assert len(told.synthetic.nearest) == len(told.control.nearest) == 25
-    assert told.synthetic.table.sum() == 25 * 90
+def test_among_many_users_some_are_drawn() -> None:
+    told = measure(MADE, People(TRAINED, HELD_OUT), seed=0, most=25 * MADE.shape[0])
+    assert len(told.synthetic.nearest) == 27  # whom to compare with are 90, not 100
+    assert len(told.control.nearest) == 25
+    assert told.synthetic.table.sum() == 27 * 90
     roc = told.attacks["nearest-jaccard"]
     assert (roc.members, roc.others) == (25, 25)
     assert set(told.control.nearest) <= set(profile(HELD_OUT, TRAINED).nearest)
