@@ -1,6 +1,6 @@
-"""The ClientApp: hands each message to the node, and lets nothing but sums leave it.
+"""The ClientApp: passes each message to the node, and lets only sums leave it.
 
-The one exception are synthetic users, where a node's owner chose to send some.
+The one exception is synthetic users, where a node's owner chose to send some.
 """
 
 import logging
@@ -27,7 +27,7 @@ app = ClientApp()
 
 
 def _guarded(handle: Callable[[Node, RecordDict], RecordDict]) -> Callable[..., Message]:
-    """Turn every failure into a fixed sentence: an exception's text could carry an id."""
+    """Answer every failure with a fixed sentence, since an exception's text could hold an id."""
 
     def handler(message: Message, context: Context) -> Message:
         try:

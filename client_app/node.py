@@ -1,4 +1,4 @@
-"""One node's files, as a message finds them."""
+"""One node: its data and its users' state, and how it answers messages."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ Answer = TypeVar("Answer", bound=messages.Body)
 
 
 class CatalogueMissingError(Exception):
-    """This node has not got the catalogue that a message speaks of."""
+    """This node does not have the catalogue that a message refers to."""
 
 
 class Node:
@@ -47,7 +47,7 @@ class Node:
         Raises
         ------
         CatalogueMissingError
-            If this node has not got that catalogue.
+            If this node does not have that catalogue.
         """
         index = self.store.load_index(version)
         if index is None:

@@ -27,7 +27,7 @@ class Local:
 
     settings: TrainingSettings
     histories: Ragged
-    """Warm items of each user, as rows of the item table; those held out by the task left out."""
+    """Warm items of each user, as rows of the item table, without those that the task holds out."""
     keys: np.ndarray  # uint64 (users,): users' randomness
     arrays: Mapping[str, np.ndarray]
     """Arrays of the message."""
