@@ -45,6 +45,8 @@ def simulate(
     verbose: Annotated[bool, typer.Option(help="show Flower's and Ray's own log too")] = False,
 ) -> None:
     """Train, test and recommend in a federation simulated on this machine."""
+    from server_app.run_folder import RunFolder
+
     values = parse_assignments(set_ or [])
     if nodes is not None:
         values["nodes"] = nodes
@@ -56,7 +58,7 @@ def simulate(
         raise SnowdropError(f"{folder} is a file; give --run-dir a folder")
     values |= {"data": data, "run_dir": str(folder.absolute())}
     settings = RunSettings.parse(values)
-    check_run_dir(settings)
+    RunFolder(Path(settings.run_dir)).refuse_training(settings, option="--set ")
     values["data"] = check_data(settings)
     settings = RunSettings.parse(values)
     typer.echo(f"starting a federation of {settings.nodes} nodes")
@@ -70,23 +72,6 @@ def simulate(
         Console().print(table)
         typer.echo(f"more: snowdrop recommend {folder} --user {sample}")
     typer.echo(f"results are in {folder}: summary.json, rounds.csv, metrics.png, embeddings.png")
-
-
-def check_run_dir(settings: RunSettings) -> None:
-    """Refuse a folder with a training before a federation is started for nothing.
-
-    Raises
-    ------
-    SnowdropError
-        If it holds one, and the settings do not say what shall become of it.
-    """
-    from server_app.run_folder import RunFolder
-
-    if RunFolder(Path(settings.run_dir)).holds_training and not (settings.resume or settings.fresh):
-        raise SnowdropError(
-            f"{settings.run_dir} holds a training: --set resume=true goes on with it, --set "
-            "fresh=true deletes it and begins anew"
-        )
 
 
 def check_data(settings: RunSettings, measured: str | None = None) -> str:

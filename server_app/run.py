@@ -59,7 +59,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
     checkpoints = Checkpoints(folder.path / "checkpoint")
     try:
         log.info("results go to %s", folder.path)
-        state = _begin_or_resume(checkpoints, settings)
+        state = _begin_or_resume(folder, checkpoints, settings)
         if state:
             catalogue = catalogue.grown_from(former_index(state))
             if settings.warm_after:
@@ -128,19 +128,16 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         checkpoints.close()
 
 
-def _begin_or_resume(checkpoints: Checkpoints, settings: RunSettings) -> dict[str, Any] | None:
+def _begin_or_resume(
+    folder: RunFolder, checkpoints: Checkpoints, settings: RunSettings
+) -> dict[str, Any] | None:
     """The newest whole checkpoint where the run is to go on, else None."""
-    there = checkpoints.rounds()
+    folder.refuse_training(settings)
     if not settings.resume:
-        if there and not settings.fresh:
-            raise SnowdropError(
-                f"{checkpoints.folder.parent} holds a training of {there[-1]} rounds: resume=true "
-                "goes on with it, fresh=true deletes it and begins anew"
-            )
         checkpoints.clear()
         return None
     state = checkpoints.newest()
-    if state is None and there:
+    if state is None and checkpoints.rounds():
         raise SnowdropError(
             f"no checkpoint in {checkpoints.folder} can be read; restore one from a backup, or "
             "begin anew with resume=false fresh=true"

@@ -253,6 +253,26 @@ class RunFolder:
         """Whether there are checkpoints, which a run goes on from or deletes."""
         return any((self.path / "checkpoint").glob("round-*.ckpt"))
 
+    def refuse_training(self, settings: RunSettings, option: str = "") -> None:
+        """Refuse a folder with a training unless the settings say what shall become of it.
+
+        Parameters
+        ----------
+        settings : RunSettings
+        option : str
+            What a setting is given with: ``"--set "`` on a command line.
+
+        Raises
+        ------
+        SnowdropError
+            If there are checkpoints, and neither ``resume`` nor ``fresh`` is set.
+        """
+        if self.holds_training and not (settings.resume or settings.fresh):
+            raise SnowdropError(
+                f"{self.path} holds a training: {option}resume=true goes on with it, {option}"
+                "fresh=true deletes it and begins anew"
+            )
+
     @property
     def is_whole(self) -> bool:
         """Whether a run of a comparison has written all its files."""

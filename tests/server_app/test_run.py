@@ -144,7 +144,7 @@ def test_a_folder_with_a_training_is_refused_unless_fresh(
     values = run_values(data_folder, tmp_path, rounds=2, baselines=False, method="ridge")
     first = run_here(values)
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(SnowdropError, match="holds a training of 2 rounds: resume=true goes on"):
+    with pytest.raises(SnowdropError, match="holds a training: resume=true goes on"):
         run_here(values)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
     second = run_here({**values, "rounds": 1, "fresh": True})

@@ -54,6 +54,23 @@ def test_what_is_written_is_read(folder: RunFolder) -> None:
     assert folder.read_sample() == SAMPLE
 
 
+def test_a_folder_with_a_training_is_refused_unless_settings_say_what_becomes_of_it(
+    folder: RunFolder,
+) -> None:
+    (folder.path / "checkpoint").mkdir(parents=True)
+    folder.refuse_training(RunSettings.parse({}))
+    (folder.path / "checkpoint" / "round-000002.ckpt").touch()
+    for option in ("", "--set "):
+        with pytest.raises(SnowdropError) as refusal:
+            folder.refuse_training(RunSettings.parse({}), option)
+        assert str(refusal.value) == (
+            f"{folder.path} holds a training: {option}resume=true goes on with it, "
+            f"{option}fresh=true deletes it and begins anew"
+        )
+    for key in ("resume", "fresh"):
+        folder.refuse_training(RunSettings.parse({key: True}))
+
+
 def test_an_empty_folder_holds_nothing(folder: RunFolder) -> None:
     for _ in range(2):
         assert folder.read_settings() is folder.read_summary() is folder.read_published() is None
