@@ -6,8 +6,8 @@ method with a training of its own are to the strategy.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from common.users.training import Pull
 from server_app.aggregation import Expected, Summed
 
 Own = TypeVar("Own", bound=MethodSettings)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class World:
     catalogue: Catalogue
     features: Mapping[str, Tensor]  # float32 (items, c) by modality, in catalogue order
     device: torch.device
+    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def rows(self, splits: str | Sequence[str]) -> np.ndarray:
         """Places of the items of one or several splits in the catalogue, int64."""
@@ -43,6 +45,21 @@ class World:
     def with_settings(self, settings: RunSettings) -> "World":
         """The same items with other settings."""
         return replace(self, settings=settings)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What ``make`` returns, called once for a key: a run and its frozen twin share it.
+
+        Parameters
+        ----------
+        key : Hashable
+            All settings that the result depends on.
+        make : Callable
+            Makes it from the items.
+        """
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
 
     def modality(self, name: str) -> Tensor:
         """Features of a modality, float32 (items, c).

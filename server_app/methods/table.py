@@ -48,8 +48,7 @@ class ItemTable(Trained):
     def __init__(self, maker: type[Generator[Any]], name: str, world: World) -> None:
         self.world, self.settings, self.name = world, world.settings, name
         self.features = world.modality("text")
-        warm = self.features[world.rows("warm")].numpy()
-        self.transform = FeatureTransform.fit(warm, world.settings)
+        self.transform = self._own_transform()
         self.generator = self.make_generator(maker, name)
         self.table = self._own_start()  # float32 (warm, d)
         self.round = 0
@@ -69,6 +68,12 @@ class ItemTable(Trained):
         generator = self.make_generator(methods.load(methods.card(name).server), name)
         self.fit(generator)
         return generator
+
+    def _own_transform(self) -> FeatureTransform:
+        s = self.settings
+        warm = self.features[self.world.rows("warm")].numpy()
+        key = "transform", s.dim, s.condition_dim, s.whitening, s.table_start
+        return self.world.once(key, lambda: FeatureTransform.fit(warm, s))
 
     def _own_start(self) -> Tensor:
         """The item table before anybody has trained it, float32 (warm, d)."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,8 @@ from cli.in_process import InProcessGrid
 from common import messages
 from common.errors import SnowdropError
 from common.metrics import metric_names
-from common.settings import KS
+from common.settings import KS, RunSettings
+from server_app.features import FeatureTransform
 from server_app.measure import Task
 from server_app.run import timings, traffic
 from server_app.training import Training
@@ -153,6 +155,21 @@ def test_a_folder_with_a_training_is_refused_unless_fresh(
     assert not (tmp_path / "checkpoint" / "round-000002.ckpt").exists()
     with pytest.raises(SnowdropError, match="set one of them to false"):
         run_here({**values, "fresh": True, "resume": True})
+
+
+def test_features_are_fitted_once_for_a_run_and_its_frozen_twin(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[RunSettings] = []
+    fit = FeatureTransform.fit
+
+    def counted(warm: np.ndarray, settings: RunSettings) -> FeatureTransform:
+        fitted.append(settings)
+        return fit(warm, settings)
+
+    monkeypatch.setattr(FeatureTransform, "fit", counted)
+    run_here(run_values(data_folder, tmp_path, rounds=1, twin=True, method="ridge"))
+    assert len(fitted) == 1
 
 
 def test_fresh_begins_the_frozen_twin_anew_too(data_folder: Path, tmp_path: Path) -> None:
