@@ -14,6 +14,9 @@ from rich.progress import Progress as Bar
 PLAIN_SECONDS = 30.0
 """Where there is no terminal, a line comes at least this long after the last one."""
 
+SURE_SHARE, SURE_SECONDS = 0.1, 30.0
+"""Until a unit has ended, no time left is shown before this share of one and these seconds."""
+
 SMOOTH_SECONDS = 20.0
 """About how long a new estimate of the end takes to replace the one before."""
 
@@ -21,9 +24,8 @@ SMOOTH_SECONDS = 20.0
 class Progress:
     """What is done of a whole, on stderr; a context manager.
 
-    On a terminal it is a bar. Elsewhere it is plain lines: one whenever another unit has ended, and
-    else at most one per `PLAIN_SECONDS`. The time left is shown once a first unit has ended: what
-    is done of the first one alone may take a tenth of its time, or nearly all.
+    On a terminal it is a bar with the time left. Elsewhere it is plain lines: one whenever another
+    unit has ended, and else at most one per `PLAIN_SECONDS`.
 
     Parameters
     ----------
@@ -31,8 +33,6 @@ class Progress:
         What is counted, in the plural: ``"runs"``.
     total : float, optional
         How many there are, if that is known.
-    work : float, optional
-        The whole work, where units take unequal times (default: ``total``).
     each : bool
         Whether the end of a unit is worth a line; a megabyte's end is not.
     clock : Callable[[], float]
@@ -45,10 +45,8 @@ class Progress:
         total: float | None,
         each: bool = True,
         clock: Callable[[], float] = time.monotonic,
-        work: float | None = None,
     ) -> None:
         self._unit, self._total, self._each, self._clock = unit, total, each, clock
-        self._work = total if work is None else work
         self.done = 0.0
         """Units that have ended."""
         self._now = self._note = ""
@@ -67,7 +65,7 @@ class Progress:
                 console=Console(stderr=True, force_terminal=True),
                 redirect_stdout=sys.stdout.isatty(),  # a file shall have what is printed to it
             )
-            self._task = self._bar.add_task("", total=self._work, count="", rest="")
+            self._task = self._bar.add_task("", total=total, count="", rest="")
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -90,8 +88,7 @@ class Progress:
         note : str
             What else is to be shown.
         part : float, optional
-            The work that is done, with that of units under way, for the time left (default:
-            ``done``).
+            Units with what is done of those under way, for the time left (default: ``done``).
         """
         moment = self._clock()
         part = done if part is None else part
@@ -131,9 +128,12 @@ class Progress:
         """From the speed so far, without what was done before this command began; smoothed."""
         assert self._first is not None
         done_before, before, began = self._first
-        if self._work is None or not before < part < self._work or self.done - done_before < 1:
+        if self._total is None or part <= before or part >= self._total:
             return ""
-        end = moment + (moment - began) / (part - before) * (self._work - part)
+        sure = part - before >= SURE_SHARE and moment - began >= SURE_SECONDS
+        if self.done - done_before < 1 and not sure:
+            return ""
+        end = moment + (moment - began) / (part - before) * (self._total - part)
         if self._end is not None:
             smooth, made = self._end
             end = smooth + (end - smooth) * -math.expm1((made - moment) / SMOOTH_SECONDS)

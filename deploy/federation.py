@@ -1,4 +1,4 @@
-"""The description of a deployed federation: its names, ports and nodes, and where its files are.
+"""What a deployed federation is: its names, ports and nodes, and where its files stand.
 
 ``DIR/federation.json`` holds it. ``DIR/server`` is all that the server's machine needs,
 ``DIR/nodes/NAME`` all that a node's machine needs; ``DIR/ca`` stays with whoever runs the
@@ -43,17 +43,15 @@ class NodePlace(BaseModel):
 
 
 class Federation(BaseModel):
-    """One federation; all its commands, units and containers are made from this description."""
+    """One federation, as every command, unit and container of it is made from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name = Field(description="name of the connection: `flwr run . NAME`")
     root: PurePosixPath = Field(description="where DIR stands on the machines that run it")
     programs: str = Field(description="folder of Flower's programs; empty: found on PATH")
-    hosts: tuple[str, ...] = Field(
-        description="names and addresses under which nodes reach the server"
-    )
-    fleet_host: str = Field(description="address on which the SuperLink listens for nodes")
+    hosts: tuple[str, ...] = Field(description="names and addresses that nodes know the server by")
+    fleet_host: str = Field(description="address that nodes may come in on")
     control_host: str = Field(description="address of the Control and Runtime APIs")
     health_host: str = Field("127.0.0.1", description="address of the health services")
     fleet_port: Port
@@ -122,7 +120,7 @@ class Federation(BaseModel):
         write_atomic(folder / FILE, self.model_dump_json(indent=2).encode())
 
     def with_node(self, name: str, free: bool = False) -> Self:
-        """The same federation with one more node, on ports that no other process of it uses."""
+        """The same federation with one node more, on ports that no other process of it has."""
         used = [
             self.fleet_port, self.control_port,
             self.superlink_health_port, self.executor_health_port,
@@ -139,7 +137,7 @@ class Federation(BaseModel):
         return self.model_copy(update={"nodes": (*self.nodes, place)})
 
     def without_node(self, name: str) -> Self:
-        """The same federation without one of its nodes."""
+        """The same federation with one node less."""
         nodes = tuple(node for node in self.nodes if node.name != name)
         if len(nodes) == len(self.nodes):
             raise SnowdropError(
@@ -162,12 +160,12 @@ class Federation(BaseModel):
 
     @property
     def fleet_address(self) -> str:
-        """Address at which nodes reach the SuperLink."""
+        """Where nodes find the SuperLink."""
         return address(self.hosts[0], self.fleet_port)
 
     @property
     def control_address(self) -> str:
-        """Address at which `flwr` and the executor reach the SuperLink."""
+        """Where `flwr` and the executor find the SuperLink."""
         host = self.hosts[0] if self.control_host in ("0.0.0.0", "::") else self.control_host
         return address(host, self.control_port)
 
@@ -178,7 +176,7 @@ def address(host: str, port: int) -> str:
 
 
 def free_ports(count: int, used: Sequence[int] = ()) -> list[int]:
-    """Different loopback ports that are free now, without those that are in ``used``."""
+    """Loopback ports that nobody uses now, all different, and none that is ``used`` later."""
     probes = [socket.socket() for _ in range(count + len(used))]
     try:
         for probe in probes:

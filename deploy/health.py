@@ -1,4 +1,4 @@
-"""Whether a process is healthy: `python -m deploy.health HOST:PORT`."""
+"""Asking a process whether it is well: `python -m deploy.health HOST:PORT`."""
 
 import sys
 

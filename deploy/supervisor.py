@@ -1,8 +1,8 @@
 """Keeps a federation's processes running on one machine: `python -m deploy.supervisor DIR`.
 
-It does what systemd or Docker do on other machines: a process that ends is started again, after a
-pause that grows to some seconds. While the file ``DIR/run/NAME.held`` exists, that process is not
-started. ``DIR/run/NAME.json`` holds the state of each process.
+What systemd or Docker do elsewhere. A process that ends is started again, after a pause that
+grows to some seconds, for as long as the supervisor runs. ``DIR/run/NAME.held`` holds a process
+back; ``DIR/run/NAME.json`` says how each one is.
 """
 
 import fcntl
@@ -36,14 +36,14 @@ MARK = "SNOWDROP_FEDERATION"
 NAME_MARK = "SNOWDROP_PROCESS"
 _TICK_SECONDS = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
-_WELL_SECONDS = 30.0  # after a run of this length, the first pause is taken again
+_WELL_SECONDS = 30.0  # who ran this long starts again at once
 _LOG_BYTES = 50_000_000
-_LOCK_SECONDS = 1.0  # reading the supervisor's pid takes the lock for a moment
+_LOCK_SECONDS = 1.0  # who asks for the supervisor's pid holds the lock for a moment
 
 
 @dataclass(frozen=True)
 class Report:
-    """The state of one process."""
+    """How one process is."""
 
     state: str  # running, waiting or held
     pid: int | None
@@ -65,10 +65,10 @@ class Child:
         self._report: Report | None = None
 
     def tend(self) -> None:
-        """Start, restart or end the process, whichever is due."""
+        """Start, restart or end the process, as things stand."""
         held = held_path(self._folder, self.process.name).exists()
         if self._popen is not None and self._popen.poll() is not None:
-            self._note_end()
+            self._mourn()
         if self._popen is not None and held:
             self.end()
         elif self._popen is None and not held and time.monotonic() >= self._next:
@@ -108,16 +108,14 @@ class Child:
         self._started = time.monotonic()
         log.info("%s started, pid %d", self.process.name, self._popen.pid)
 
-    def _note_end(self) -> None:
+    def _mourn(self) -> None:
         assert self._popen is not None
         code = self._popen.returncode
         end_family(family(self._folder, self.process.name))  # what it left behind
         self._popen = None
         if time.monotonic() - self._started > _WELL_SECONDS:
             self._pause = _FIRST_PAUSE
-        log.warning(
-            "%s ended with status %d; it starts again in %g s", self.process.name, code, self._pause
-        )
+        log.warning("%s ended with %d; again in %g s", self.process.name, code, self._pause)
         self._wait()
 
     def _wait(self) -> None:
@@ -144,7 +142,7 @@ def supervise(folder: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
     with _only_one(folder):
-        end_family(family(folder))  # left by a supervisor that was killed
+        end_family(family(folder))  # of a supervisor that was killed
         children: dict[str, Child] = {}
         stamp = 0
         try:
@@ -167,7 +165,7 @@ def supervise(folder: Path) -> None:
 
 
 def end_all(folder: Path) -> None:
-    """End every process of the federation; nodes first, while they can still sign off."""
+    """End every process of the federation; nodes first, while they can still say goodbye."""
     server = (SUPERLINK, EXECUTOR)
     end_family([p for p in family(folder) if _mark(p, NAME_MARK) not in server])
     end_family(family(folder, EXECUTOR))
@@ -175,12 +173,12 @@ def end_all(folder: Path) -> None:
 
 
 def family(folder: Path, name: str | None = None) -> list[psutil.Process]:
-    """The processes of the federation, or of one of its parts, with all that they started."""
+    """The federation's processes, or those of one of its parts, and all that they started."""
     return [p for p in started_with(MARK, str(folder)) if name in (None, _mark(p, NAME_MARK))]
 
 
 def started_with(variable: str, value: str) -> list[psutil.Process]:
-    """All other processes whose environment holds a variable with this value."""
+    """All other processes that have this in their environment."""
     psutil.process_iter.cache_clear()  # it may hold another process that had the same pid
     members = (p for p in psutil.process_iter() if p.pid != os.getpid())
     return [p for p in members if _mark(p, variable) == value]
@@ -194,7 +192,7 @@ def _mark(process: psutil.Process, variable: str) -> str | None:
 
 
 def supervisor_pid(folder: Path) -> int | None:
-    """Process id of the supervisor of the federation; None where none runs."""
+    """The process that supervises the federation, if one does."""
     try:
         with lock_path(folder).open() as file:
             try:
@@ -207,7 +205,7 @@ def supervisor_pid(folder: Path) -> int | None:
 
 
 def report(folder: Path, name: str) -> Report | None:
-    """The state of a process, as its supervisor last wrote it down."""
+    """How a process is, as its supervisor last said."""
     try:
         return Report(**json.loads(report_path(folder, name).read_text()))
     except (OSError, ValueError):
@@ -215,12 +213,12 @@ def report(folder: Path, name: str) -> Report | None:
 
 
 def held_path(folder: Path, name: str) -> Path:
-    """While this file exists, the process is not started."""
+    """While this file exists, the process is held back."""
     return folder / "run" / f"{name}.held"
 
 
 def report_path(folder: Path, name: str) -> Path:
-    """Where the supervisor writes the state of a process."""
+    """Where the supervisor says how a process is."""
     return folder / "run" / f"{name}.json"
 
 
@@ -247,9 +245,7 @@ def _only_one(folder: Path) -> Iterator[IO[str]]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise SnowdropError(
-                        f"{folder} is supervised already; `snowdrop deploy down {folder}` ends it"
-                    ) from error
+                    raise SnowdropError(f"{folder} is supervised already") from error
                 time.sleep(0.01)
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -57,7 +57,7 @@ def rows() -> Iterator[tuple[str, Any, str, str]]:
 
 
 def settings_page(found: Iterable[tuple[str, Any, str, str]]) -> str:
-    """`docs/settings.md`, then the settings as tables: the shared ones first, then each group."""
+    """The settings as tables: the shared ones first, then each method's own group."""
     groups: dict[str, list[str]] = {}
     for name, default, roles, description in found:
         group, _, _ = name.rpartition(".")
@@ -65,8 +65,7 @@ def settings_page(found: Iterable[tuple[str, Any, str, str]]) -> str:
         cells = [f"`{name}`", shown, roles, description]
         line = " | ".join(str(cell).replace("|", r"\|") for cell in cells)
         groups.setdefault(group, []).append(f"| {line} |")
-    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    page = [within_the_site(text)]
+    page = [(ROOT / "docs" / "settings.md.in").read_text(encoding="utf-8")]
     for group, lines in groups.items():
         page += [
             f"\n## {f'Settings of {group}' if group else 'Shared settings'}\n",

@@ -46,6 +46,36 @@ def check_silo(silo: Silo) -> None:
         )
 
 
+Losses = Callable[[Tensor, int], Tensor]
+"""Losses of some users, float32 (users,), or their mean, from the users' rows, int64 (users,), and
+the number of updates before."""
+
+
+def epoch(
+    users: int, batch: int, number: int, losses: Losses, optimizer: torch.optim.Optimizer
+) -> float:
+    """One pass over users in random order, in batches; returns the mean loss.
+
+    Parameters
+    ----------
+    users, batch : int
+    number : int
+        Passes before this one.
+    losses : Losses
+    optimizer : torch.optim.Optimizer
+    """
+    device = optimizer.param_groups[0]["params"][0].device
+    batches = math.ceil(users / batch)
+    total = torch.zeros((), device=device)
+    for at, chosen in enumerate(torch.randperm(users, device=device).split(batch)):
+        loss = losses(chosen, number * batches + at).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(chosen)
+    return float(total) / users
+
+
 @contextmanager
 def seeded(seed: int, purpose: str, device: torch.device) -> Iterator[None]:
     """All of torch's randomness within comes from the seed and the purpose.
@@ -177,7 +207,7 @@ def run(stage: Stage, keeper: Keeper, seed: int, device: torch.device, watch: Wa
     """
     kept = keeper.stage(stage.name)
     network, best, done = stage.network, _Best(), 0
-    with seeded(seed, stage.name, device):
+    with seeded(seed, stage.name, device), torch.enable_grad():
         if kept is not None:
             network.load_state_dict(kept["network"])
             if kept["finished"]:

@@ -37,12 +37,6 @@ def sparsity(matrix: csr_array) -> float:
     return float(1 - matrix.nnz / (matrix.shape[0] * matrix.shape[1]))
 
 
-def check_users(users: int) -> None:
-    """Raise a SnowdropError where no synthetic user is asked for."""
-    if users < 1:
-        raise SnowdropError(f"{users} synthetic users cannot be made; ask for 1 or more")
-
-
 def thresholded(
     users: int,
     items: int,
@@ -72,7 +66,8 @@ def thresholded(
     SnowdropError
         If there are to be no users, or scores are not finite.
     """
-    check_users(users)
+    if users < 1:
+        raise SnowdropError(f"{users} synthetic users cannot be made; ask for 1 or more")
     rows = max(1, chunk // items)
     parts = [slice(at, min(at + rows, users)) for at in range(0, users, rows)]
     cells = users * items
@@ -152,19 +147,11 @@ def _score(key: int) -> float:
 
 
 def _sample(parts: Iterable[Tensor], items: int, like: float, dislike: float) -> Sample:
-    def cut(scores: Tensor) -> tuple[Tensor, Tensor]:
-        liked = scores >= like
-        return liked, (scores < dislike) & ~liked
-
-    return gathered(map(cut, parts), items)
-
-
-def gathered(parts: Iterable[tuple[Tensor, Tensor]], items: int) -> Sample:
-    """Synthetic users from their likes and dislikes, each bool (some users, items) on the CPU."""
     likes, dislikes = _Grown(items), _Grown(items)
-    for liked, disliked in parts:
+    for scores in parts:
+        liked = scores >= like
         likes.add(liked)
-        dislikes.add(disliked)
+        dislikes.add((scores < dislike) & ~liked)
     return Sample(likes.matrix(), dislikes.matrix())
 
 

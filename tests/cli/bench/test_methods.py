@@ -14,7 +14,7 @@ def written_ways() -> list[str]:
     """Every method, each of its variants, and each of both in its published form."""
     plain = [
         ":".join(filter(None, [own.name, variant]))
-        for own in methods.cards().values()
+        for own in map(methods.card, methods.names())
         for variant in ("", *own.all_variants)
     ]
     return [*plain, *(f"{name}:paper" for name in plain)]

@@ -1,3 +1,0 @@
-"""The synthesizer of the tests."""
-
-from tests.synthesizers import drawn  # noqa: F401  a fixture
