@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
@@ -26,6 +27,10 @@ class _Commands(LazyGroup):
             "cli.tune:tune",
             "Search a method's settings by Recall@20 on validation items; `snowdrop bench` takes "
             "them.",
+        ),
+        "synthesize": Later(
+            "cli.synthesize:synthesize",
+            "Make synthetic users from a silo's interactions, and measure what they give away.",
         ),
         "recommend": Later(
             "cli.recommend:recommend",
@@ -52,8 +57,21 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"snowdrop {version('snowdrop')}")
+        raise typer.Exit
+
+
+_VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+]
+
+
 @app.callback()
-def _setup() -> None:
+def _setup(version: _VersionOption = False) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_ToStderr()])
     # From here on a command may have started something, which ends with it.
     signal.signal(signal.SIGINT, _interrupt)

@@ -175,9 +175,14 @@ class Comparison:
             "validated."
         )
 
+    @property
+    def has_twins(self) -> bool:
+        """Whether a method and its frozen twin are here."""
+        return any(self.is_twin(name) for name in self.entries)
+
     def gain_words(self) -> str:
         """What the gain of the federation is, as a sentence; empty where no twin is here."""
-        if not any(self.is_twin(name) for name in self.entries):
+        if not self.has_twins:
             return ""
         return (
             f"“{GAIN_HEAD[0].upper()}{GAIN_HEAD[1:]}” is the mean {BAR_METRIC} of a method minus "
@@ -190,10 +195,13 @@ class Comparison:
         """What the marks mean, as sentences; empty where nothing was tested."""
         if not self.is_tested:
             return ""
+        others = [f"the best local rule (in “{RATIO_HEAD}”)"] if self.bar else []
+        others += [f"the frozen twin (in “{GAIN_HEAD}”)"] if self.has_twins else []
+        beside = f" {ABOVE} is above, {BELOW} below {' or '.join(others)}." if others else ""
         return (
-            f"{BEHIND} is behind the best method of the column. {ABOVE} ({BELOW}) is above (below) "
-            "the best local rule, or the frozen twin. Each mark means a difference by more than "
-            f"noise: a paired bootstrap over users with {RESAMPLES:,} resamples, at {LEVEL} %. "
+            f"{BEHIND} is behind the best method of the column.{beside} Each mark means a "
+            "difference by more than noise: a paired bootstrap over users with "
+            f"{RESAMPLES:,} resamples, at {LEVEL} %. "
             f"Only {' and '.join(TESTED_METRICS)} are tested. Users are resampled within each "
             "seed; the spread over seeds is not part of this test. Seeds change the random numbers "
             "and, where items.csv has no split, the split."

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -93,13 +94,13 @@ def up(
     ] = None,
     demo: Annotated[bool, typer.Option(help="share out generated demo data first")] = False,
 ) -> None:
-    """Start the whole federation on this machine, and wait until it is well."""
+    """Start the whole federation on this machine, and wait until it is ready."""
     folder = folder.absolute()
     federation = Federation.load(folder)
     if demo and data is not None:
         raise SnowdropError("--demo and --data are two sources of data; give one of them")
     if supervisor.supervisor_pid(folder):
-        raise SnowdropError(f"{folder} is up; `snowdrop deploy status {folder}` tells how it is")
+        raise SnowdropError(f"{folder} is up; `snowdrop deploy status {folder}` shows its state")
     if demo:
         data = folder / "demo-data"
         if not (data / "items.csv").exists():
@@ -109,31 +110,31 @@ def up(
     local.up(folder, typer.echo)
     home = folder / "server" / "flower-home"
     typer.echo(
-        f"all is well. Start a run, in the folder of Snowdrop's source:\n"
+        f"the federation is up. Start a run, in the folder of Snowdrop's source:\n"
         f"  FLWR_HOME={home} flwr run . {federation.name} --stream\n"
         f"its results go to {folder / 'server' / 'run'}; then, on a node:\n"
         f"  snowdrop recommend {folder / 'nodes' / federation.nodes[0].name / 'state'} --user U\n"
-        f"`snowdrop deploy status {folder}` tells how it is, `down` ends it."
+        f"`snowdrop deploy status {folder}` shows the state of each process, `down` ends them."
     )
 
 
 @app.command()
 def down(folder: Dir) -> None:
-    """End the federation; nothing of it stays running."""
+    """End the federation and all its processes."""
     ran = local.down(folder.absolute())
     typer.echo("all ended" if ran else "nothing was running")
 
 
 @app.command()
 def status(folder: Dir) -> None:
-    """How each process is; exit status 1 unless all is well."""
+    """Show the state of each process; exit status 1 unless all are healthy."""
     folder = folder.absolute()
     federation = Federation.load(folder)
     supervised = supervisor.supervisor_pid(folder) is not None
     every = processes(federation)
     well = {p.name: healthy(p.health, 2.0) for p in every} if supervised else {}
     online = local.online(folder, federation) if well.get(every[0].name) else set()
-    table = Table("process", "state", "pid", "healthy", "online", "restarts", "since", box=None)
+    table = status_table()
     good = supervised
     for process in every:
         report = supervisor.report(folder, process.name) if supervised else None
@@ -147,7 +148,7 @@ def status(folder: Dir) -> None:
             "yes" if well.get(process.name) else "no",
             ("yes" if there else "no") if is_node else "",
             str(report.restarts) if report else "",
-            report.since if report else "",
+            local_time(report.since) if report else "",
         )
     Console().print(table)
     if not good:
@@ -174,7 +175,7 @@ def logs(
 
 @app.command()
 def stop(folder: Dir, name: ProcessName) -> None:
-    """End one process, and hold it back until `start`."""
+    """End one process; it stays down until `start`."""
     folder = _known(folder.absolute(), name)
     supervisor.held_path(folder, name).touch()
     _until(folder, name, "held")
@@ -218,7 +219,7 @@ def remove(folder: Dir, name: ProcessName) -> None:
     local.unregister(folder, federation, name)
     (folder / "server" / "node-keys" / f"{name}.pub").unlink(missing_ok=True)
     smaller.save(folder)
-    typer.echo(f"{name} is shut out; what it holds is in {folder / 'nodes' / name}")
+    typer.echo(f"{name} is shut out; its folder stays: {folder / 'nodes' / name}")
 
 
 @app.command()
@@ -234,12 +235,12 @@ def rekey(folder: Dir, name: ProcessName) -> None:
 
 @app.command()
 def register(folder: Dir) -> None:
-    """Tell the SuperLink of new node keys."""
+    """Register new node keys with the SuperLink."""
     folder = folder.absolute()
     new = local.register(folder, Federation.load(folder))
     for name in new:
         supervisor.held_path(folder, name).unlink(missing_ok=True)
-    typer.echo(f"registered: {', '.join(new)}" if new else "no key is new")
+    typer.echo(f"registered: {', '.join(new)}" if new else "there is no new key")
 
 
 @app.command()
@@ -248,6 +249,19 @@ def renew(folder: Dir) -> None:
     folder = folder.absolute()
     federation_folder.renew_certificate(folder, Federation.load(folder))
     typer.echo("the certificate is new; restart the SuperLink for it to be used")
+
+
+def status_table() -> Table:
+    """An empty table of processes, which breaks long cells and never cuts them."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in ("process", "state", "pid", "healthy", "online", "restarts", "since"):
+        table.add_column(head, overflow="fold")
+    return table
+
+
+def local_time(moment: str) -> str:
+    """A moment in ISO format with its offset, as this machine's clock shows it, to the second."""
+    return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _known(folder: Path, name: str) -> Path:

@@ -14,9 +14,6 @@ from rich.progress import Progress as Bar
 PLAIN_SECONDS = 30.0
 """Where there is no terminal, a line comes at least this long after the last one."""
 
-SURE_SHARE, SURE_SECONDS = 0.1, 30.0
-"""Until a unit has ended, no time left is shown before this share of one and these seconds."""
-
 SMOOTH_SECONDS = 20.0
 """About how long a new estimate of the end takes to replace the one before."""
 
@@ -24,8 +21,9 @@ SMOOTH_SECONDS = 20.0
 class Progress:
     """What is done of a whole, on stderr; a context manager.
 
-    On a terminal it is a bar with the time left. Elsewhere it is plain lines: one whenever another
-    unit has ended, and else at most one per `PLAIN_SECONDS`.
+    On a terminal it is a bar. Elsewhere it is plain lines: one whenever another unit has ended, and
+    else at most one per `PLAIN_SECONDS`. The time left is shown once a first unit has ended: what
+    is done of the first one alone may take a tenth of its time, or nearly all.
 
     Parameters
     ----------
@@ -33,6 +31,8 @@ class Progress:
         What is counted, in the plural: ``"runs"``.
     total : float, optional
         How many there are, if that is known.
+    work : float, optional
+        The whole work, where units take unequal times (default: ``total``).
     each : bool
         Whether the end of a unit is worth a line; a megabyte's end is not.
     clock : Callable[[], float]
@@ -45,8 +45,10 @@ class Progress:
         total: float | None,
         each: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        work: float | None = None,
     ) -> None:
         self._unit, self._total, self._each, self._clock = unit, total, each, clock
+        self._work = total if work is None else work
         self.done = 0.0
         """Units that have ended."""
         self._now = self._note = ""
@@ -65,7 +67,7 @@ class Progress:
                 console=Console(stderr=True, force_terminal=True),
                 redirect_stdout=sys.stdout.isatty(),  # a file shall have what is printed to it
             )
-            self._task = self._bar.add_task("", total=total, count="", rest="")
+            self._task = self._bar.add_task("", total=self._work, count="", rest="")
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -88,7 +90,8 @@ class Progress:
         note : str
             What else is to be shown.
         part : float, optional
-            Units with what is done of those under way, for the time left (default: ``done``).
+            The work that is done, with that of units under way, for the time left (default:
+            ``done``).
         """
         moment = self._clock()
         part = done if part is None else part
@@ -128,12 +131,9 @@ class Progress:
         """From the speed so far, without what was done before this command began; smoothed."""
         assert self._first is not None
         done_before, before, began = self._first
-        if self._total is None or part <= before or part >= self._total:
+        if self._work is None or not before < part < self._work or self.done - done_before < 1:
             return ""
-        sure = part - before >= SURE_SHARE and moment - began >= SURE_SECONDS
-        if self.done - done_before < 1 and not sure:
-            return ""
-        end = moment + (moment - began) / (part - before) * (self._total - part)
+        end = moment + (moment - began) / (part - before) * (self._work - part)
         if self._end is not None:
             smooth, made = self._end
             end = smooth + (end - smooth) * -math.expm1((made - moment) / SMOOTH_SECONDS)

@@ -27,6 +27,8 @@ from deploy.federation import free_ports
 from deploy.flower import ENVIRONMENT, Flower, end, tool, wait_for_port
 
 CONNECTION = "snowdrop"
+LOG = "superlink.log"
+LOG_LETTERS = 1_000
 
 
 def simulate(
@@ -43,6 +45,8 @@ def simulate(
     verbose: Annotated[bool, typer.Option(help="show Flower's and Ray's own log too")] = False,
 ) -> None:
     """Train, test and recommend in a federation simulated on this machine."""
+    from server_app.run_folder import RunFolder
+
     values = parse_assignments(set_ or [])
     if nodes is not None:
         values["nodes"] = nodes
@@ -54,7 +58,7 @@ def simulate(
         raise SnowdropError(f"{folder} is a file; give --run-dir a folder")
     values |= {"data": data, "run_dir": str(folder.absolute())}
     settings = RunSettings.parse(values)
-    check_run_dir(settings)
+    RunFolder(Path(settings.run_dir)).refuse_training(settings, option="--set ")
     values["data"] = check_data(settings)
     settings = RunSettings.parse(values)
     typer.echo(f"starting a federation of {settings.nodes} nodes")
@@ -68,23 +72,6 @@ def simulate(
         Console().print(table)
         typer.echo(f"more: snowdrop recommend {folder} --user {sample}")
     typer.echo(f"results are in {folder}: summary.json, rounds.csv, metrics.png, embeddings.png")
-
-
-def check_run_dir(settings: RunSettings) -> None:
-    """Refuse a folder with a training before a federation is started for nothing.
-
-    Raises
-    ------
-    SnowdropError
-        If it holds one, and the settings do not say what shall become of it.
-    """
-    from server_app.run_folder import RunFolder
-
-    if RunFolder(Path(settings.run_dir)).holds_training and not (settings.resume or settings.fresh):
-        raise SnowdropError(
-            f"{settings.run_dir} holds a training: --set resume=true goes on with it, --set "
-            "fresh=true deletes it and begins anew"
-        )
 
 
 def check_data(settings: RunSettings, measured: str | None = None) -> str:
@@ -174,7 +161,7 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
     Raises
     ------
     SnowdropError
-        If the run fails; its reason stands in the log above.
+        If the run fails; its reason stands in the log above, or here where nothing was logged.
     """
     app_folder = Path(this_package.__file__).resolve().parents[1]
     if not (app_folder / "pyproject.toml").exists():
@@ -192,8 +179,9 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
         )  # fmt: skip
         run_id = str(submitted["run-id"])
         try:
-            flower.follow(run_id, verbose)
+            explained = flower.follow(run_id, verbose)
             status = flower.status(run_id)
+            flower_log = (Path(home) / LOG).read_text(errors="replace")
         except KeyboardInterrupt:
             typer.echo("\nstopping the run …", err=True)
             flower.call("stop", run_id, CONNECTION)
@@ -202,7 +190,27 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
                 "--set resume=true goes on"
             ) from None
     if status != "finished:completed":
-        raise SnowdropError(f"the run ended as {status}; its log above says why")
+        raise SnowdropError(failure(status, explained, flower_log))
+
+
+def failure(status: str, explained: bool, flower_log: str) -> str:
+    """Why a run failed, as a sentence.
+
+    Parameters
+    ----------
+    status : str
+        How it ended.
+    explained : bool
+        Whether its log was shown, so that the reason stands above.
+    flower_log : str
+        Log of the SuperLink that ran it.
+    """
+    if explained:
+        return f"the run ended as {status}; its log above says why"
+    said = flower_log.strip()[-LOG_LETTERS:]
+    return f"the run ended as {status} before it logged anything; " + (
+        f"Flower's own log ends with: {said}" if said else "Flower's own log is empty, too"
+    )
 
 
 @contextmanager
@@ -220,7 +228,7 @@ def superlink(home: Path) -> Iterator[Flower]:
         f'[superlink]\ndefault = "{CONNECTION}"\n'
         f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
-    log_path = home / "superlink.log"
+    log_path = home / LOG
     with log_path.open("w") as log:
         process = subprocess.Popen(
             [

@@ -1,4 +1,7 @@
-"""The ClientApp: hands each message to the node, and lets nothing but sums leave it."""
+"""The ClientApp: passes each message to the node, and lets only sums leave it.
+
+The one exception is synthetic users, where a node's owner chose to send some.
+"""
 
 import logging
 import resource
@@ -24,7 +27,7 @@ app = ClientApp()
 
 
 def _guarded(handle: Callable[[Node, RecordDict], RecordDict]) -> Callable[..., Message]:
-    """Turn every failure into a fixed sentence: an exception's text could carry an id."""
+    """Answer every failure with a fixed sentence, since an exception's text could hold an id."""
 
     def handler(message: Message, context: Context) -> Message:
         try:
@@ -86,6 +89,20 @@ def count_users(node: Node, record: RecordDict) -> RecordDict:
 def train(node: Node, record: RecordDict) -> RecordDict:
     """Train every user of this node for one round."""
     return node.train(messages.TrainRequest.from_record(record)).to_record()
+
+
+@app.train("heads")
+@_guarded
+def fit_heads(node: Node, record: RecordDict) -> RecordDict:
+    """Fit the heads of users that train in no round to the item table that came of the others."""
+    return node.fit_heads(messages.HeadsRequest.from_record(record)).to_record()
+
+
+@app.query("synthetic")
+@_guarded
+def send_synthetic(node: Node, record: RecordDict) -> RecordDict:
+    """How this node answers a training, and its synthetic users where its owner sends some."""
+    return node.synthetic(messages.SyntheticRequest.from_record(record)).to_record()
 
 
 @app.evaluate()

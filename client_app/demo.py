@@ -1,4 +1,4 @@
-"""The users of the generated demo data: a few latent tastes each, expressed as interactions."""
+"""The users of the generated demo data: interactions drawn from a few tastes of each user."""
 
 import numpy as np
 import polars as pl

@@ -64,7 +64,7 @@ def read_interactions(paths: Sequence[Path]) -> pl.DataFrame:
     ------
     SnowdropError
         On a missing file or column, a row without a user or an item, or an id that holds control
-        characters. Its text never holds a cell of the file.
+        characters. The error's text never holds a cell of the file.
     """
     frames = []
     for path in paths:

@@ -1,9 +1,9 @@
-"""One node's files, as a message finds them."""
+"""One node: its data and its users' state, and how it answers messages."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Context
@@ -11,21 +11,25 @@ from flwr.app import Context
 from client_app import tasks
 from client_app.interactions import NodeInteractions, load_interactions
 from client_app.methods import half_of
-from client_app.methods.base import Local, NodeMethod
+from client_app.methods.base import Local, NodeMethod, check_loss
 from client_app.scorers import Scorer
 from client_app.store import StateStore
+from client_app.synthetic import synthetic_users
 from common import messages
 from common.catalogue import ItemIndex
-from common.errors import OverflowedError, SnowdropError
+from common.errors import SnowdropError
 from common.settings import NodeSettings, RunSettings
 from common.users.heads import State
+from common.users.ragged import Ragged
 from common.users.randomness import user_keys
 
 log = logging.getLogger("snowdrop.node")
 
+Answer = TypeVar("Answer", bound=messages.Body)
+
 
 class CatalogueMissingError(Exception):
-    """This node has not got the catalogue that a message speaks of."""
+    """This node does not have the catalogue that a message refers to."""
 
 
 class Node:
@@ -33,8 +37,7 @@ class Node:
 
     def __init__(self, context: Context) -> None:
         run = RunSettings.of_run(context.run_config, context.run_id, warn=False)
-        self._data = run.data
-        self._seed = run.seed
+        self._run = run
         self.settings = NodeSettings.parse(context.node_config, run)
         self.store = StateStore(self.settings.state_dir)
 
@@ -44,12 +47,12 @@ class Node:
         Raises
         ------
         CatalogueMissingError
-            If this node has not got that catalogue.
+            If this node does not have that catalogue.
         """
         index = self.store.load_index(version)
         if index is None:
             raise CatalogueMissingError
-        return index, load_interactions(self.settings, self._data, self._seed, index)
+        return index, load_interactions(self.settings, self._run.data, self._run.seed, index)
 
     def keys(self, data: NodeInteractions) -> np.ndarray:
         """Keys of the users' randomness, uint64 (users,)."""
@@ -62,16 +65,13 @@ class Node:
         data: NodeInteractions,
         at_most: int,
         or_newer: bool = False,
-    ) -> State:
-        """The newest state of the request's training up to a round, or a fresh one.
+    ) -> tuple[int, State]:
+        """The newest state of the request's training up to a round, or a fresh one; its round.
 
         With ``or_newer``, users that it does not know have their newest state, if there is one.
         """
         fresh = half.fresh(self.keys(data), request.training_settings())
-        found, state = self.store.load(request.training, at_most, data, fresh, or_newer)
-        if found != at_most:
-            log.info("there is no state of round %d here; using that of round %d", at_most, found)
-        return state
+        return self.store.load(request.training, at_most, data, fresh, or_newer)
 
     def local(
         self,
@@ -105,7 +105,9 @@ class Node:
         half = half_of(request.method)
 
         def state_of() -> State:
-            return self.state(half, request, data, request.round, or_newer=True)
+            found, state = self.state(half, request, data, request.round, or_newer=True)
+            _tell_of_older(found, request.round)
+            return state
 
         local = self.local(request, request.arrays, index, data, state_of, items)
         return half.scorer(request.scorer, local)
@@ -116,27 +118,90 @@ class Node:
         Raises
         ------
         SnowdropError
-            If the round is older than all that is kept, the message is malformed, or numbers
-            overflow; nothing is kept then.
+            If this node's owner chose to send no updates, the round is older than all that is
+            kept, the message is malformed, or numbers overflow; nothing is kept then.
         """
-        settings = request.training_settings()
-        half = half_of(settings.card.name)
-        index, data = self.interactions(request.catalogue)
+        if self.settings.answer == "synthetic":
+            raise SnowdropError(
+                "this node's owner chose answer = synthetic: it sends synthetic users, and no "
+                "updates"
+            )
         kept = self.store.rounds(request.training)
         if request.round != 1 and kept and request.round <= kept[0]:
             raise SnowdropError(
                 f"round {request.round} is older than all that is kept here (from round {kept[0]} "
                 "on)"
             )
-        state = self.state(half, request, data, request.round - 1)
+
+        def work(half: NodeMethod, found: int, local: Local) -> tuple[State, messages.TrainAnswer]:
+            _tell_of_older(found, request.round - 1)
+            state, answer = half.train(request, local)
+            check_loss(answer.loss_sum)
+            return state, answer
+
+        return self._trained(request, work)
+
+    def fit_heads(self, request: messages.HeadsRequest) -> messages.HeadsAnswer:
+        """Fit every user's head to an item table, and keep their state under its round.
+
+        As many passes as there were rounds since the newest state here; nothing of them is sent.
+
+        Raises
+        ------
+        SnowdropError
+            As from `train`, whatever the owner chose.
+        """
+
+        def work(half: NodeMethod, found: int, local: Local) -> tuple[State, messages.HeadsAnswer]:
+            rounds = range(found + 1, request.round + 1)
+            return half.fit_heads(rounds, local), messages.HeadsAnswer()
+
+        return self._trained(request, work)
+
+    def _trained(
+        self,
+        request: messages.TrainRequest | messages.HeadsRequest,
+        work: Callable[[NodeMethod, int, Local], tuple[State, Answer]],
+    ) -> Answer:
+        """What ``work`` answers, given the round of the newest state; its state is kept."""
+        settings = request.training_settings()
+        half = half_of(settings.card.name)
+        index, data = self.interactions(request.catalogue)
+        found, state = self.state(half, request, data, request.round - 1)
         self.store.drop_from(request.training, request.round)
         local = self.local(request, request.arrays, index, data, lambda: state)
-        after, answer = half.train(request, local)
-        if not math.isfinite(answer.loss_sum):
-            raise OverflowedError("the loss is NaN or Inf: lower item_lr or head_lr")
+        after, answer = work(half, found, local)
         self.store.save(request.training, request.round, data, after)
         self.store.prune(request.training, settings.keep_rounds, request.best_round)
         return answer
+
+    def synthetic(self, request: messages.SyntheticRequest) -> messages.SyntheticAnswer:
+        """How this node answers, and its synthetic users, unless the server has them.
+
+        Raises
+        ------
+        SnowdropError
+            If it has none, though its owner chose to send some.
+        """
+        index, data = self.interactions(request.catalogue)
+        answer = self.settings.answer
+        if answer == "updates":
+            return messages.SyntheticAnswer(answer)
+
+        def histories() -> Ragged:
+            return tasks.histories(self._run.task, data, self.keys(data))
+
+        made = synthetic_users(self.settings, self._run, index, histories)
+        if made.name in request.known:
+            return messages.SyntheticAnswer(answer, made.name, made.epsilon)
+        log.info("sending %d synthetic users", made.users)
+        lists = {"offsets": made.histories.offsets, "items": made.histories.items}
+        return messages.SyntheticAnswer(answer, made.name, made.epsilon, lists)
+
+
+def _tell_of_older(found: int, wanted: int) -> None:
+    if found != wanted:
+        log.info("there is no state of round %d here; using that of round %d", wanted, found)
 
 
 @lru_cache(maxsize=16)

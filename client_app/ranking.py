@@ -1,4 +1,4 @@
-"""Ranking items for every user that hopes to find some, and the sums of the metrics."""
+"""Ranking items for every user that has items to find, and sums of the metrics."""
 
 from collections.abc import Callable, Iterator
 

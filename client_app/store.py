@@ -1,7 +1,7 @@
 """The users' private state on the node's disk, by training and round.
 
 ``<state_dir>/trainings/<training>/round-000012.state`` holds the heads of all users after a
-round; ``users-<digest>.json`` beside it the users' ids, written only when they change.
+round. ``users-<digest>.json`` beside it holds the users' ids; it is written only when they change.
 """
 
 import json
@@ -27,18 +27,18 @@ from common.users.heads import State
 log = logging.getLogger("snowdrop.node")
 
 FORMAT = 2
-"""Of the state files; 1 is the same layout without this number."""
+"""Number of the format of the state files; format 1 is the same layout without this number."""
 
 _OTHER_TRAININGS = 2
-"""Trainings beside the present one that are kept: a trial must not cost the users their heads."""
+"""Other trainings that are kept, so that a trial run does not delete the users' heads."""
 
 
 _OTHER_CATALOGUES = 1
-"""Catalogues beside the newest that are kept: publishing must not disturb a training."""
+"""Older catalogues that are kept, so that publishing does not disturb a training."""
 
 
 class StateStore:
-    """What one node remembers between messages; everything is checksummed and atomic."""
+    """What one node keeps between messages: files with checksums, each replaced in one step."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,9 +66,9 @@ class StateStore:
             path.unlink(missing_ok=True)
 
     def load_index(self, version: str) -> ItemIndex | None:
-        """The catalogue of that version, or None where this node has not got it.
+        """The catalogue of that version, or None where this node does not have it.
 
-        The same object each time, as long as a process remembers it.
+        Within a process it is the same object each time, so that results can be cached by it.
         """
         path = self.folder / f"catalogue-{version}.json"
         if not path.exists():
@@ -147,7 +147,7 @@ class StateStore:
         return state
 
     def drop_from(self, training: str, number: int) -> None:
-        """Forget this training's states of round ``number`` and after."""
+        """Delete this training's states of round ``number`` and later ones."""
         for kept in self.rounds(training):
             if kept >= number:
                 self._path(training, kept).unlink()
@@ -167,9 +167,9 @@ class StateStore:
         write_checked(path, json.dumps(data.users).encode())
 
     def prune(self, training: str, keep: int, best: int) -> None:
-        """Forget all but the last ``keep`` rounds and the best one, and long unused trainings.
+        """Delete all but the last ``keep`` rounds and the best one, and trainings long unused.
 
-        A node that was not asked in the best round is tested with its state before that.
+        Where this node was not asked in the best round, its last state before that round is kept.
         """
         kept = self.rounds(training)
         of_best = max((number for number in kept if number <= best), default=0)
@@ -200,7 +200,7 @@ class StateStore:
 
 
 def _check_format(path: Path, content: bytes) -> None:
-    """Refuse a state that a later release wrote; what was written before formats were told is 1."""
+    """Refuse a state that a later release wrote; a file without a format number has format 1."""
     length = int.from_bytes(content[:8], "little")
     told = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     number = int(told.get("format", 1))

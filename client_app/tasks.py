@@ -14,12 +14,12 @@ from common.users.ragged import Ragged
 from common.users.randomness import permuted, stream
 
 _HELD_OUT = 2  # one item to test and one to validate
-_LEAST = 3  # warm items of a user of whom some are held out: one at least is left to learn from
+_LEAST = 3  # a user with fewer warm items has none held out, so that some are left to learn from
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Items that are ranked for each user, and what it is hoped to find among them."""
+    """Items that are ranked for each user, and which of them are relevant."""
 
     order: Tensor  # int64 (items,): place of each item in the order of ids, which breaks ties
     truth: Ragged
@@ -63,7 +63,7 @@ def ranking(
 def held_out(warm: Ragged, keys: np.ndarray) -> np.ndarray:
     """Which interactions are held out to validate and to test, bool (2, interactions).
 
-    One each of every user with three warm items or more, drawn by the user's own key.
+    Of every user with at least three warm items one each, drawn with the user's own key.
     """
     chosen = np.zeros((_HELD_OUT, len(warm.items)), dtype=bool)
     users = np.flatnonzero(warm.counts >= _LEAST)

@@ -10,4 +10,4 @@ class OverflowedError(SnowdropError):
 
 
 class FormatError(SnowdropError):
-    """A file that a later release wrote, or one that is too old to be read."""
+    """A file that a later release wrote, so that nothing in it can be trusted."""

@@ -44,7 +44,7 @@ class Body:
     """The envelope: numbers and texts travel as configuration values, arrays as array records.
 
     A field that is one array travels in the record ``single``; a field that is a dictionary of
-    named arrays travels in a record of its own name.
+    named arrays travels in a record of its own name. What is None or empty does not travel.
     """
 
     def to_record(self) -> RecordDict:
@@ -56,7 +56,7 @@ class Body:
                 single[name] = Array(value)
             elif isinstance(value, dict):
                 records[name] = ArrayRecord({key: Array(array) for key, array in value.items()})
-            elif value is not None:
+            elif value is not None and value not in ("", []):  # which Flower cannot count
                 values[name] = value
         return RecordDict(
             {"values": ConfigRecord(values), "single": ArrayRecord(single), **records}
@@ -122,7 +122,7 @@ class SyntheticRequest(Body):
     """Asks how a node answers a training, and for its synthetic users where it sends some."""
 
     catalogue: str
-    known: list[str]
+    known: list[str] = field(default_factory=list)
     """Names of the sets that the server has: a node sends none of these again."""
 
 

@@ -1,7 +1,7 @@
 """The demo federation for Docker: `python -m deploy.compose > docker-compose.yml`.
 
-Commands, environments and health checks come from the description of the processes that
-`snowdrop deploy up` and the systemd units come from too.
+Commands, environments and health checks come from the same description of the processes as
+`snowdrop deploy up` and the systemd units.
 """
 
 import sys
@@ -41,7 +41,7 @@ def federation() -> Federation:
 
 
 def compose() -> dict[str, Any]:
-    """Everything that docker-compose.yml says."""
+    """The content of docker-compose.yml."""
     demo = federation()
     root = f"federation:{ROOT}"
     server, *nodes = dict.fromkeys(_volume(process) for process in processes(demo))
@@ -130,7 +130,7 @@ def text() -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    """Repeats what is repeated, where YAML would put anchors."""
+    """Writes values that occur again in full, where YAML would refer to an anchor."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

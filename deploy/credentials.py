@@ -1,6 +1,6 @@
-"""Certificate authority, server certificate, node keys: all that proves who is who.
+"""Certificate authority, server certificate and node keys.
 
-Private keys are readable by their owner only, and nothing is overwritten unasked.
+Private keys can be read by their owner only.
 """
 
 import ipaddress
@@ -30,7 +30,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def make_authority(folder: Path, name: str) -> None:
-    """``ca.crt`` and ``ca.key`` of a new certificate authority."""
+    """Write ``ca.crt`` and ``ca.key`` of a new certificate authority."""
     key = ec.generate_private_key(ec.SECP384R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Snowdrop {name} CA")])
     usage = x509.KeyUsage(
@@ -49,7 +49,7 @@ def make_authority(folder: Path, name: str) -> None:
 
 
 def make_server_certificate(authority: Path, folder: Path, hosts: Sequence[str]) -> None:
-    """``server.crt`` and ``server.key``, signed by the authority, for ``hosts`` and loopback.
+    """Write ``server.crt`` and ``server.key``, signed by the authority, for ``hosts`` and loopback.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def make_server_certificate(authority: Path, folder: Path, hosts: Sequence[str])
 
 
 def make_node_key(folder: Path) -> None:
-    """``key`` and ``key.pub``: ECDSA P-384 in OpenSSH form, as Flower asks for."""
+    """Write ``key`` and ``key.pub``: ECDSA P-384 in OpenSSH form, as Flower needs them."""
     key = ec.generate_private_key(ec.SECP384R1())
     write_private(
         folder / "key", key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
@@ -96,18 +96,18 @@ def make_node_key(folder: Path) -> None:
 
 
 def make_secret(path: Path) -> None:
-    """What the executor proves itself to the SuperLink with."""
+    """Write the secret with which the executor authenticates itself to the SuperLink."""
     write_private(path, secrets.token_hex(32).encode())
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """A file that its owner alone can read."""
+    """Write a file that only its owner can read."""
     write_atomic(path, content)  # which makes it 0600
     path.chmod(0o600)
 
 
 def write_public(path: Path, content: bytes) -> None:
-    """A file that everyone may read."""
+    """Write a file that everyone may read."""
     write_atomic(path, content)
     path.chmod(0o644)
 
@@ -137,7 +137,7 @@ def _san(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
     except ValueError as error:
         raise SnowdropError(
-            f"host {name!r} is no name that a certificate can hold; write it in ASCII"
+            f"a certificate cannot hold the host name {name!r}; write it in ASCII"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A data folder shared out: items to the server, and to each node its users' interactions."""
+"""Sharing out a data folder: items to the server, each user's interactions to one node."""
 
 import io
 from collections.abc import Sequence

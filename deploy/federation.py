@@ -1,4 +1,4 @@
-"""What a deployed federation is: its names, ports and nodes, and where its files stand.
+"""The description of a deployed federation: its names, ports and nodes, and where its files are.
 
 ``DIR/federation.json`` holds it. ``DIR/server`` is all that the server's machine needs,
 ``DIR/nodes/NAME`` all that a node's machine needs; ``DIR/ca`` stays with whoever runs the
@@ -43,15 +43,17 @@ class NodePlace(BaseModel):
 
 
 class Federation(BaseModel):
-    """One federation, as every command, unit and container of it is made from."""
+    """One federation; all its commands, units and containers are made from this description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name = Field(description="name of the connection: `flwr run . NAME`")
     root: PurePosixPath = Field(description="where DIR stands on the machines that run it")
     programs: str = Field(description="folder of Flower's programs; empty: found on PATH")
-    hosts: tuple[str, ...] = Field(description="names and addresses that nodes know the server by")
-    fleet_host: str = Field(description="address that nodes may come in on")
+    hosts: tuple[str, ...] = Field(
+        description="names and addresses under which nodes reach the server"
+    )
+    fleet_host: str = Field(description="address on which the SuperLink listens for nodes")
     control_host: str = Field(description="address of the Control and Runtime APIs")
     health_host: str = Field("127.0.0.1", description="address of the health services")
     fleet_port: Port
@@ -120,7 +122,7 @@ class Federation(BaseModel):
         write_atomic(folder / FILE, self.model_dump_json(indent=2).encode())
 
     def with_node(self, name: str, free: bool = False) -> Self:
-        """The same federation with one node more, on ports that no other process of it has."""
+        """The same federation with one more node, on ports that no other process of it uses."""
         used = [
             self.fleet_port, self.control_port,
             self.superlink_health_port, self.executor_health_port,
@@ -137,7 +139,7 @@ class Federation(BaseModel):
         return self.model_copy(update={"nodes": (*self.nodes, place)})
 
     def without_node(self, name: str) -> Self:
-        """The same federation with one node less."""
+        """The same federation without one of its nodes."""
         nodes = tuple(node for node in self.nodes if node.name != name)
         if len(nodes) == len(self.nodes):
             raise SnowdropError(
@@ -160,12 +162,12 @@ class Federation(BaseModel):
 
     @property
     def fleet_address(self) -> str:
-        """Where nodes find the SuperLink."""
+        """Address at which nodes reach the SuperLink."""
         return address(self.hosts[0], self.fleet_port)
 
     @property
     def control_address(self) -> str:
-        """Where `flwr` and the executor find the SuperLink."""
+        """Address at which `flwr` and the executor reach the SuperLink."""
         host = self.hosts[0] if self.control_host in ("0.0.0.0", "::") else self.control_host
         return address(host, self.control_port)
 
@@ -176,7 +178,7 @@ def address(host: str, port: int) -> str:
 
 
 def free_ports(count: int, used: Sequence[int] = ()) -> list[int]:
-    """Loopback ports that nobody uses now, all different, and none that is ``used`` later."""
+    """Different loopback ports that are free now, without those that are in ``used``."""
     probes = [socket.socket() for _ in range(count + len(used))]
     try:
         for probe in probes:

@@ -1,4 +1,4 @@
-"""Flower's own commands: finding them, calling them, waiting for and ending what they start."""
+"""Flower's own commands: finding and calling them, and ending the processes that they start."""
 
 import json
 import re
@@ -22,7 +22,7 @@ ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "PYTHONUNBUFFERED": "1",
 }
-"""What every process of Flower is given."""
+"""Environment variables that every process of Flower gets."""
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
@@ -76,8 +76,8 @@ class Flower:
             )
         return answer
 
-    def follow(self, run_id: str, verbose: bool) -> None:
-        """Show the log of a run until it ends."""
+    def follow(self, run_id: str, verbose: bool) -> bool:
+        """Show the log of a run until it ends; whether there was anything to show."""
         process = subprocess.Popen(
             [tool("flwr"), "log", run_id, self.connection, "--stream"],
             env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -85,16 +85,18 @@ class Flower:
         )  # fmt: skip
         assert process.stdout is not None
         try:
-            explained = False
+            explained = shown = False
             for line in process.stdout:
                 # What follows our own sentence on a failure is Flower's traceback of it.
                 if verbose or not (explained or _FLOWER_NOISE.search(line)):
                     sys.stdout.write(line)
                     sys.stdout.flush()
+                    shown = True
                 explained = explained or bool(_FAILURE.search(line))
             process.wait()
         finally:
             end(process)
+        return shown
 
     def status(self, run_id: str) -> str:
         """Final status of a run, such as ``finished:completed``."""
@@ -133,7 +135,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 
 
 def end_family(family: Sequence[psutil.Process]) -> None:
-    """End processes: asked, then made to."""
+    """End processes: first by SIGTERM, then by SIGKILL."""
     for member in family:
         with suppress(psutil.NoSuchProcess):
             member.terminate()
@@ -144,9 +146,9 @@ def end_family(family: Sequence[psutil.Process]) -> None:
 
 
 def _alive_after(family: Sequence[psutil.Process], seconds: float) -> Sequence[psutil.Process]:
-    """Those that still run after some seconds; returns at once when none does.
+    """Those that still run after some seconds; returns as soon as none does.
 
-    Unlike psutil's own wait, it takes a zombie for gone: its parent may be slow to bury it.
+    Unlike psutil's own wait, it counts a zombie as ended: its parent may be slow to collect it.
     """
     deadline = time.monotonic() + seconds
     while (alive := [p for p in family if _runs(p)]) and time.monotonic() < deadline:
@@ -162,7 +164,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def end(process: subprocess.Popen[Any]) -> None:
-    """End a process and all that descends from it, in whatever session: asked, then made to."""
+    """End a process and its descendants in all sessions: first by SIGTERM, then by SIGKILL."""
     try:
         family = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:

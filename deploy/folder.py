@@ -1,4 +1,4 @@
-"""The folder of a federation: made, given nodes, renewed."""
+"""The folder of a federation: making it, adding nodes to it, renewing its certificate."""
 
 import shutil
 from pathlib import Path
@@ -15,21 +15,21 @@ from deploy.systemd import write_start_files
 
 
 def make(folder: Path, federation: Federation, force: bool, keep: bool) -> Federation:
-    """Credentials, settings and start files of a federation, in ``folder``.
+    """Write credentials, settings and start files of a federation into ``folder``.
 
     Parameters
     ----------
     folder : Path
     federation : Federation
     force : bool
-        Make everything anew; keys that were registered are then worth nothing.
+        Make everything anew; keys that were registered before are refused from then on.
     keep : bool
-        Leave a federation that is there as it is.
+        Leave a federation that is there already as it is.
 
     Raises
     ------
     SnowdropError
-        If a federation is there and neither is wanted.
+        If a federation is there already and neither ``force`` nor ``keep`` is given.
     """
     if (folder / "federation.json").exists() and not force:
         if keep:
@@ -53,7 +53,7 @@ def make(folder: Path, federation: Federation, force: bool, keep: bool) -> Feder
 
 
 def renew_certificate(folder: Path, federation: Federation) -> None:
-    """A new certificate for the SuperLink, from the same authority."""
+    """Make a new certificate for the SuperLink, signed by the same authority."""
     hosts = dict.fromkeys([*federation.hosts, federation.control_host])
     named = [host for host in hosts if host not in ("0.0.0.0", "::")]
     credentials.make_server_certificate(folder / "ca", folder / "server", named)
@@ -61,7 +61,7 @@ def renew_certificate(folder: Path, federation: Federation) -> None:
 
 
 def give_key(folder: Path, name: str) -> None:
-    """A new key for a node; the server keeps a copy of the public half, to register it."""
+    """Make a new key for a node; the server gets a copy of its public half, to register it."""
     place = folder / "nodes" / name
     credentials.make_node_key(place)
     _copy(folder / "ca" / "ca.crt", place / "ca.crt")
@@ -71,7 +71,7 @@ def give_key(folder: Path, name: str) -> None:
 
 
 def add_node(folder: Path, name: str, free_port: bool) -> Federation:
-    """The federation with one node more, its key and its start files."""
+    """Add a node with its key and its start files; the federation with that node."""
     federation = Federation.load(folder).with_node(name, free=free_port)
     give_key(folder, name)
     federation.save(folder)
@@ -92,7 +92,7 @@ def _write_settings(folder: Path, federation: Federation) -> None:
         "nodes": len(federation.nodes),
         "resume": True,
     }
-    text = "# Settings of every run on this federation; --run-config says otherwise for one run.\n"
+    text = "# Settings of every run on this federation; --run-config changes them for one run.\n"
     text += toml_lines(values)
     text += (
         "\n# The frozen twin, the same method with the federation switched off, takes as many\n"
@@ -118,6 +118,6 @@ def describe(folder: Path, federation: Federation) -> None:
     """Print what was made and what to do with it."""
     typer.echo(f"{folder} holds the federation '{federation.name}':")
     typer.echo("  ca/      the certificate authority; keep ca.key away from every machine")
-    typer.echo("  server/  for the server's machine, with units and start scripts")
+    typer.echo("  server/  for the server's machine, with systemd units and start scripts")
     for process in processes(federation)[2:]:
-        typer.echo(f"  nodes/{process.name}/  for that node's machine, likewise")
+        typer.echo(f"  nodes/{process.name}/  for that node's machine, with the same")

@@ -1,4 +1,4 @@
-"""Asking a process whether it is well: `python -m deploy.health HOST:PORT`."""
+"""Whether a process is healthy: `python -m deploy.health HOST:PORT`."""
 
 import sys
 

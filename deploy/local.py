@@ -1,4 +1,4 @@
-"""A federation on this machine: brought up, watched, and taken down."""
+"""Starting, watching and stopping a federation on this machine."""
 
 import json
 import os
@@ -31,18 +31,18 @@ def connection(folder: Path, federation: Federation) -> Flower:
 
 
 def up(folder: Path, say: Callable[[str], None]) -> None:
-    """Start the federation and wait until all is well.
+    """Start the federation and wait until every process is healthy and every node is online.
 
     Raises
     ------
     SnowdropError
-        If it is up, or something does not come up; then everything is ended again.
+        If it is up already, or a process does not start; what was started is ended again.
     """
     federation = Federation.load(folder)
     if Path(federation.root) != folder:
-        raise SnowdropError(f"{folder} was made for {federation.root}; `up` needs it there")
+        raise SnowdropError(f"{folder} was made to stand in {federation.root}; move it there")
     if supervisor.supervisor_pid(folder):
-        raise SnowdropError(f"{folder} is up; `snowdrop deploy status {folder}` tells how it is")
+        raise SnowdropError(f"{folder} is up; `snowdrop deploy status {folder}` shows its state")
     for process in processes(federation):
         supervisor.held_path(folder, process.name).unlink(missing_ok=True)
     known = registered(folder)
@@ -73,12 +73,17 @@ def up(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def down(folder: Path) -> bool:
-    """End the federation and everything that it started; whether anything ran.
+    """End the federation and everything that it started.
+
+    Returns
+    -------
+    bool
+        Whether anything was running.
 
     Raises
     ------
     SnowdropError
-        If something does not end.
+        If a process does not end.
     """
     ran = bool(supervisor.family(folder))
     pid = supervisor.supervisor_pid(folder)
@@ -98,7 +103,12 @@ def down(folder: Path) -> bool:
 
 
 def register(folder: Path, federation: Federation) -> list[str]:
-    """Tell the SuperLink every node key that it has not been told yet; their nodes' names.
+    """Register every node key that the SuperLink does not know yet.
+
+    Returns
+    -------
+    list[str]
+        Names of the nodes whose keys were registered.
 
     Raises
     ------
@@ -123,7 +133,7 @@ def register(folder: Path, federation: Federation) -> list[str]:
 
 
 def unregister(folder: Path, federation: Federation, name: str) -> None:
-    """Shut a node out: its key is worth nothing from now on."""
+    """Shut a node out: the SuperLink refuses its key from now on."""
     known = registered(folder)
     if name in known:
         flower = connection(folder, federation)
@@ -141,7 +151,7 @@ def registered(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def online(folder: Path, federation: Federation) -> set[str]:
-    """Names of the nodes that the SuperLink takes for online."""
+    """Names of the nodes that the SuperLink lists as online."""
     flower = connection(folder, federation)
     answer = flower.json("supernode", "list", flower.connection)
     here = {node["node-id"] for node in answer["nodes"] if node["status"] == "online"}
@@ -184,5 +194,5 @@ def _wait(ready: Callable[[], bool], folder: Path, name: str) -> None:
     while not ready():
         if time.monotonic() > deadline:
             log = supervisor.log_path(folder, name)
-            raise SnowdropError(f"{name} did not come up; {log} says why")
+            raise SnowdropError(f"{name} did not start; {log} says why")
         time.sleep(0.2)

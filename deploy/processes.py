@@ -1,4 +1,4 @@
-"""The processes of a federation: the one description that everything else is made from.
+"""The processes of a federation: the one description from which everything else is made.
 
 `snowdrop deploy up`, the start scripts, the systemd units and docker-compose.yml all take their
 commands and environments from here.
@@ -18,7 +18,7 @@ EXECUTOR = "executor"
 
 @dataclass(frozen=True)
 class Process:
-    """One process: how it is started, and how to ask whether it is well."""
+    """One process: how it is started, and where its health can be asked for."""
 
     name: str
     describes: str
@@ -28,7 +28,7 @@ class Process:
     environment: dict[str, str] = field(default_factory=dict)
 
     def shell(self) -> str:
-        """The command as one would type it."""
+        """The command as a line for a shell."""
         return shlex.join(self.command)
 
 
@@ -67,7 +67,7 @@ def superlink(federation: Federation) -> Process:
 
 
 def executor(federation: Federation) -> Process:
-    """What starts a ServerApp for every run; it alone knows the server's settings."""
+    """The executor, which starts a ServerApp for every run; only it has the server's settings."""
     server = federation.server
     health = address(federation.health_host, federation.executor_health_port)
     return Process(

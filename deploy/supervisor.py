@@ -1,8 +1,8 @@
 """Keeps a federation's processes running on one machine: `python -m deploy.supervisor DIR`.
 
-What systemd or Docker do elsewhere. A process that ends is started again, after a pause that
-grows to some seconds, for as long as the supervisor runs. ``DIR/run/NAME.held`` holds a process
-back; ``DIR/run/NAME.json`` says how each one is.
+It does what systemd or Docker do on other machines: a process that ends is started again, after a
+pause that grows to some seconds. While the file ``DIR/run/NAME.held`` exists, that process is not
+started. ``DIR/run/NAME.json`` holds the state of each process.
 """
 
 import fcntl
@@ -36,14 +36,14 @@ MARK = "SNOWDROP_FEDERATION"
 NAME_MARK = "SNOWDROP_PROCESS"
 _TICK_SECONDS = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
-_WELL_SECONDS = 30.0  # who ran this long starts again at once
+_WELL_SECONDS = 30.0  # after a run of this length, the first pause is taken again
 _LOG_BYTES = 50_000_000
-_LOCK_SECONDS = 1.0  # who asks for the supervisor's pid holds the lock for a moment
+_LOCK_SECONDS = 1.0  # reading the supervisor's pid takes the lock for a moment
 
 
 @dataclass(frozen=True)
 class Report:
-    """How one process is."""
+    """The state of one process."""
 
     state: str  # running, waiting or held
     pid: int | None
@@ -65,10 +65,10 @@ class Child:
         self._report: Report | None = None
 
     def tend(self) -> None:
-        """Start, restart or end the process, as things stand."""
+        """Start, restart or end the process, whichever is due."""
         held = held_path(self._folder, self.process.name).exists()
         if self._popen is not None and self._popen.poll() is not None:
-            self._mourn()
+            self._note_end()
         if self._popen is not None and held:
             self.end()
         elif self._popen is None and not held and time.monotonic() >= self._next:
@@ -108,14 +108,16 @@ class Child:
         self._started = time.monotonic()
         log.info("%s started, pid %d", self.process.name, self._popen.pid)
 
-    def _mourn(self) -> None:
+    def _note_end(self) -> None:
         assert self._popen is not None
         code = self._popen.returncode
         end_family(family(self._folder, self.process.name))  # what it left behind
         self._popen = None
         if time.monotonic() - self._started > _WELL_SECONDS:
             self._pause = _FIRST_PAUSE
-        log.warning("%s ended with %d; again in %g s", self.process.name, code, self._pause)
+        log.warning(
+            "%s ended with status %d; it starts again in %g s", self.process.name, code, self._pause
+        )
         self._wait()
 
     def _wait(self) -> None:
@@ -142,7 +144,7 @@ def supervise(folder: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
     with _only_one(folder):
-        end_family(family(folder))  # of a supervisor that was killed
+        end_family(family(folder))  # left by a supervisor that was killed
         children: dict[str, Child] = {}
         stamp = 0
         try:
@@ -165,7 +167,7 @@ def supervise(folder: Path) -> None:
 
 
 def end_all(folder: Path) -> None:
-    """End every process of the federation; nodes first, while they can still say goodbye."""
+    """End every process of the federation; nodes first, while they can still sign off."""
     server = (SUPERLINK, EXECUTOR)
     end_family([p for p in family(folder) if _mark(p, NAME_MARK) not in server])
     end_family(family(folder, EXECUTOR))
@@ -173,12 +175,12 @@ def end_all(folder: Path) -> None:
 
 
 def family(folder: Path, name: str | None = None) -> list[psutil.Process]:
-    """The federation's processes, or those of one of its parts, and all that they started."""
+    """The processes of the federation, or of one of its parts, with all that they started."""
     return [p for p in started_with(MARK, str(folder)) if name in (None, _mark(p, NAME_MARK))]
 
 
 def started_with(variable: str, value: str) -> list[psutil.Process]:
-    """All other processes that have this in their environment."""
+    """All other processes whose environment holds a variable with this value."""
     psutil.process_iter.cache_clear()  # it may hold another process that had the same pid
     members = (p for p in psutil.process_iter() if p.pid != os.getpid())
     return [p for p in members if _mark(p, variable) == value]
@@ -192,7 +194,7 @@ def _mark(process: psutil.Process, variable: str) -> str | None:
 
 
 def supervisor_pid(folder: Path) -> int | None:
-    """The process that supervises the federation, if one does."""
+    """Process id of the supervisor of the federation; None where none runs."""
     try:
         with lock_path(folder).open() as file:
             try:
@@ -205,7 +207,7 @@ def supervisor_pid(folder: Path) -> int | None:
 
 
 def report(folder: Path, name: str) -> Report | None:
-    """How a process is, as its supervisor last said."""
+    """The state of a process, as its supervisor last wrote it down."""
     try:
         return Report(**json.loads(report_path(folder, name).read_text()))
     except (OSError, ValueError):
@@ -213,12 +215,12 @@ def report(folder: Path, name: str) -> Report | None:
 
 
 def held_path(folder: Path, name: str) -> Path:
-    """While this file exists, the process is held back."""
+    """While this file exists, the process is not started."""
     return folder / "run" / f"{name}.held"
 
 
 def report_path(folder: Path, name: str) -> Path:
-    """Where the supervisor says how a process is."""
+    """Where the supervisor writes the state of a process."""
     return folder / "run" / f"{name}.json"
 
 
@@ -245,7 +247,9 @@ def _only_one(folder: Path) -> Iterator[IO[str]]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise SnowdropError(f"{folder} is supervised already") from error
+                    raise SnowdropError(
+                        f"{folder} is supervised already; `snowdrop deploy down {folder}` ends it"
+                    ) from error
                 time.sleep(0.01)
         file.truncate(0)
         file.write(str(os.getpid()))

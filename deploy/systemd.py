@@ -9,7 +9,7 @@ from deploy.processes import Process, processes
 
 
 def unit(federation: Federation, process: Process) -> str:
-    """A unit that starts the process again whenever it ends, and never gives up.
+    """A unit that starts the process again whenever it ends, however often that is.
 
     A killed SuperNode's key is refused for up to a minute, and the node exits each time.
     """
@@ -41,18 +41,18 @@ WantedBy=multi-user.target
 
 
 def environment_file(process: Process) -> str:
-    """Variables as systemd and a shell both read them."""
+    """Environment variables in a form that both systemd and a shell can read."""
     return "".join(f"{key}={_value(value)}\n" for key, value in process.environment.items())
 
 
 def start_script(process: Process) -> str:
-    """The process in the foreground, for a terminal or another supervisor."""
+    """A script that runs the process in the foreground, for a terminal or another supervisor."""
     script = shlex.quote(str(process.folder / f"{process.name}.env"))
     return f"#!/bin/sh\nset -a\n. {script}\nset +a\numask 077\nexec {process.shell()}\n"
 
 
 def unit_name(federation: Federation, process: Process) -> str:
-    """File name of a unit."""
+    """Name of a unit's file."""
     return f"snowdrop-{federation.name}-{process.name}.service"
 
 

@@ -57,7 +57,7 @@ def rows() -> Iterator[tuple[str, Any, str, str]]:
 
 
 def settings_page(found: Iterable[tuple[str, Any, str, str]]) -> str:
-    """The settings as tables: the shared ones first, then each method's own group."""
+    """`docs/settings.md`, then the settings as tables: the shared ones first, then each group."""
     groups: dict[str, list[str]] = {}
     for name, default, roles, description in found:
         group, _, _ = name.rpartition(".")
@@ -65,7 +65,8 @@ def settings_page(found: Iterable[tuple[str, Any, str, str]]) -> str:
         cells = [f"`{name}`", shown, roles, description]
         line = " | ".join(str(cell).replace("|", r"\|") for cell in cells)
         groups.setdefault(group, []).append(f"| {line} |")
-    page = [(ROOT / "docs" / "settings.md.in").read_text(encoding="utf-8")]
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    page = [within_the_site(text)]
     for group, lines in groups.items():
         page += [
             f"\n## {f'Settings of {group}' if group else 'Shared settings'}\n",

@@ -41,6 +41,25 @@ class Summed:
     dropped: Mapping[int, SnowdropError] = field(default_factory=dict)
     """Nodes whose answer is in none of the sums, and why."""
 
+    @classmethod
+    def nothing(cls, expected: Mapping[str, Expected]) -> "Summed":
+        """What no answer at all comes to."""
+        zeros = {
+            name: np.zeros(one.shape, np.int64 if one.counts else np.float64)
+            for name, one in expected.items()
+        }
+        return cls(0, 0.0, zeros)
+
+    def __add__(self, other: "Summed") -> "Summed":
+        """What these answers and others come to together."""
+        return Summed(
+            self.users + other.users,
+            self.loss_sum + other.loss_sum,
+            {name: array + other.sums[name] for name, array in self.sums.items()},
+            max(self.largest, other.largest),
+            {**self.dropped, **other.dropped},
+        )
+
 
 class Aggregator(ABC):
     """How the nodes' answers of a round become sums over all their users."""
@@ -82,10 +101,7 @@ class PlainSum(Aggregator):
         expected: Mapping[str, Expected],
         scale: float,
     ) -> Summed:
-        sums: dict[str, np.ndarray] = {
-            name: np.zeros(one.shape, np.int64 if one.counts else np.float64)
-            for name, one in expected.items()
-        }
+        sums = dict(Summed.nothing(expected).sums)
         dropped: dict[int, SnowdropError] = {}
         users, loss_sum, largest = 0, 0.0, 0.0
         for node, answer in answers:
@@ -124,7 +140,7 @@ def check(
     for name, one in expected.items():
         if not one.counts:
             _check_table(name, answer.sums[name], one, settings)
-    _check_users(answer.users, settings)
+    check_users(answer.users, settings)
     tables = {name: answer.sums[name] for name, one in expected.items() if not one.counts}
     if answer.users == 0 and any(table.any() for table in tables.values()):
         raise SnowdropError("it claims 0 users and a change")
@@ -164,7 +180,13 @@ def _check_counts(counts: np.ndarray, table: np.ndarray, users: int) -> None:
         raise SnowdropError("it changes rows that no user touched")
 
 
-def _check_users(users: int, settings: RunSettings) -> None:
+def check_users(users: int, settings: RunSettings) -> None:
+    """Refuse a number of users that a node cannot have.
+
+    Raises
+    ------
+    SnowdropError
+    """
     if users < 0:
         raise SnowdropError(f"it claims {users} users")
     if 0 < settings.max_node_users < users:
@@ -180,7 +202,7 @@ def check_metrics(answer: EvaluateAnswer, names: Sequence[str], settings: RunSet
     ------
     SnowdropError
     """
-    _check_users(answer.users, settings)
+    check_users(answer.users, settings)
     sums = np.asarray(answer.sums)
     if answer.names != list(names) or len(sums) != len(names):
         raise SnowdropError("its metrics are not those asked for")
@@ -198,5 +220,5 @@ def check_counts(answer: CountAnswer, rows: int, settings: RunSettings) -> np.nd
     users = answer.users
     if users.shape != (rows,) or users.dtype != np.int64 or users.min(initial=0) < 0:
         raise SnowdropError("its counts of users are misshapen or negative")
-    _check_users(int(users.max(initial=0)), settings)
+    check_users(int(users.max(initial=0)), settings)
     return users

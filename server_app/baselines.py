@@ -99,6 +99,7 @@ def frozen_twin(
     checkpoints = Checkpoints(path / "checkpoint")
     try:
         twin = Training.begin(world)
+        twin.crowd = training.crowd.anew()  # which nodes send only once
         if (state := checkpoints.newest()) is not None:
             twin.restore(state)
         own_task = Task(settings, task.nodes)

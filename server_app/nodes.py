@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -85,9 +85,13 @@ class Nodes:
                 )
             time.sleep(0.2)
 
-    def draw(self, count: int, seed: tuple[int, ...]) -> list[int]:
-        """Some ``count`` of the nodes that are there; 0: all of them."""
-        there = sorted(self._online())
+    def there(self) -> list[int]:
+        """Ids of the nodes that are there, ascending."""
+        return sorted(self._online())
+
+    def draw(self, count: int, seed: tuple[int, ...], without: Collection[int] = ()) -> list[int]:
+        """Some ``count`` of the nodes that are there, but ``without`` some; 0: all of them."""
+        there = [node for node in self.there() if node not in without]
         if not 0 < count < len(there):
             return there
         return sorted(np.random.default_rng(seed).choice(there, count, replace=False).tolist())
@@ -96,8 +100,13 @@ class Nodes:
         self, kind: str, content: RecordDict, among: Sequence[int] | None = None
     ) -> list[Message]:
         """One message to every node that is there, or to those ``among``."""
-        ids = sorted(self._online()) if among is None else among
+        ids = self.there() if among is None else among
         return [Message(content, node, kind, ttl=self._timeout) for node in ids]
+
+    def count_anew(self) -> Traffic:
+        """Begin to count bytes from 0; what counts them from now on."""
+        self.traffic = Traffic()
+        return self.traffic
 
     def ask(
         self,

@@ -40,7 +40,8 @@ def publish(grid: Grid, settings: RunSettings) -> dict[str, Any]:
     Raises
     ------
     SnowdropError
-        If there is no training, no new item, or no node.
+        If there is no training, no new item, or no node, or if the users are generated ones of
+        another seed than the training's.
     """
     folder = RunFolder(Path(settings.run_dir))
     state = Checkpoints(folder.path / "checkpoint", exclusive=False).best()
@@ -52,8 +53,14 @@ def publish(grid: Grid, settings: RunSettings) -> dict[str, Any]:
             )
         rule = Training.begin(world_of(settings, load_catalogue(settings), device))
         return send_out(rule, grid, folder)
+    trained = RunSettings.read(state["settings"])
+    if settings.data == DEMO and settings.seed != trained.seed:
+        raise SnowdropError(
+            f"the training in {folder.path} has seed={trained.seed}, and with seed={settings.seed} "
+            f"nodes generate other users; give seed={trained.seed}"
+        )
     today = {name: getattr(settings, name) for name in names_with(Role.OPERATION)}
-    settings = RunSettings.read(state["settings"]).model_copy(update=today)
+    settings = trained.model_copy(update=today)
     catalogue = load_catalogue(settings).grown_from(former_index(state), training=False)
     training = Training.begin(world_of(settings, catalogue, device))
     training.restore(state)

@@ -30,7 +30,17 @@ def result_table(summary: Mapping[str, Any]) -> str:
     for name, metrics in rows.items():
         cells = "".join(f"{100 * metrics[metric]:8.2f}" for metric in metric_names(KS))
         lines.append(f"{name:<{width}}{cells}")
-    return "\n".join([*lines, *_against_no_federation(summary)])
+    return "\n".join([*lines, *_synthetic(summary), *_against_no_federation(summary)])
+
+
+def _synthetic(summary: Mapping[str, Any]) -> list[str]:
+    told = summary.get("synthetic", {})
+    if not told.get("users"):
+        return []
+    return [
+        f"trained on {told['users']} synthetic users of {told['silos']} nodes too, "
+        f"{told['bytes_up'] / 1e6:.2f} MB in all, sent once"
+    ]
 
 
 def _against_no_federation(summary: Mapping[str, Any]) -> list[str]:

@@ -59,7 +59,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
     checkpoints = Checkpoints(folder.path / "checkpoint")
     try:
         log.info("results go to %s", folder.path)
-        state = _begin_or_resume(checkpoints, settings)
+        state = _begin_or_resume(folder, checkpoints, settings)
         if state:
             catalogue = catalogue.grown_from(former_index(state))
             if settings.warm_after:
@@ -104,6 +104,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             "generated_data": settings.data == DEMO,
             "dataset": _dataset(world.catalogue, described),
             **results,
+            "synthetic": training.crowd.told(),
             "failed_answers": failed,
             "wire": {"dtype": settings.wire_dtype, **traffic(training.history)},
             "timing": {
@@ -127,19 +128,16 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         checkpoints.close()
 
 
-def _begin_or_resume(checkpoints: Checkpoints, settings: RunSettings) -> dict[str, Any] | None:
+def _begin_or_resume(
+    folder: RunFolder, checkpoints: Checkpoints, settings: RunSettings
+) -> dict[str, Any] | None:
     """The newest whole checkpoint where the run is to go on, else None."""
-    there = checkpoints.rounds()
+    folder.refuse_training(settings)
     if not settings.resume:
-        if there and not settings.fresh:
-            raise SnowdropError(
-                f"{checkpoints.folder.parent} holds a training of {there[-1]} rounds: resume=true "
-                "goes on with it, fresh=true deletes it and begins anew"
-            )
         checkpoints.clear()
         return None
     state = checkpoints.newest()
-    if state is None and there:
+    if state is None and checkpoints.rounds():
         raise SnowdropError(
             f"no checkpoint in {checkpoints.folder} can be read; restore one from a backup, or "
             "begin anew with resume=false fresh=true"
@@ -193,12 +191,17 @@ def timings(history: list[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def traffic(history: list[dict[str, Any]]) -> dict[str, int]:
-    """Bytes of a training round to and from a node, the median round."""
+    """Bytes of a training round to and from a node, the median round; and of the whole training.
+
+    The latter are of all nodes together, and of validations and synthetic users too.
+    """
     columns = {
         "bytes_down_per_node_and_round": "node_bytes_down",
         "bytes_up_per_node_and_round": "node_bytes_up",
     }
-    return {name: int(_median(history, column) or 0) for name, column in columns.items()}
+    medians = {name: int(_median(history, column) or 0) for name, column in columns.items()}
+    totals = {name: sum(row.get(name, 0) for row in history) for name in ("bytes_down", "bytes_up")}
+    return medians | totals
 
 
 def _median(history: list[dict[str, Any]], column: str) -> float | None:

@@ -34,10 +34,6 @@ SAMPLE = "sample.json"
 """The last file that a run of `snowdrop bench` writes."""
 
 
-class NewerFormatError(FormatError):
-    """A file was written by a later release, so that nothing in it can be trusted."""
-
-
 def round_columns() -> list[str]:
     """The columns that ``rounds.csv`` always has, in order."""
     from common.metrics import metric_names
@@ -46,7 +42,7 @@ def round_columns() -> list[str]:
         "round", "users", "loss", "generator_loss",
         *(f"validation_{name}" for name in metric_names(KS)),
         "failed_nodes", "train_seconds", "generator_seconds", "evaluate_seconds", "seconds",
-        "node_bytes_down", "node_bytes_up",
+        "node_bytes_down", "node_bytes_up", "bytes_down", "bytes_up",
     ]  # fmt: skip
 
 
@@ -67,7 +63,7 @@ class RunFolder:
     SnowdropError
         From every ``write_…`` where the folder cannot be written to; from every ``read_…`` where
         the file is damaged.
-    NewerFormatError
+    FormatError
         From `read_settings`, `read_summary` and `read_published` where the file was written by a
         later release.
     """
@@ -178,10 +174,6 @@ class RunFolder:
         """Write a plot, `METRICS_PLOT` or `EMBEDDINGS_PLOT`."""
         write_atomic(self.path / name, png)
 
-    def read_plot(self, name: str) -> bytes | None:
-        """Content of a plot, `METRICS_PLOT` or `EMBEDDINGS_PLOT`."""
-        return self._bytes(name)
-
     # What a run of a comparison leaves beside that.
 
     def write_users(self, users: "pl.DataFrame") -> None:
@@ -261,6 +253,26 @@ class RunFolder:
         """Whether there are checkpoints, which a run goes on from or deletes."""
         return any((self.path / "checkpoint").glob("round-*.ckpt"))
 
+    def refuse_training(self, settings: RunSettings, option: str = "") -> None:
+        """Refuse a folder with a training unless the settings say what shall become of it.
+
+        Parameters
+        ----------
+        settings : RunSettings
+        option : str
+            What a setting is given with: ``"--set "`` on a command line.
+
+        Raises
+        ------
+        SnowdropError
+            If there are checkpoints, and neither ``resume`` nor ``fresh`` is set.
+        """
+        if self.holds_training and not (settings.resume or settings.fresh):
+            raise SnowdropError(
+                f"{self.path} holds a training: {option}resume=true goes on with it, {option}"
+                "fresh=true deletes it and begins anew"
+            )
+
     @property
     def is_whole(self) -> bool:
         """Whether a run of a comparison has written all its files."""
@@ -290,7 +302,7 @@ class RunFolder:
                 f"{path} is damaged: its format is {number!r}, which must be a whole number from 1"
             )
         if number > FORMAT:
-            raise NewerFormatError(
+            raise FormatError(
                 f"{path} has format {number}, and this release reads formats up to {FORMAT}; use "
                 "the release that wrote it, or a later one"
             )

@@ -24,8 +24,9 @@ from server_app.checkpoint import Checkpoints
 from server_app.curves import Curves
 from server_app.measure import Task, packed
 from server_app.methods import Trained
-from server_app.nodes import Nodes, Traffic
+from server_app.nodes import Nodes
 from server_app.run_folder import RunFolder
+from server_app.silos import Silos, why_not
 from server_app.training import Training
 
 log = logging.getLogger("snowdrop")
@@ -60,6 +61,10 @@ class ColdStart(Strategy):
         self.settings, self.training = training.settings, training
         self.nodes, self.task, self.checkpoints, self.folder = nodes, task, checkpoints, folder
         self.aggregator = aggregator or PlainSum(self.settings)
+        index = training.index
+        self.silos = Silos(
+            self.settings, training.crowd, nodes, index.version, len(index.rows("warm"))
+        )
 
     def summary(self) -> None:
         """Log what is about to be trained."""
@@ -88,9 +93,12 @@ class ColdStart(Strategy):
         Raises
         ------
         SnowdropError
-            If a round fails as often as ``round_retries`` allows, or numbers overflow.
+            If a round fails as often as ``round_retries`` allows, numbers overflow, or the method
+            cannot be trained on synthetic users and nodes are simulated to send some.
         """
         settings, training = self.settings, self.training
+        if settings.answer != "updates" and not self._method.trains_synthetic:
+            raise SnowdropError(why_not(settings))
         last = num_rounds or settings.rounds
         self.summary()
         curves = Curves(self.folder.path, training.round) if settings.tensorboard else None
@@ -143,20 +151,24 @@ class ColdStart(Strategy):
         training, settings = self.training, self.settings
         started = time.perf_counter()
         failed_before = self.nodes.failed
-        self.nodes.traffic = Traffic()
+        asking = self.nodes.count_anew()
+        self.silos.ask(self._method.trains_synthetic)
+        began, of_round = time.perf_counter(), self.nodes.count_anew()
         trained = self._train_on_nodes(number, grid)
         training.round = number
         row: dict[str, Any] = {
             "round": number,
-            "users": trained["users"],
-            "loss": trained["loss"],
+            **trained,
             **accountant.columns(settings),
-            "train_seconds": time.perf_counter() - started,
-            "node_bytes_down": self.nodes.traffic.down_per_node,
-            "node_bytes_up": self.nodes.traffic.up_per_node,
+            "train_seconds": time.perf_counter() - began,
+            "node_bytes_down": of_round.down_per_node,
+            "node_bytes_up": of_round.up_per_node,
         }
         validating = self._validates(number)
         row |= self._method.prepare(number, validating)
+        measuring = self.nodes.count_anew()
+        if validating:
+            self._fit_heads(number)
         if validating and "validation" in self.task.splits(training):
             begin = time.perf_counter()
             asked = self.configure_evaluate(number, ArrayRecord(), ConfigRecord(), grid)
@@ -170,6 +182,9 @@ class ColdStart(Strategy):
                     training.best_round = number
         if number in self._snapshot_rounds():
             training.snapshot()
+        every = (asking, of_round, measuring)
+        row["bytes_down"] = sum(traffic.down for traffic in every)
+        row["bytes_up"] = sum(traffic.up for traffic in every)
         row["failed_nodes"] = self.nodes.failed - failed_before
         row["seconds"] = time.perf_counter() - started
         return row
@@ -189,6 +204,22 @@ class ColdStart(Strategy):
         s = self.settings
         marks = [*range(s.evaluate_every, s.rounds, s.evaluate_every), s.rounds]
         return (marks[0], marks[(len(marks) - 1) // 2], marks[-1])
+
+    def _fit_heads(self, number: int) -> None:
+        """Have the users of nodes that do not train in rounds fit heads to today's item table."""
+        among = self.silos.with_heads_to_fit
+        if not among:
+            return
+        training = self.training
+        request = messages.HeadsRequest(
+            catalogue=training.index.version,
+            training=training.id,
+            round=number,
+            best_round=training.best_round,
+            settings=self.settings.pack(),
+            arrays=packed(self._method.arrays(), self.settings),
+        )
+        self.nodes.ask(messages.TRAIN_HEADS, request.to_record(), messages.HeadsAnswer, among)
 
     def _train_on_nodes(self, number: int, grid: Grid) -> MetricRecord:
         for attempt in range(self.settings.round_retries + 1):
@@ -218,6 +249,8 @@ class ColdStart(Strategy):
     ) -> Iterable[Message]:
         """A message to each node of the round; the training holds the arrays that travel.
 
+        There is none where every node has sent synthetic users in place of updates.
+
         Parameters
         ----------
         server_round : int
@@ -239,7 +272,8 @@ class ColdStart(Strategy):
             arrays=packed(self._method.arrays(), self.settings),
         )
         seed = (self.settings.seed, server_round, int(config.get("attempt", 0)))  # type: ignore[arg-type]
-        among = self.nodes.draw(self.settings.nodes_per_round, seed)
+        without = self.silos.without_updates
+        among = self.nodes.draw(self.settings.nodes_per_round, seed, without)
         return self.nodes.to_all(messages.TRAIN, request.to_record(), among)
 
     def aggregate_train(
@@ -252,21 +286,27 @@ class ColdStart(Strategy):
         arrays : None
             The training holds what was trained.
         metrics : MetricRecord or None
-            ``users`` and their mean ``loss``; None where no answer could be used.
+            ``users`` of nodes, where there are any ``synthetic_users``, and the mean ``loss`` of
+            them all; None where no answer could be used.
         """
         answers = self.nodes.usable(messages.TRAIN, replies, messages.TrainAnswer)
         expected, scale = self._method.expected(), self.training.scale
         summed = self.aggregator.combine(answers, expected, scale)
         for node, why in summed.dropped.items():
             self.nodes.refuse(node, messages.TRAIN, why)
-        if not summed.users:
+        if not summed.users and not self.silos.on_the_server_alone:
             if len(answers) == len(summed.dropped) or self.settings.fraction == 1:
                 return None, None
             log.warning("nobody was drawn to train in round %d", server_round)
+        metrics = {"users": summed.users}
+        if self.training.crowd.users:
+            here = self.training.crowd.train(self._method, server_round)
+            metrics["synthetic_users"] = here.users
+            summed += here
         self._method.step(summed)
         self._follow(summed)
         loss = summed.loss_sum / summed.users if summed.users else math.nan
-        return None, MetricRecord({"users": summed.users, "loss": loss})
+        return None, MetricRecord({**metrics, "loss": loss})
 
     def _follow(self, summed: Summed) -> None:
         """The scale of the next round: what was largest in this one, a power of two."""

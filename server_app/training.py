@@ -10,6 +10,7 @@ from torch import Tensor
 from common.catalogue import ItemIndex
 from common.errors import SnowdropError
 from common.settings import RunSettings
+from server_app.crowd import Crowd
 from server_app.methods import Method, Trained, World, make
 
 log = logging.getLogger("snowdrop")
@@ -27,6 +28,8 @@ class Training:
     id: str
     world: World
     method: Method
+    crowd: Crowd
+    """Synthetic users that nodes have sent."""
     round: int = 0
     best_round: int = 0
     best_recall: float = -1.0
@@ -44,7 +47,9 @@ class Training:
         SnowdropError
             If the settings and the data do not fit the method.
         """
-        return cls(secrets.token_hex(16), world, make(world.settings.card.name, world))
+        settings = world.settings
+        method = make(settings.card.name, world)
+        return cls(secrets.token_hex(16), world, method, Crowd(settings.seed))
 
     @property
     def settings(self) -> RunSettings:
@@ -76,6 +81,7 @@ class Training:
         former = former_index(state)
         if self.trained is not None:
             self.trained.restore(state, former)
+        self.crowd.restore(state.get("crowd", {}), former, self.index)
         if former.version != self.index.version:
             self.best_round, self.best_recall = 0, -1.0
 
@@ -92,6 +98,7 @@ class Training:
         """Everything that `restore` needs."""
         own = {} if self.trained is None else self.trained.state()
         return own | {name: getattr(self, name) for name in _PLAIN_FIELDS} | {
+            "crowd": self.crowd.state(),
             "ids": list(self.world.catalogue.ids),
             "splits": list(self.world.catalogue.splits),
             "settings": self.settings.flat(),

@@ -25,6 +25,7 @@ class DrawnSettings(MethodSettings):
     epsilon: float = setting(0.0, "ε; 0: none", ge=0)
     delta: float = setting(1e-5, "δ")
     interrupt: int = setting(-1, "the epoch of a fresh training in which Ctrl-C comes")
+    filled: float = setting(1.0, "share of the likes that synthetic users have", ge=0, le=1)
     overflow: bool = setting(False, "whether numbers overflow")
 
 
@@ -52,7 +53,7 @@ class Drawn(Synthesizer[DrawnSettings]):
     def sample(self, users: int, seed: int, watch: Watch = unwatched) -> Sample:
         watch("drawing", 0, 1)
         draw = np.random.default_rng(seed)
-        shares = self._shares / (2 if self.own.sampling == "multi" else 1)
+        shares = self._shares * self.own.filled / (2 if self.own.sampling == "multi" else 1)
         made = draw.random((users, self.items)) < shares
         copied = draw.random(users) < self.own.copies
         sources = draw.integers(0, self._likes.shape[0], copied.sum())

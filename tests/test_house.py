@@ -138,20 +138,18 @@ HELPERS = {"base", "table", "network", "denoiser"}
 
 
 def test_the_cards_are_all_there() -> None:
-    assert sorted(own.name for own in BUILT_IN.values()) == sorted(methods.cards())
+    every = [*methods.names(), *methods.synthesizers()]
+    assert sorted(own.name for own in BUILT_IN.values()) == sorted(every)
 
 
 @pytest.mark.parametrize("file", BUILT_IN)
 def test_a_method_is_files_of_one_name(file: str) -> None:
     own = BUILT_IN[file]
     assert own.name == file.replace("_", "-")
-    other = f"server_app.methods.{file}"
-    if own.kind == "synthesizer":
-        assert not own.server and other not in SOURCES
-    else:
-        assert own.server.startswith(f"{other}:") and other in SOURCES
-    half = f"client_app.methods.{file}"
-    assert own.node.startswith(f"{half}:") if own.node else half not in SOURCES
+    for side, path in (("server_app", own.server), ("client_app", own.node)):
+        half = f"{side}.methods.{file}"
+        assert path.startswith(f"{half}:") if path else half not in SOURCES
+    assert own.node if own.kind == "synthesizer" else own.server
     assert imports_of(f"common.methods.{file}") <= modules_under("common")
 
 
@@ -246,6 +244,23 @@ def test_settings_are_found_in_documents() -> None:
     page = "`a=1`, `--set b=2` and `c = 3`\n```\nx --set d=4 --methods e@f.g=5 'h=\"6\"'\n```\n"
     assert settings_written_in(page) == {"a", "b", "d", "f.g", "h"}
     assert "rounds" in settings_written_in((ROOT / "README.md").read_text())
+
+
+def links_in(page: Path) -> Iterator[str]:
+    """Files that a page links to, as it names them."""
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            yield target
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_links_lead_to_files_of_the_repository(page: Path) -> None:
+    """They work where the repository is read; `mkdocs build --strict` holds it for the site."""
+    assert [target for target in links_in(page) if not (page.parent / target).exists()] == []
+
+
+def test_links_are_found() -> None:
+    assert "settings.md" in links_in(ROOT / "docs" / "methods.md")
 
 
 def test_documents_include_files_that_are_there() -> None:

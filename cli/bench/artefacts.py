@@ -20,12 +20,14 @@ from client_app.interactions import NodeInteractions
 from client_app.node import Node
 from client_app.ranking import ranked_hits, ranked_scores
 from client_app.scorers import Scorer
+from client_app.store import StateStore
 from client_app.tasks import Ranking
 from common.catalogue import Catalogue
 from common.device import pick_device
 from common.metrics import metric_values, rank
 from common.settings import KS, RunSettings
 from common.task import candidates
+from common.users.heads import State
 from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
 from server_app.measure import Task
@@ -63,7 +65,7 @@ class Ended:
 
     @classmethod
     def read(cls, folder: RunFolder, settings: RunSettings, summary: Mapping[str, Any]) -> "Ended":
-        """The state that a run with one node kept in its folder."""
+        """The state that a run kept in its folder, that of all its nodes' users together."""
         world = world_of(settings, load_catalogue(settings), pick_device(settings.server_device))
         training = Training.begin(world)
         snapshots: Mapping[int, dict[str, Tensor]] = {}
@@ -73,6 +75,7 @@ class Ended:
             training.restore(checkpoints.load(summary["best_round"] or settings.rounds))
         grid = InProcessGrid(1, settings.flat())
         node = Node(grid.context())
+        node.store = Gathered(InProcessGrid(settings.nodes, settings.flat()), settings.nodes)
         index, data = node.interactions(training.index.version)
         task = Task(settings, Nodes(grid, index, settings.round_timeout))
         scoring = task.scoring(training.method, "test")
@@ -80,6 +83,28 @@ class Ended:
         ranking = tasks.ranking(settings.task, "test", index, data, node.keys(data))
         scorer = node.scorer(request, index, data, ranking.items)
         return cls(training, data, ranking, scorer, snapshots)
+
+
+class Gathered(StateStore):
+    """What several nodes of a simulation keep, as if one node had all of their users."""
+
+    def __init__(self, grid: InProcessGrid, nodes: int) -> None:
+        self._stores = [Node(grid.context(number)).store for number in range(nodes)]
+        super().__init__(self._stores[0].folder)
+
+    def load(
+        self,
+        training: str,
+        at_most: int,
+        data: NodeInteractions,
+        fresh: State,
+        or_newer: bool = False,
+    ) -> tuple[int, State]:
+        found = []
+        for store in self._stores:  # each knows its own users alone, and leaves the others be
+            number, fresh = store.load(training, at_most, data, fresh, or_newer)
+            found.append(number)
+        return min(found), fresh
 
 
 def write_artefacts(
@@ -90,7 +115,7 @@ def write_artefacts(
     Parameters
     ----------
     folder : RunFolder
-        Of a run with one node that has ended.
+        Of a run in this process that has ended.
     settings : RunSettings
     summary : Mapping[str, Any]
     """

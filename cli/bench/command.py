@@ -59,7 +59,8 @@ def bench(
     runs = plan(choose(chosen, twins), seeds, folder, out, read_tuned(tuned or []), shared)
     given = _given(shared, tuned or [])
     missing = [run for run in runs if not run.whole]
-    typer.echo(f"{len(runs)} runs, {len(runs) - len(missing)} of them are there already")
+    names = ", ".join(dict.fromkeys(run.chosen.name for run in runs))
+    typer.echo(f"{len(runs)} runs, {len(runs) - len(missing)} of them are there already: {names}")
     if jobs > 1:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
     with lock_folder(out, "give another --out"):
@@ -127,7 +128,8 @@ def make(runs: list[Run], keep: bool, jobs: int) -> list[str]:
         share = shares[number]
         return f"{name}, {100 * share:.0f} % of its rounds" if share else name
 
-    with ThreadPoolExecutor(jobs) as pool, Progress("runs", len(runs)) as progress:
+    progress = Progress("runs", len(runs), work=sum(run.work for run in runs))
+    with ThreadPoolExecutor(jobs) as pool, progress:
         waiting: set[Future[None]] = {pool.submit(work, number) for number in range(len(runs))}
         try:
             while waiting:
@@ -140,7 +142,7 @@ def make(runs: list[Run], keep: bool, jobs: int) -> list[str]:
                 progress.update(
                     len(runs) - len(waiting),
                     now=" · ".join(said(number, name) for number, name in list(now.items())),
-                    part=sum(shares.values()),
+                    part=sum(share * runs[number].work for number, share in shares.items()),
                 )
         except BaseException:
             stopped.set()

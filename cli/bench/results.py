@@ -154,17 +154,10 @@ def markdown(table: pl.DataFrame, users: Users) -> str:
     """
     methods = comparison_of(table, users)
     frames = {name: table.filter(pl.col("method") == name) for name in methods.order}
-    runs = sorted({frame.height for frame in frames.values()})
-    seeds = f"{runs[0]} seeds" if runs[0] > 1 else "one seed"
-    if len(runs) > 1:
-        seeds = (
-            f"{runs[0]} to {runs[-1]} seeds, **so methods cannot be compared yet: runs are "
-            "missing**"
-        )
     shown = {m: {name: _rounded(methods.mean(name, m)) for name in frames} for m in SHOWN}
     behind = {metric: methods.behind(metric) for metric in TESTED_METRICS}
-    gains = any(methods.is_twin(name) for name in frames)
-    heads = ["", *SHOWN, RATIO_HEAD, *[GAIN_HEAD] * gains, "validation recall@20", "s", "MB"]
+    told = [*[RATIO_HEAD] * (methods.bar is not None), *[GAIN_HEAD] * methods.has_twins]
+    heads = ["", *SHOWN, *told, "validation recall@20", "s", "MB"]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for name, frame in frames.items():
         cells = [_label(methods, name, frame)]
@@ -176,25 +169,21 @@ def markdown(table: pl.DataFrame, users: Users) -> str:
                 text = (f"**{text}**", f"<u>{text}</u>", text)[min(ahead, 2)]
             mark = f"\\{BEHIND}" if name in behind.get(metric, ()) else ""
             cells.append(text + mark)
-        cells.append(methods.ratio_cell(name))
-        if gains:
-            cells.append(methods.gain_cell(name))
+        cells += _compared(methods, name)
         cells.append(spread(frame["validation_recall@20"].to_list(), 100))
         cells.append(f"{_mean(frame, 'seconds'):.0f}")
         cells.append(f"{_mean(frame, 'memory_mb'):.0f}")
         lines.append("| " + " | ".join(cells) + " |")
-    data = ", ".join(table["data"].unique(maintain_order=True).to_list())
-    told = [
+    words = [
         methods.bar_words(), methods.gain_words(), methods.mark_words().replace("*", "\\*"),
         *divergence(table),
     ]  # fmt: skip
     return "\n".join([
-        f"**{data}**: cold test items, per cent, mean ± standard deviation over {seeds}; "
-        "best **bold**, second <u>underlined</u>",
+        _about(table, "**") + "; best **bold**, second <u>underlined</u>",
         "",
         *lines,
         "",
-        *(f"{line}\n" for line in told if line),
+        *(f"{line}\n" for line in words if line),
     ])  # fmt: skip
 
 
@@ -225,12 +214,14 @@ def short_table(table: pl.DataFrame) -> Table:
         What ``results.csv`` holds.
     """
     methods = comparison_of(table, {})
-    gains = any(methods.is_twin(name) for name in methods.order)
-    heads = [*TESTED_METRICS, "÷ best\nlocal rule", *["federation\nadds"] * gains,
-             "validation\nrecall@20", "s"]  # fmt: skip
+    told = [*["÷ best\nlocal rule"] * (methods.bar is not None),
+            *["federation\nadds"] * methods.has_twins]  # fmt: skip
+    heads = [*TESTED_METRICS, *told, "validation\nrecall@20", "s"]
+    words = [methods.bar_words(), methods.gain_words()]
     shown = Table(
-        box=None, pad_edge=False, padding=(0, 1, 0, 0), caption=methods.bar_words(),
-        caption_justify="left",
+        box=None, pad_edge=False, padding=(0, 1, 0, 0), title=_about(table), title_justify="left",
+        title_style="", caption="\n".join(line for line in words if line), caption_justify="left",
+        caption_style="",
     )  # fmt: skip
     shown.add_column("method", overflow="fold")
     for head in heads:
@@ -238,13 +229,31 @@ def short_table(table: pl.DataFrame) -> Table:
     for name in methods.order:
         frame = table.filter(pl.col("method") == name)
         cells = [spread(frame[f"test_{metric}"].to_list(), 100) for metric in TESTED_METRICS]
-        cells.append(methods.ratio_cell(name))
-        if gains:
-            cells.append(methods.gain_cell(name))
+        cells += _compared(methods, name)
         cells.append(spread(frame["validation_recall@20"].to_list(), 100))
-        told = "frozen twin" if methods.is_twin(name) else name  # it stands under its method
-        shown.add_row(_label(methods, name, frame, told), *cells, f"{_mean(frame, 'seconds'):.0f}")
+        short = "frozen twin" if methods.is_twin(name) else name  # it stands under its method
+        shown.add_row(_label(methods, name, frame, short), *cells, f"{_mean(frame, 'seconds'):.0f}")
     return shown
+
+
+def _about(table: pl.DataFrame, strong: str = "") -> str:
+    """What a table shows, with ``strong`` around what must be seen."""
+    data = ", ".join(table["data"].unique(maintain_order=True).to_list())
+    runs = sorted(table.group_by("method").len()["len"].to_list())
+    seeds = f"{runs[0]} seeds" if runs[0] > 1 else "one seed"
+    if runs[0] < runs[-1]:
+        seeds = (
+            f"{runs[0]} to {runs[-1]} seeds, {strong}so methods cannot be compared yet: runs are "
+            f"missing{strong}"
+        )
+    means = f"mean ± standard deviation over {seeds}" if runs[-1] > 1 else seeds
+    return f"{strong}{data}{strong}: cold test items, per cent, {means}"
+
+
+def _compared(methods: Comparison, name: str) -> list[str]:
+    """Cells of a method beside the best local rule, and beside its frozen twin."""
+    ratio = [methods.ratio_cell(name)] if methods.bar else []
+    return [*ratio, methods.gain_cell(name)] if methods.has_twins else ratio
 
 
 def spread(values: Sequence[float | None], scale: float) -> str:

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from cli.bench.methods import Chosen
 from client_app.interactions import interaction_files
+from common.bar import TRAINED
 from common.catalogue import find_table, read_catalogue
 from common.errors import OverflowedError, SnowdropError
 from common.settings import DEMO, RunSettings
@@ -55,6 +56,11 @@ class Run:
     def whole(self) -> bool:
         """Whether it was made, by this or an earlier command."""
         return RunFolder(self.folder).is_whole
+
+    @property
+    def work(self) -> int:
+        """About how long it takes, in rounds: what is not trained takes no longer than one."""
+        return self.settings.rounds if self.chosen.kind == TRAINED else 1
 
     def share_done(self) -> float:
         """Share of its rounds that are behind it, while it goes on."""

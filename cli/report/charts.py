@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 WIDTH = 420
-LETTERS = 22
+LETTERS = 24
 COLOURS = 6
 """Series that get a colour of their own; more are drawn in grey."""
 
@@ -120,8 +120,14 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def cut(label: str) -> str:
-    """A label that fits beside a chart."""
-    return label if len(label) <= LETTERS else label[: LETTERS - 1] + "…"
+    """A label that fits beside a chart, shortened in its middle.
+
+    Methods that begin alike, such as a method and its frozen twin, differ at their end.
+    """
+    if len(label) <= LETTERS:
+        return label
+    end = LETTERS // 2
+    return f"{label[: LETTERS - 1 - end]}…{label[-end:]}"
 
 
 def from_zero(series: Sequence[Series]) -> bool:

@@ -16,7 +16,7 @@ from common.errors import FormatError, SnowdropError
 from common.settings import DEMO, RunSettings
 from server_app.checkpoint import newest_state
 from server_app.plots import in_two_dimensions
-from server_app.run_folder import RunFolder
+from server_app.run_folder import EMBEDDINGS, ROUNDS, SAMPLE, SETTINGS, SUMMARY, USERS, RunFolder
 
 Points = dict[int, dict[str, np.ndarray]]
 """By round, two-dimensional ``warm`` and ``cold`` points."""
@@ -28,8 +28,8 @@ Content = TypeVar("Content")
 class Run:
     """One run's folder.
 
-    A file that is damaged counts as absent, and ``problems`` says so in a sentence. A file that a
-    later release wrote is an error.
+    A file that is damaged counts as absent; ``damaged`` has its name, and ``problems`` a sentence
+    on it. A file that a later release wrote is an error.
     """
 
     folder: RunFolder
@@ -37,6 +37,7 @@ class Run:
     seed: str = ""
     kind: str = TRAINED
     problems: list[str] = field(default_factory=list)
+    damaged: set[str] = field(default_factory=set)
 
     @property
     def path(self) -> Path:
@@ -46,17 +47,17 @@ class Run:
     @cached_property
     def settings(self) -> RunSettings | None:
         """Its settings."""
-        return self._readable(self.folder.read_settings, None)
+        return self._readable(SETTINGS, self.folder.read_settings, None)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
         """Its results; empty while it goes on."""
-        return self._readable(self.folder.read_summary, None) or {}
+        return self._readable(SUMMARY, self.folder.read_summary, None) or {}
 
     @cached_property
     def rounds(self) -> list[dict[str, Any]]:
         """``rounds.csv``: one row per round, empty fields are None."""
-        return self._readable(self.folder.read_rounds, [])
+        return self._readable(ROUNDS, self.folder.read_rounds, [])
 
     @property
     def data(self) -> str:
@@ -109,35 +110,36 @@ class Run:
     @cached_property
     def sample(self) -> list[Sample]:
         """A few users with titles."""
-        told = self._readable(self.folder.read_sample, None)
+        told = self._readable(SAMPLE, self.folder.read_sample, None)
         if told:
-            return self._readable(lambda: told_sample(told, self.path), [])
+            return self._readable(SAMPLE, lambda: told_sample(told, self.path), [])
         return self._kept.sample() if self._kept else []
 
     @cached_property
     def _told_users(self) -> pl.DataFrame | None:
-        return self._readable(self.folder.read_users, None)
+        return self._readable(USERS, self.folder.read_users, None)
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
-        return self._readable(self.folder.read_embeddings, {})
+        return self._readable(EMBEDDINGS, self.folder.read_embeddings, {})
 
     @cached_property
     def _snapshots(self) -> dict[int, Any]:
-        state = self._readable(lambda: newest_state(self.path / "checkpoint"), None)
+        state = self._readable("checkpoint", lambda: newest_state(self.path / "checkpoint"), None)
         return state["snapshots"] if state else {}
 
     @cached_property
     def _kept(self) -> Kept | None:
         return Kept.read(self.path, self.settings) if self.settings else None
 
-    def _readable(self, read: Callable[[], Content], otherwise: Content) -> Content:
+    def _readable(self, file: str, read: Callable[[], Content], otherwise: Content) -> Content:
         try:
             return read()
         except FormatError:  # what a later release wrote is refused
             raise
         except SnowdropError as error:
             self.problems.append(str(error))
+            self.damaged.add(file)
             return otherwise
 
 

@@ -106,6 +106,10 @@ class Subject:
         """A method's mean of a test metric over its runs; 0 where it has none."""
         return self.comparison.mean(method, name) or 0.0
 
+    def damaged(self, files: Sequence[str]) -> str:
+        """The first of some files that is damaged in one of its runs; empty where none is."""
+        return next((f for f in files if any(f in run.damaged for run in self.runs)), "")
+
     def runs_of(self, method: str) -> list[Run]:
         """Runs of a method, one per seed."""
         return [run for run in self.runs if run.method == method]

@@ -77,7 +77,7 @@ def result_table(subject: Subject) -> tuple[list[str], list[Line]]:
     methods = subject.comparison
     present = {name for group in subject.by_method.values() for r in group for name in r.test}
     names = [name for name in SHOWN if name in present]
-    gains = any(methods.is_twin(name) for name in methods.order)
+    gains = methods.has_twins
     head = [metric_words(name) for name in names]
     head += [RATIO_HEAD.capitalize()] if methods.bar else []
     head += [GAIN_HEAD.capitalize()] if gains else []

@@ -3,7 +3,8 @@
 `NodeMethod` itself is the half of every method that trains heads and a shared item table.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from client_app.scorers import SCORERS, Scorer
-from common.errors import SnowdropError
+from common.errors import OverflowedError, SnowdropError
 from common.messages import TrainAnswer, TrainRequest, for_wire
 from common.settings import TrainingSettings
 from common.users.heads import HEADS, State
+from common.users.mechanism import without_mechanism
 from common.users.ragged import Ragged
 from common.users.training import Pull, train_round
 
@@ -25,7 +27,7 @@ class Local:
 
     settings: TrainingSettings
     histories: Ragged
-    """Warm items of each user, as rows of the item table; those held out by the task left out."""
+    """Warm items of each user, as rows of the item table, without those that the task holds out."""
     keys: np.ndarray  # uint64 (users,): users' randomness
     arrays: Mapping[str, np.ndarray]
     """Arrays of the message."""
@@ -61,6 +63,12 @@ class Local:
             If it is missing or holds more.
         """
         return float(self.table(name, 1, 1))
+
+
+def check_loss(loss_sum: float) -> None:
+    """Raise an OverflowedError where a training's loss is no number."""
+    if not math.isfinite(loss_sum):
+        raise OverflowedError("the loss is NaN or Inf: lower item_lr or head_lr")
 
 
 class NodeMethod:
@@ -117,6 +125,38 @@ class NodeMethod:
         if settings.average == "touches":
             sums["touches"] = result.touches.numpy()
         return state, TrainAnswer(result.users, result.loss_sum, sums)
+
+    def fit_heads(self, rounds: Iterable[int], local: Local) -> State:
+        """Fit the heads of users that send nothing to an item table that others have trained.
+
+        One pass per round, each as in a round of the training, but on the table that was received
+        in place of one for each round; sums are forgotten.
+
+        Parameters
+        ----------
+        rounds : Iterable[int]
+            Numbers of the rounds, which draw the negatives.
+        local : Local
+
+        Returns
+        -------
+        State
+            Users' state after these passes.
+
+        Raises
+        ------
+        SnowdropError
+            If the message does not carry what is needed, or numbers overflow.
+        """
+        table = local.table("table", local.warm, local.settings.dim)
+        state, settings = local.state_of(), without_mechanism(local.settings)
+        for number in rounds:
+            pull = self.pull(table, local)
+            state, result = train_round(
+                table, state, local.histories, local.keys, number, settings, pull
+            )
+            check_loss(result.loss_sum)
+        return state
 
     def pull(self, table: Tensor, local: Local) -> Pull | None:
         """A further gradient on item embeddings, where the method has one."""

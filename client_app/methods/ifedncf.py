@@ -4,4 +4,4 @@ from client_app.methods.ipfedrec import IPFedRec
 
 
 class IFedNCF(IPFedRec):
-    """As IPFedRec; the heads are a setting."""
+    """The same as IPFedRec; a setting chooses the heads."""

@@ -7,7 +7,7 @@ from common.users.training import Pull
 
 
 class Mixture(NodeMethod):
-    """As the first method."""
+    """Trains as the first method does."""
 
     def pull(self, table: Tensor, local: Local) -> Pull | None:
         from client_app.methods import half_of

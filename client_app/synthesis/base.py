@@ -54,7 +54,10 @@ class Synthesizer(ABC, Generic[Own]):
     """
 
     epsilon: float | None = None
-    """ε of its training at its own δ, where it trained with differential privacy."""
+    """ε of its training at `delta`, where it trained with differential privacy."""
+
+    delta: float | None = None
+    """δ at which `epsilon` holds."""
 
     def __init__(self, name: str, settings: Own, items: int, device: torch.device) -> None:
         self.name, self.own, self.items, self.device = name, settings, items, device

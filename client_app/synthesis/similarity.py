@@ -93,6 +93,13 @@ def profile(left: csr_array, right: csr_array, others: bool = False, pairs: int 
     return Profile(found, table)
 
 
+def jaccard_to(user: csr_array, others: csr_array) -> np.ndarray:
+    """Jaccard similarity of one user, bool (1, items), to each of others, float64 (others,)."""
+    shared = others[:, user.indices].sum(axis=1)
+    union = others.sum(axis=1) + user.nnz - shared
+    return np.asarray(shared / np.maximum(union, 1))
+
+
 @dataclass(frozen=True, eq=False)
 class _Shared:
     """Pairs that share an item, of a chunk of users on the left; all int32 (pairs,).

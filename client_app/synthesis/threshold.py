@@ -37,6 +37,12 @@ def sparsity(matrix: csr_array) -> float:
     return float(1 - matrix.nnz / (matrix.shape[0] * matrix.shape[1]))
 
 
+def check_users(users: int) -> None:
+    """Raise a SnowdropError where no synthetic user is asked for."""
+    if users < 1:
+        raise SnowdropError(f"{users} synthetic users cannot be made; ask for 1 or more")
+
+
 def thresholded(
     users: int,
     items: int,
@@ -66,8 +72,7 @@ def thresholded(
     SnowdropError
         If there are to be no users, or scores are not finite.
     """
-    if users < 1:
-        raise SnowdropError(f"{users} synthetic users cannot be made; ask for 1 or more")
+    check_users(users)
     rows = max(1, chunk // items)
     parts = [slice(at, min(at + rows, users)) for at in range(0, users, rows)]
     cells = users * items
@@ -147,11 +152,19 @@ def _score(key: int) -> float:
 
 
 def _sample(parts: Iterable[Tensor], items: int, like: float, dislike: float) -> Sample:
-    likes, dislikes = _Grown(items), _Grown(items)
-    for scores in parts:
+    def cut(scores: Tensor) -> tuple[Tensor, Tensor]:
         liked = scores >= like
+        return liked, (scores < dislike) & ~liked
+
+    return gathered(map(cut, parts), items)
+
+
+def gathered(parts: Iterable[tuple[Tensor, Tensor]], items: int) -> Sample:
+    """Synthetic users from their likes and dislikes, each bool (some users, items) on the CPU."""
+    likes, dislikes = _Grown(items), _Grown(items)
+    for liked, disliked in parts:
         likes.add(liked)
-        dislikes.add((scores < dislike) & ~liked)
+        dislikes.add(disliked)
     return Sample(likes.matrix(), dislikes.matrix())
 
 

@@ -77,6 +77,11 @@ def mechanism_of(settings: TrainingSettings) -> Mechanism:
     return Unchanged()
 
 
+def without_mechanism(settings: TrainingSettings) -> TrainingSettings:
+    """The same settings for a training whose changes never leave where they are made."""
+    return settings.model_copy(update={"clip_norm": 0.0, "laplace_scale": 0.0})
+
+
 def clip_shares(change: Tensor, norm: float, elsewhere: Tensor | float = 0.0) -> Tensor:
     """Share of each user's change that an L1 norm of at most ``norm`` leaves, float32 (users,).
 

@@ -6,8 +6,8 @@ method with a training of its own are to the strategy.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,9 +18,13 @@ from common.catalogue import Catalogue, ItemIndex
 from common.errors import SnowdropError
 from common.methods import MethodSettings
 from common.settings import RunSettings
+from common.users.heads import State
+from common.users.synthetic import SyntheticUsers
+from common.users.training import Pull
 from server_app.aggregation import Expected, Summed
 
 Own = TypeVar("Own", bound=MethodSettings)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,7 @@ class World:
     catalogue: Catalogue
     features: Mapping[str, Tensor]  # float32 (items, c) by modality, in catalogue order
     device: torch.device
+    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def rows(self, splits: str | Sequence[str]) -> np.ndarray:
         """Places of the items of one or several splits in the catalogue, int64."""
@@ -40,6 +45,21 @@ class World:
     def with_settings(self, settings: RunSettings) -> "World":
         """The same items with other settings."""
         return replace(self, settings=settings)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What ``make`` returns, called once for a key: a run and its frozen twin share it.
+
+        Parameters
+        ----------
+        key : Hashable
+            All settings that the result depends on.
+        make : Callable
+            Makes it from the items.
+        """
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
 
     def modality(self, name: str) -> Tensor:
         """Features of a modality, float32 (items, c).
@@ -96,6 +116,9 @@ class Trained(Method):
     A round: `arrays` go to the nodes, their sums come back to `step`, then `prepare`.
     """
 
+    trains_synthetic = False
+    """Whether `train_synthetic` is there: whether nodes may send synthetic users for updates."""
+
     @property
     @abstractmethod
     def fitted_round(self) -> int:
@@ -118,6 +141,34 @@ class Trained(Method):
         OverflowedError
             If what is trained overflows.
         """
+
+    def train_synthetic(
+        self, made: SyntheticUsers, keys: np.ndarray, state: State | None, number: int
+    ) -> tuple[State, Summed]:
+        """What a node with these users would do and answer in a round, done on the server.
+
+        Parameters
+        ----------
+        made : SyntheticUsers
+        keys : ndarray, uint64 (users,)
+        state : State or None
+            Their heads after the round before, tensors float32 (users, …); None at first.
+        number : int
+            Of the round.
+
+        Returns
+        -------
+        state : State
+            After the round.
+        summed : Summed
+            The sums of `expected` over these users.
+
+        Raises
+        ------
+        NotImplementedError
+            If it does not have `trains_synthetic`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def prepare(self, number: int, validating: bool) -> dict[str, Any]:
@@ -215,6 +266,17 @@ class Generator(ABC, Generic[Own]):
     @property
     def mapping(self) -> "Generator[Any] | None":
         """The generator whose embeddings of the warm items nodes are sent in every round."""
+        return None
+
+    def pull(self, table: Tensor, mapped: Tensor) -> Pull | None:
+        """The further gradient of a node's training, where users train on the server.
+
+        Parameters
+        ----------
+        table : Tensor, float32 (warm, d)
+        mapped : Tensor, float32 (warm, d)
+            What `mapping` makes of the warm items.
+        """
         return None
 
     @property

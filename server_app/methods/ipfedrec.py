@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from common.methods.ipfedrec import IFedRecSettings
+from common.users.pull import MappedPull
+from common.users.training import Pull
 from server_app.methods.base import Generator
 from server_app.methods.network import NetworkGenerator
 
@@ -23,6 +25,9 @@ class IPFedRec(NetworkGenerator[IFedRecSettings]):
     @property
     def mapping(self) -> Generator[Any] | None:
         return self if self.own.pull else None
+
+    def pull(self, table: Tensor, mapped: Tensor) -> Pull | None:
+        return MappedPull(table, mapped, self.own.pull, self.settings) if self.own.pull else None
 
     def _build(self) -> nn.Module:
         return nn.Sequential(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from common import methods
 from common.methods.mixture import MixtureSettings
+from common.users.training import Pull
 from server_app.methods.base import Generator
 
 
@@ -24,6 +25,9 @@ class Mixture(Generator[MixtureSettings]):
     @property
     def mapping(self) -> Generator[Any] | None:
         return self.parts[0].mapping
+
+    def pull(self, table: Tensor, mapped: Tensor) -> Pull | None:
+        return self.parts[0].pull(table, mapped)
 
     @property
     def fit_every(self) -> int:

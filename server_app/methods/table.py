@@ -17,6 +17,10 @@ from torch import Tensor
 from common import methods
 from common.catalogue import ItemIndex
 from common.errors import OverflowedError, SnowdropError
+from common.users.heads import HEADS, State
+from common.users.mechanism import without_mechanism
+from common.users.synthetic import SyntheticUsers
+from common.users.training import train_round
 from server_app.aggregation import Expected, Summed
 from server_app.features import FeatureTransform
 from server_app.methods.base import Generator, Scoring, Trained, World
@@ -39,11 +43,12 @@ class ItemTable(Trained):
     world : World
     """
 
+    trains_synthetic = True
+
     def __init__(self, maker: type[Generator[Any]], name: str, world: World) -> None:
         self.world, self.settings, self.name = world, world.settings, name
         self.features = world.modality("text")
-        warm = self.features[world.rows("warm")].numpy()
-        self.transform = FeatureTransform.fit(warm, world.settings)
+        self.transform = self._own_transform()
         self.generator = self.make_generator(maker, name)
         self.table = self._own_start()  # float32 (warm, d)
         self.round = 0
@@ -64,6 +69,12 @@ class ItemTable(Trained):
         self.fit(generator)
         return generator
 
+    def _own_transform(self) -> FeatureTransform:
+        s = self.settings
+        warm = self.features[self.world.rows("warm")].numpy()
+        key = "transform", s.dim, s.condition_dim, s.whitening, s.table_start
+        return self.world.once(key, lambda: FeatureTransform.fit(warm, s))
+
     def _own_start(self) -> Tensor:
         """The item table before anybody has trained it, float32 (warm, d)."""
         if self.settings.table_start == "features":
@@ -83,6 +94,20 @@ class ItemTable(Trained):
         if self.settings.average == "touches":
             expected["touches"] = Expected((rows,), counts="change")
         return expected
+
+    def train_synthetic(
+        self, made: SyntheticUsers, keys: np.ndarray, state: State | None, number: int
+    ) -> tuple[State, Summed]:
+        settings = without_mechanism(self.settings)
+        mapping, pull = self.generator.mapping, None
+        if mapping is not None:
+            pull = self.generator.pull(self.table, self.cold_table("warm", mapping))
+        heads = HEADS[settings.head].fresh(keys, settings) if state is None else state
+        after, result = train_round(self.table, heads, made.histories, keys, number, settings, pull)
+        sums: dict[str, np.ndarray] = {"change": result.change.numpy().astype(np.float64)}
+        if settings.average == "touches":
+            sums["touches"] = result.touches.numpy()
+        return after, Summed(result.users, result.loss_sum, sums)
 
     def step(self, summed: Summed) -> None:
         """E ← E + η_s · Σ_u (E_u − E) / users, or per row over the users that touched it."""

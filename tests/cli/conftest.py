@@ -3,6 +3,7 @@
 from typing import Any
 
 import tests.server_app.encoders  # noqa: F401  registers the text encoder 'themes'
+from tests.cli.browser import browser  # noqa: F401  a fixture
 
 QUICK: dict[str, Any] = {
     "dim": 8,

@@ -87,6 +87,23 @@ def test_marks_tell_what_clears_the_bar_and_what_the_federation_adds() -> None:
     assert not methods.is_twin("lost:frozen")
     assert "The best local rule is rule:" in methods.bar_words()
     assert "minus that of its frozen twin" in methods.gain_words()
+    assert (
+        "▲ is above, ▼ below the best local rule (in “recall@20 ÷ best local rule”) or the frozen "
+        "twin (in “federation adds”)."
+    ) in methods.mark_words()
+
+
+def test_marks_are_explained_as_far_as_they_can_be_shown() -> None:
+    users = {name: {0: users_with(np.ones(9))} for name in ("net", "net:frozen", "rule")}
+    net, twin = entry("net", 0.5), entry("net:frozen", 0.4, twin_of="net")
+    unfinished = Comparison([net, twin], users).mark_words()
+    assert "▲ is above, ▼ below the frozen twin (in" in unfinished
+    assert "local rule" not in unfinished
+    without = Comparison([net, entry("rule", 0.3, "rule")], users).mark_words()
+    assert "▲ is above, ▼ below the best local rule (in" in without
+    assert "twin" not in without
+    alone = Comparison([net], users).mark_words()
+    assert "* is behind the best method" in alone and "▲" not in alone
 
 
 def test_without_users_nothing_is_called_noise_or_not() -> None:

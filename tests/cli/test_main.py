@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def test_help_imports_nothing_that_takes_seconds(call: list[str]) -> None:
     assert not set(HEAVY) & set(imported.split())
     if not call:
         assert not {"numpy", "polars", "pydantic"} & set(imported.split())
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shown = CliRunner().invoke(app, ["--version"])
+    assert shown.exit_code == 0
+    assert shown.output == f"snowdrop {declared['version']}\n"
 
 
 def test_the_entry_imports_next_to_nothing() -> None:

@@ -3,10 +3,9 @@
 import csv
 import io
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from cli.report import make_report
-from cli.report.charts import Row, Series, line_chart, ticks, value_chart
+from cli.report.charts import LETTERS, Row, Series, cut, line_chart, ticks, value_chart
 from cli.report.distance import frechet_distance, misalignment
 from cli.report.source import Source, read_source
 from common.durable import write_checked
 from common.errors import SnowdropError
 from common.settings import RunSettings
 from server_app.run_folder import RunFolder
+from tests.cli.browser import DESKTOP, PHONE, Visit, check_page
 
 EVIL = 'Return of <script>alert("x")</script> & "Sons"'
 METRICS = ("recall@20", "recall@50", "recall@100", "precision@20", "ndcg@20", "ndcg@100")
@@ -450,7 +450,9 @@ def test_users_of_another_shape_are_told(bench_folder: Path, tmp_path: Path) -> 
         write_json(run / "sample.json", shape)
         _, page = page_of(run)
         assert "sample.json is damaged" in page.text
-        assert "Users' recommendations: not in this folder" in page.text
+        again = "Users' recommendations: sample.json is damaged; snowdrop simulate"
+        assert again in page.text
+        assert "not in this folder" not in page.text
 
 
 def test_the_run_of_a_rule_has_itself_as_the_bar(bench_folder: Path, tmp_path: Path) -> None:
@@ -463,7 +465,7 @@ def test_the_run_of_a_rule_has_itself_as_the_bar(bench_folder: Path, tmp_path: P
     assert [(r.kind, r.twin_of) for r in source.results] == [("rule", "")]
     _, page = page_of(run)
     assert "× the best local rule" not in page.text
-    assert "Curves over rounds (rounds.csv): not in this folder" in page.text
+    assert "Curves over rounds: not in this folder" in page.text
 
 
 def test_methods_with_the_same_settings_are_told_apart(bench_folder: Path, tmp_path: Path) -> None:
@@ -544,13 +546,25 @@ def test_damaged_parts_are_left_out(bench_folder: Path, tmp_path: Path) -> None:
             (run / name).write_text("no such thing")
     _, page = page_of(folder)
     assert "31.00" in page.text
-    assert page.text.count("not in this folder") == 6
+    assert "not in this folder" not in page.text
+    assert page.text.count("is damaged; snowdrop bench DATA_DIR --out DIR makes it anew") == 6
+    assert "Curves over rounds: rounds.csv is damaged" in page.text
     told = page.text[page.text.index("Files that could not be read") :]
     for name in ("embeddings.npz", "users.parquet"):
         assert told.count(f"{name} is damaged") == len(list((folder / "runs").iterdir())), name
     assert told.count("rounds.csv is damaged") == 6  # a rule has no rounds
     assert "sample.json is damaged" in told
     assert str(folder) not in page.text
+
+
+def test_a_run_with_a_damaged_summary_says_so_where_its_results_would_be(
+    run_folder: Path,
+) -> None:
+    (run_folder / "summary.json").write_text('{"test": ')
+    _, page = page_of(run_folder)
+    what = "Test results, which a run has at its end"
+    assert f"{what}: summary.json is damaged; snowdrop simulate" in page.text
+    assert "not in this folder" in page.text  # the similarity of users, which a bench measures
 
 
 def test_a_method_that_diverged_is_left_out_of_what_it_has_not(
@@ -673,6 +687,19 @@ def test_misalignment_does_not_depend_on_scale_and_needs_items() -> None:
     assert misalignment(np.ones((10, 4)), cold) is None
 
 
+def test_long_labels_are_shortened_where_their_ends_still_tell_them_apart() -> None:
+    method = "MDiffFR + similar items"
+    labels = [method, f"{method}, frozen", "ipfedrec:paper@dim=16,item_lr=0.5"]
+    short = [cut(label) for label in labels]
+    assert short == [
+        "MDiffFR + similar items",
+        "MDiffFR + s…tems, frozen",
+        "ipfedrec:pa…,item_lr=0.5",
+    ]
+    assert all(len(label) <= LETTERS for label in short)
+    assert cut("x" * LETTERS) == "x" * LETTERS
+
+
 def test_axes_have_round_numbers() -> None:
     assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert ticks(0.13, 0.47) == pytest.approx([0.2, 0.3, 0.4])
@@ -686,37 +713,6 @@ def test_charts_stand_one_point_and_zeros() -> None:
     assert "nan" not in value_chart("x", [Row("nothing", 0.0)], "seconds")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium from the variable CHROMIUM or the PATH."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if not found:
-        pytest.skip("no Chromium: name one in CHROMIUM, or `apt-get install chromium`")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found)
-        yield chromium
-        chromium.close()
-
-
-class Visit:
-    """A page opened in the browser, and all that it says or asks for."""
-
-    def __init__(self, browser: Any, path: Path, **context: Any) -> None:
-        self.noise: list[str] = []
-        self.requests: list[str] = []
-        self.page = browser.new_page(reduced_motion="reduce", **context)
-        self.page.on("console", lambda message: self.noise.append(message.text))
-        self.page.on("pageerror", lambda error: self.noise.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
-
-
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
-
-
 @pytest.fixture(params=["run", "bench"])
 def report(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     folder = request.getfixturevalue(f"{request.param}_folder")
@@ -728,35 +724,7 @@ def test_charts_are_drawn_quietly_and_whole(
     browser: Any, report: Path, size: dict[str, int]
 ) -> None:
     visit = Visit(browser, report, viewport=size)
-    charts = visit.page.eval_on_selector_all(
-        "figure.chart svg, .stage svg",
-        """all => all.map(svg => {
-            const frame = svg.getBoundingClientRect();
-            const marks = [...svg.querySelectorAll(".mark, .bar, .median, .line, .dots")];
-            const outside = [...svg.querySelectorAll("text")].filter(text => {
-                const box = text.getBoundingClientRect();
-                return box.left < frame.left - 3 || box.right > frame.right + 12 ||
-                    box.top < frame.top - 3 || box.bottom > frame.bottom + 3;
-            });
-            return {
-                label: svg.getAttribute("aria-label"), width: frame.width, height: frame.height,
-                drawn: marks.filter(mark => {
-                    const box = mark.getBoundingClientRect();
-                    return box.width > 1 || box.height > 1;
-                }).length,
-                outside: outside.map(text => text.textContent),
-            };
-        })""",
-    )
-    assert len(charts) >= 8
-    for chart in charts:
-        assert chart["label"]
-        assert chart["width"] > 250 and chart["height"] > 60, chart
-        assert chart["drawn"] >= 1, chart
-        assert chart["outside"] == [], chart
-    assert visit.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-    assert visit.noise == []
-    assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
+    check_page(visit, size["width"], least=8)
 
 
 def test_the_slider_moves_the_points(browser: Any, report: Path) -> None:

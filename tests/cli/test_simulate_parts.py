@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cli.assignments import parse_assignments
 from cli.commands import app
 from cli.recommend import find_recommendations, recommendation_table, titles
-from cli.simulate import check_data, check_run_dir, run_config, sample_user
+from cli.simulate import check_data, failure, run_config, sample_user
 from client_app.recommend import FILE
 from common.catalogue import COLD_SPLITS
 from common.errors import SnowdropError
@@ -72,6 +72,15 @@ def test_settings_that_flower_does_not_declare_travel_in_one_key() -> None:
         MORE: 'their-own.power = 2.5\ntheir-own.kind = "a b"\n',
     }
     assert run_config({"rounds": 2}) == {"rounds": 2}
+
+
+def test_a_run_that_failed_in_silence_is_explained_by_flowers_log() -> None:
+    status = "finished:failed"
+    assert failure(status, True, "x") == "the run ended as finished:failed; its log above says why"
+    told = failure(status, False, "much\n" * 1000 + "no space left on device\n")
+    assert "before it logged anything" in told and "above" not in told
+    assert told.endswith("no space left on device") and len(told) < 1_200
+    assert failure(status, False, "\n").endswith("Flower's own log is empty, too")
 
 
 def test_data_that_is_whole_is_used_as_it_is(
@@ -242,9 +251,8 @@ def test_items_that_are_given_and_cannot_be_read_are_an_error(run_folder: Path) 
 
 def test_a_folder_with_a_training_is_refused_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
-    check_run_dir(RunSettings.parse({"run_dir": str(tmp_path)}))
     (tmp_path / "checkpoint" / "round-000002.ckpt").touch()
-    with pytest.raises(SnowdropError, match=r"holds a training: --set resume=true goes on"):
-        check_run_dir(RunSettings.parse({"run_dir": str(tmp_path)}))
-    for key in ("resume", "fresh"):
-        check_run_dir(RunSettings.parse({"run_dir": str(tmp_path), key: True}))
+    refused = CliRunner().invoke(app, ["simulate", "demo", "--run-dir", str(tmp_path)])
+    assert isinstance(refused.exception, SnowdropError)
+    assert "holds a training: --set resume=true goes on" in str(refused.exception)
+    assert "starting" not in refused.output

@@ -75,7 +75,9 @@ def test_a_process_that_dies_is_started_again_without_its_orphans(folder: Path) 
 def test_it_never_gives_up_and_pauses_longer_each_time(folder: Path) -> None:
     def pauses() -> list[str]:
         told = (folder / "logs" / "supervisor.log").read_text()
-        return [line.split()[-2] for line in told.splitlines() if "node-1 ended with 3" in line]
+        return [
+            line.split()[-2] for line in told.splitlines() if "node-1 ended with status 3" in line
+        ]
 
     wait_for(lambda: len(pauses()) >= 3)
     assert pauses()[:3] == ["0.5", "1", "2"]

@@ -486,6 +486,7 @@ def test_no_user_is_told_of_in_any_answer_of_a_federations_life(world: World) ->
         messages.QUERY_DESCRIBE: ({"users", "users_without_warm", "warm", "validation", "test",
                                    "unknown", "peak_rss_mb"},),
         messages.QUERY_COUNT: ({"users"},),
+        messages.QUERY_SYNTHETIC: ({"answer"},),
         messages.QUERY_RECOMMEND: ({"users"},),
         messages.TRAIN: ({"users", "loss_sum", "change", "touches"},),
         messages.EVALUATE: ({"users", "names", "sums"},),
@@ -576,3 +577,14 @@ def test_a_rule_is_published_without_any_training(world: World) -> None:
 def test_a_method_that_must_be_trained_first_is_not_published(world: World) -> None:
     with pytest.raises(SnowdropError, match="has no whole checkpoint; set run_dir to a training's"):
         world.run(mode="publish")
+
+
+def test_generated_users_of_another_seed_are_not_served(tmp_path: Path) -> None:
+    values = run_values(Path("demo"), tmp_path, method="ridge", rounds=1, encoder=HASHED)
+    values |= {"seed": 5, "baselines": False}
+    trained = run_here(values)
+    told = "has seed=5, and with seed=0 nodes generate other users; give seed=5"
+    with pytest.raises(SnowdropError, match=told):
+        run_here({**values, "seed": 0, "mode": "publish"})
+    published = run_here({**values, "mode": "publish"})
+    assert published["users"] == trained["recommended_users"]

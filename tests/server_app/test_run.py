@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,8 @@ from cli.in_process import InProcessGrid
 from common import messages
 from common.errors import SnowdropError
 from common.metrics import metric_names
-from common.settings import KS
+from common.settings import KS, RunSettings
+from server_app.features import FeatureTransform
 from server_app.measure import Task
 from server_app.run import timings, traffic
 from server_app.training import Training
@@ -144,7 +146,7 @@ def test_a_folder_with_a_training_is_refused_unless_fresh(
     values = run_values(data_folder, tmp_path, rounds=2, baselines=False, method="ridge")
     first = run_here(values)
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(SnowdropError, match="holds a training of 2 rounds: resume=true goes on"):
+    with pytest.raises(SnowdropError, match="holds a training: resume=true goes on"):
         run_here(values)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
     second = run_here({**values, "rounds": 1, "fresh": True})
@@ -153,6 +155,21 @@ def test_a_folder_with_a_training_is_refused_unless_fresh(
     assert not (tmp_path / "checkpoint" / "round-000002.ckpt").exists()
     with pytest.raises(SnowdropError, match="set one of them to false"):
         run_here({**values, "fresh": True, "resume": True})
+
+
+def test_features_are_fitted_once_for_a_run_and_its_frozen_twin(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[RunSettings] = []
+    fit = FeatureTransform.fit
+
+    def counted(warm: np.ndarray, settings: RunSettings) -> FeatureTransform:
+        fitted.append(settings)
+        return fit(warm, settings)
+
+    monkeypatch.setattr(FeatureTransform, "fit", counted)
+    run_here(run_values(data_folder, tmp_path, rounds=1, twin=True, method="ridge"))
+    assert len(fitted) == 1
 
 
 def test_fresh_begins_the_frozen_twin_anew_too(data_folder: Path, tmp_path: Path) -> None:
@@ -166,7 +183,12 @@ def test_fresh_begins_the_frozen_twin_anew_too(data_folder: Path, tmp_path: Path
 
 def test_bytes_of_a_run_are_medians_of_what_was_counted() -> None:
     history = [{"node_bytes_down": n, "node_bytes_up": 2 * n} for n in (90, 10, 20)]
-    expected = {"bytes_down_per_node_and_round": 20, "bytes_up_per_node_and_round": 40}
+    history[0] |= {"bytes_down": 300, "bytes_up": 7}
+    history[2] |= {"bytes_down": 30, "bytes_up": 5}
+    expected = {
+        "bytes_down_per_node_and_round": 20, "bytes_up_per_node_and_round": 40,
+        "bytes_down": 330, "bytes_up": 12,
+    }  # fmt: skip
     assert traffic([{"round": 1}, *history]) == expected
     assert set(traffic([]).values()) == {0}
 

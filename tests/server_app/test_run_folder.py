@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from common.errors import SnowdropError
+from common.errors import FormatError, SnowdropError
 from common.settings import RunSettings
-from server_app.run_folder import FORMAT, NewerFormatError, RunFolder, round_columns
+from server_app.run_folder import FORMAT, RunFolder, round_columns
 
 SUMMARY = {
     "method": "some method", "test": {"recall@20": 0.5},
@@ -44,7 +44,6 @@ def test_what_is_written_is_read(folder: RunFolder) -> None:
     assert folder.read_settings() == settings
     assert folder.read_summary() == {"format": FORMAT} | SUMMARY
     assert folder.read_published() == {"format": FORMAT, "items": 3}
-    assert folder.read_plot("metrics.png") == b"image"
     assert (folder.path / "metrics.png").read_bytes() == b"image"
     read = folder.read_users()
     assert read is not None and read.equals(users)
@@ -55,12 +54,27 @@ def test_what_is_written_is_read(folder: RunFolder) -> None:
     assert folder.read_sample() == SAMPLE
 
 
+def test_a_folder_with_a_training_is_refused_unless_settings_say_what_becomes_of_it(
+    folder: RunFolder,
+) -> None:
+    (folder.path / "checkpoint").mkdir(parents=True)
+    folder.refuse_training(RunSettings.parse({}))
+    (folder.path / "checkpoint" / "round-000002.ckpt").touch()
+    for option in ("", "--set "):
+        with pytest.raises(SnowdropError) as refusal:
+            folder.refuse_training(RunSettings.parse({}), option)
+        assert str(refusal.value) == (
+            f"{folder.path} holds a training: {option}resume=true goes on with it, "
+            f"{option}fresh=true deletes it and begins anew"
+        )
+    for key in ("resume", "fresh"):
+        folder.refuse_training(RunSettings.parse({key: True}))
+
+
 def test_an_empty_folder_holds_nothing(folder: RunFolder) -> None:
     for _ in range(2):
         assert folder.read_settings() is folder.read_summary() is folder.read_published() is None
-        assert (
-            folder.read_users() is folder.read_sample() is folder.read_plot("metrics.png") is None
-        )
+        assert folder.read_users() is folder.read_sample() is None
         assert folder.read_rounds() == [] and folder.read_embeddings() == {}
         assert folder.rounds_done() == 0
         assert not folder.is_whole and not folder.is_run
@@ -136,7 +150,7 @@ READERS: dict[str, Callable[[RunFolder], Any]] = {
 def test_what_a_later_release_wrote_is_refused(folder: RunFolder, name: str) -> None:
     folder.path.mkdir(parents=True)
     (folder.path / name).write_text('{"format": 3}')
-    with pytest.raises(NewerFormatError, match=f"{name} has format 3, and this release reads"):
+    with pytest.raises(FormatError, match=f"{name} has format 3, and this release reads"):
         READERS[name](folder)
 
 

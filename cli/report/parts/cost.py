@@ -6,6 +6,7 @@ from cli.report.charts import Row, Unit
 from cli.report.parts.part import BENCH, SIMULATE, Part, value_figure
 from cli.report.run import Run
 from cli.report.subject import Subject
+from server_app.run_folder import SUMMARY
 
 
 def _seconds(value: float) -> str:
@@ -73,7 +74,7 @@ def cost_part(subject: Subject) -> Part:
                     title, rows, axis, unit, f"{caption}, {subject.where}.",
                 ))  # fmt: skip
     if not part.figures:
-        part.lack("Time and memory", BENCH if subject.bench else SIMULATE)
+        part.lack("Time and memory", BENCH if subject.bench else SIMULATE, SUMMARY)
     return part
 
 

@@ -23,6 +23,7 @@ from cli.report.distance import Misalignment, misalignment
 from cli.report.parts.part import BENCH, SIMULATE, Part
 from cli.report.run import Points
 from cli.report.subject import Subject
+from server_app.run_folder import EMBEDDINGS
 
 MAP_POINTS = 500
 MAP_ROUNDS = 9
@@ -85,7 +86,7 @@ def distance_part(subject: Subject) -> Part:
         if both is not None and (found := misalignment(*both)) is not None:
             measured.setdefault(run.method, []).append(found)
     if not measured:
-        part.lack("Distances of embeddings", BENCH if subject.bench else SIMULATE)
+        part.lack("Distances of embeddings", BENCH if subject.bench else SIMULATE, EMBEDDINGS)
         return part
     methods = sorted(measured, key=lambda m: fmean(x.frechet_generated for x in measured[m]))
     everyone = [x for group in measured.values() for x in group]

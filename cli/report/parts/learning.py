@@ -10,6 +10,7 @@ from cli.report.parts.part import BENCH, SIMULATE, Part, line_figure, metric_wor
 from cli.report.run import Run
 from cli.report.subject import Subject
 from common.bar import TRAINED
+from server_app.run_folder import ROUNDS
 
 PLAIN = Unit(lambda value: f"{value:g}", lambda value: f"{value:.3g}")
 
@@ -51,7 +52,7 @@ def learning_part(subject: Subject) -> Part:
                 )
             )
     if not part.figures:
-        part.lack("Curves over rounds (rounds.csv)", BENCH if subject.bench else SIMULATE)
+        part.lack("Curves over rounds", BENCH if subject.bench else SIMULATE, ROUNDS)
     return part
 
 

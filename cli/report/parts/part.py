@@ -18,16 +18,25 @@ BENCH = "snowdrop bench DATA_DIR --out DIR"
 SIMULATE = "snowdrop simulate DATA_DIR --run-dir DIR"
 
 
+@dataclass(frozen=True)
+class Lack:
+    """What is left out, the command that makes it, and the files that would hold it."""
+
+    what: str
+    command: str
+    files: tuple[str, ...]
+
+
 @dataclass
 class Part:
     """A section: its charts, and what could not be shown because its input is missing."""
 
     figures: list[Figure] = field(default_factory=list)
-    missing: list[tuple[str, str]] = field(default_factory=list)
+    missing: list[Lack] = field(default_factory=list)
 
-    def lack(self, what: str, command: str) -> None:
-        """Say what is left out, and which command makes it."""
-        self.missing.append((what, command))
+    def lack(self, what: str, command: str, *files: str) -> None:
+        """Say what is left out, which command makes it, and which files would hold it."""
+        self.missing.append(Lack(what, command, files))
 
 
 def metric_words(name: str) -> str:

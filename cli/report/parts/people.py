@@ -8,6 +8,7 @@ import polars as pl
 from cli.report.charts import Figure, Series, line_chart
 from cli.report.parts.part import BENCH, Part, metric_words, notes
 from cli.report.subject import Subject
+from server_app.run_folder import USERS
 
 GROUPS = 5
 
@@ -29,7 +30,7 @@ def people_part(subject: Subject) -> Part:
             if frame is not None and column in frame.columns and _recall_column(frame)
         ]
         if not having:
-            part.lack(f"Recall by {what}", BENCH)
+            part.lack(f"Recall by {what}", BENCH, USERS)
             continue
         edges = _edges(pl.concat([frame[column].cast(pl.Float64) for _, frame in having]))
         whole = all(frame[column].dtype.is_integer() for _, frame in having)

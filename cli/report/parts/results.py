@@ -4,13 +4,15 @@ from cli.comparison import TESTED_METRICS
 from cli.report.charts import Figure, Row, value_chart
 from cli.report.parts.part import BENCH, SIMULATE, Part, metric_words
 from cli.report.subject import Subject
+from server_app.run_folder import SUMMARY
 
 
 def results_part(subject: Subject) -> Part:
     """Recall and NDCG on test items, by method."""
     part = Part()
     if not subject.by_method:
-        part.lack("Test results, which a run has at its end", BENCH if subject.bench else SIMULATE)
+        command = BENCH if subject.bench else SIMULATE
+        part.lack("Test results, which a run has at its end", command, SUMMARY)
         return part
     for name in TESTED_METRICS:
         rows = [

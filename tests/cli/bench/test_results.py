@@ -103,6 +103,9 @@ def test_a_frozen_twin_stands_under_its_method() -> None:
     assert names[2:4] == ["a", "↳ a:frozen"]
     without = rows_of(markdown(comparison({"a": 0.5, "rule": 0.2}), {}))
     assert "federation adds" not in without[""]
+    unfinished = rows_of(markdown(comparison({"a": 0.5, "a:frozen": 0.4}), {}))
+    assert unfinished[""][7:9] == ["federation adds", "validation recall@20"]
+    assert unfinished["a"][7] == "+10.00"
 
 
 def test_the_rule_that_validates_best_is_the_bar() -> None:
@@ -126,6 +129,8 @@ def test_the_terminal_shows_the_same_bar() -> None:
     console.print(short_table(comparison(VALUES)))
     text = console.export_text()
     assert "The best local rule is rule" in text
+    assert "d: cold test items, per cent, mean ± standard deviation over 2 seeds" in text
+    assert "minus that of its frozen twin (↳)" in " ".join(text.split())
     lines = text.splitlines()
     (own,) = (k for k, line in enumerate(lines) if line.startswith("a  "))
     assert lines[own + 1].startswith("↳ frozen twin")  # its name would not fit

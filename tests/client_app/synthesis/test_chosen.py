@@ -7,7 +7,7 @@ import pytest
 from client_app.synthesis import synthesizer_of
 from client_app.synthesis.chosen import Chosen
 from common.errors import SnowdropError
-from tests.synthesizers import Drawn, DrawnSettings, drawn  # noqa: F401  a fixture
+from tests.synthesizers import Drawn, DrawnSettings
 
 pytestmark = pytest.mark.usefixtures("drawn")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, vstack
 
-from client_app.synthesis.similarity import nearest, profile
+from client_app.synthesis.similarity import jaccard_to, nearest, profile
 
 
 def drawn_users(users: int, items: int, share: float, seed: int) -> csr_array:
@@ -77,3 +77,9 @@ def test_sides_without_users_have_no_pairs() -> None:
     none = csr_array((0, 12), dtype=bool)
     assert nearest(LEFT, none).tolist() == [0.0] * 23
     assert profile(none, RIGHT).table.sum() == 0
+
+
+def test_one_user_is_compared_with_each_other_one() -> None:
+    for row, own in enumerate(sets_of(LEFT)):
+        expected = [similarity(own, other, "jaccard") for other in sets_of(RIGHT)]
+        assert jaccard_to(LEFT[[row]], RIGHT) == pytest.approx(expected)

@@ -1,11 +1,11 @@
 """Every card: what it says must parse, and name what exists."""
 
 import importlib.util
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from client_app.synthesis.chosen import Chosen
 from common import methods
 from common.methods import FROZEN, Card, MethodSettings, Named, Variant
 from common.methods.search import Number, OneOf, Range, Together
@@ -13,15 +13,16 @@ from common.roles import roles_of
 from common.settings import RunSettings
 
 CARDS = methods.cards()
-RANKING = methods.names()
 TRAINED = [name for name, own in CARDS.items() if own.kind == "trained"]
-EVERY_FORM = [
-    ":".join(filter(None, [name, variant, form]))
+SYNTHESIZERS = methods.synthesizers()
+EVERY_FORM = {
+    ":".join(filter(None, [name, variant, form])): own.kind
     for name, own in CARDS.items()
-    if name in RANKING
     for variant in ("", *own.all_variants)
     for form in ("tuned", "paper")
-]
+}
+RANKING_FORMS = [text for text, kind in EVERY_FORM.items() if kind != "synthesizer"]
+SYNTHESIZER_FORMS = [text for text, kind in EVERY_FORM.items() if kind == "synthesizer"]
 SEARCHED = [(name, dimension) for name, own in CARDS.items() for dimension in own.search]
 
 
@@ -32,18 +33,28 @@ def known_settings(own: Card) -> set[str]:
 
 def test_the_methods_of_this_project_are_all_there() -> None:
     """In the order of tables: federations first, then rules, the random order last."""
-    assert RANKING == [
+    assert list(CARDS) == [
         "mixture", "mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf", "similar-items",
         "ridge", "own-features", "kernel-ridge", "kernel-profile", "tfidf-profile",
-        "content-profile", "random",
+        "content-profile", "random", *SYNTHESIZERS,
     ]  # fmt: skip
-    kinds = [own.kind for own in CARDS.values() if own.kind != "synthesizer"]
-    assert kinds == ["trained"] * 9 + ["rule"] * 4 + ["floor"]
-    assert list(CARDS) == [*RANKING, *methods.synthesizers()]
-    assert {"sdrm", "multivae", "multivae-prior"} <= set(methods.synthesizers())
+    kinds = [own.kind for own in CARDS.values()]
+    synthesizers = ["synthesizer"] * len(SYNTHESIZERS)
+    assert kinds == ["trained"] * 9 + ["rule"] * 4 + ["floor", *synthesizers]
+    assert methods.names() == list(CARDS)[:14]
+    assert SYNTHESIZERS == ["ctgan", "tvae", "sdrm", "multivae-prior", "multivae"]
 
 
-@pytest.mark.parametrize("text", EVERY_FORM)
+@pytest.mark.parametrize("text", SYNTHESIZER_FORMS)
+def test_every_form_of_every_synthesizer_parses(text: str) -> None:
+    named = Named.parse(text)
+    chosen = Chosen.of(text)
+    values = {f"{named.card.name}.{k}": v for k, v in chosen.settings.model_dump().items()}
+    brought = {**named.base(named.form), **named.fixed}
+    assert {name: values[name] for name in brought} == brought
+
+
+@pytest.mark.parametrize("text", RANKING_FORMS)
 def test_every_form_of_every_method_parses(text: str) -> None:
     named = Named.parse(text)
     run = RunSettings.parse({"method": text})
@@ -85,30 +96,11 @@ def test_halves_are_modules_of_the_methods_name(name: str) -> None:
         assert importlib.util.find_spec(half.split(":")[0]) is not None
 
 
-@pytest.mark.parametrize("name", methods.synthesizers())
-def test_every_form_of_every_synthesizer_parses(name: str) -> None:
-    own = CARDS[name]
-    assert own.node
-    for variant in ("", *own.variants):
-        fixed = values_of(name, own.fixed_of(variant))
-        for form in ("tuned", "paper"):
-            named = Named.parse(":".join(filter(None, [name, variant, form])))
-            settings = own.settings(**{**values_of(name, named.base(form)), **fixed})
-            assert fixed.items() <= settings.model_dump().items()
-
-
-def values_of(name: str, flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a method's own group, from settings by their whole names."""
-    assert all(key.startswith(f"{name}.") for key in flat)
-    return {key.removeprefix(f"{name}."): value for key, value in flat.items()}
-
-
 @pytest.mark.parametrize("name", CARDS)
 def test_methods_of_papers_name_them(name: str) -> None:
     paper = CARDS[name].paper
     assert (paper is not None) == (
-        CARDS[name].kind == "synthesizer"
-        or name in {"mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf"}
+        name in {"mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf", *SYNTHESIZERS}
     )
     if paper is not None:
         assert paper.title
@@ -205,6 +197,14 @@ def choices_of(range_: Range) -> list[Any]:
     return list(range_.sets)
 
 
+def parsed_with(own: Card, values: dict[str, Any]) -> dict[str, Any]:
+    """All settings of a method with some changed, by their whole names."""
+    if own.kind != "synthesizer":
+        return RunSettings.parse({"method": own.name, **values}).flat()
+    group = Chosen.of(own.name, values).settings.model_dump()
+    return {f"{own.name}.{key}": value for key, value in group.items()}
+
+
 @pytest.mark.parametrize(("name", "dimension"), SEARCHED, ids=str)
 def test_every_choice_of_a_search_parses(name: str, dimension: str) -> None:
     own = CARDS[name]
@@ -215,16 +215,12 @@ def test_every_choice_of_a_search_parses(name: str, dimension: str) -> None:
         assert isinstance(range_, Together) or set(values) == {dimension}
         if any(key in own.fixed and own.fixed[key] != value for key, value in values.items()):
             continue  # `tune` leaves out what makes the method what it is
-        if own.kind == "synthesizer":
-            settings = own.settings(**values_of(name, values)).model_dump()
-            assert values_of(name, values).items() <= settings.items()
-            continue
-        run = RunSettings.parse({"method": name, **values})
-        assert {key: run.flat()[key] for key in values} == values
+        parsed = parsed_with(own, values)
+        assert {key: parsed[key] for key in values} == values
         if not isinstance(range_, Number):
-            assert range_.choice_of(run.flat(), dimension) == choice
+            assert range_.choice_of(parsed, dimension) == choice
         else:
-            assert range_.choice_of(run.flat(), dimension) == pytest.approx(choice, rel=1e-2)
+            assert range_.choice_of(parsed, dimension) == pytest.approx(choice, rel=1e-2)
 
 
 def test_what_no_choice_makes_is_none() -> None:
