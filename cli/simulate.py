@@ -72,6 +72,7 @@ def simulate(
         Console().print(table)
         typer.echo(f"more: snowdrop recommend {folder} --user {sample}")
     typer.echo(f"results are in {folder}: summary.json, rounds.csv, metrics.png, embeddings.png")
+    typer.echo(f"all of it on one page: snowdrop report {folder}")
 
 
 def check_data(settings: RunSettings, measured: str | None = None) -> str:

@@ -1,13 +1,30 @@
 """The bar that a federation must clear: the best rule that needs none."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-TRAINED, RULE, FLOOR, TWIN = "trained", "rule", "floor", "twin"
-"""Kinds of methods: a federation, a rule that needs none, random ranking; and a run's own frozen
-twin among its baselines."""
+TRAINED, RULE, FLOOR, TWIN, CONTROL = "trained", "rule", "floor", "twin", "control"
+"""Kinds of methods: a federation, a rule that needs none, random ranking; and among a run's
+baselines its own frozen twin, and other embeddings of cold items from the same item table."""
 
 BAR_METRIC = "recall@20"
+
+
+def control_words(titles: Sequence[str]) -> str:
+    """What the controls of a run are, as a sentence; empty where there are none.
+
+    Parameters
+    ----------
+    titles : Sequence[str]
+        Of the controls, as the table shows them.
+    """
+    if not titles:
+        return ""
+    named = " and ".join(filter(None, [", ".join(titles[:-1]), titles[-1]]))
+    return (
+        "Other ways to make embeddings of cold items from the item table that this run trained: "
+        f"{named}."
+    )
 
 
 @dataclass(frozen=True)

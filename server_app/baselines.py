@@ -7,6 +7,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from common import methods
+from common.bar import CONTROL
 from common.methods import Card
 from server_app.checkpoint import Checkpoints
 from server_app.measure import Metrics, Task
@@ -49,7 +50,7 @@ def compare(training: Training, task: Task, splits: list[str]) -> dict[str, Resu
         return found
     for name, generator in _controls(table):
         scorings = {split: table.scoring([split], generator) for split in splits}
-        found[name] = _results(methods.card(name), "control", training, task, scorings)
+        found[name] = _results(methods.card(name), CONTROL, training, task, scorings)
     return found
 
 

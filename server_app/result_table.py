@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from common.bar import BAR_METRIC, TWIN, best_local_rule
+from common.bar import BAR_METRIC, CONTROL, TWIN, best_local_rule, control_words
 from common.metrics import metric_names
 from common.settings import KS
 
@@ -30,6 +30,9 @@ def result_table(summary: Mapping[str, Any]) -> str:
     for name, metrics in rows.items():
         cells = "".join(f"{100 * metrics[metric]:8.2f}" for metric in metric_names(KS))
         lines.append(f"{name:<{width}}{cells}")
+    controls = [parts["title"] for parts in baselines.values() if parts["kind"] == CONTROL]
+    if controls:
+        lines.append(control_words(controls))
     return "\n".join([*lines, *_synthetic(summary), *_against_no_federation(summary)])
 
 

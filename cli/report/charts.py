@@ -179,7 +179,7 @@ def line_chart(
     def py(y: float) -> float:
         return top + (1 - (y - y0) / (y1 - y0)) * (height - top - bottom)
 
-    crowded = bool(x_names) and max(map(len, x_names or [""])) * 6.4 > px(1) - px(0) > 0
+    crowded = bool(x_names) and max(map(len, x_names or [""])) * 7.6 > px(1) - px(0) > 0
     canvas = _Canvas(WIDTH, height + 13 * crowded)
     canvas.text(4, 14, y_label, "axis")
     for tick in ticks(y0, y1):

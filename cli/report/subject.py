@@ -11,7 +11,7 @@ from cli.comparison import Comparison, Entry
 from cli.report.charts import COLOURS
 from cli.report.run import Run
 from cli.report.source import Result, Source
-from common.bar import BAR_METRIC, FLOOR, TRAINED
+from common.bar import BAR_METRIC, CONTROL, FLOOR, TRAINED, control_words
 from common.catalogue import find_table, read_table
 from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
@@ -179,6 +179,9 @@ class Subject:
             f"their {order}; bold is the best of a column, underlined the second.",
             self.comparison.bar_words(),
             self.comparison.gain_words(),
+            control_words(
+                [m for m in self.ranking if any(r.kind == CONTROL for r in self.by_method[m])]
+            ),
             self.comparison.mark_words(),
             self._diverged(),
         ]

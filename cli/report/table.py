@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from cli.comparison import BEHIND, GAIN_HEAD, RATIO_HEAD, TESTED_METRICS
+from cli.comparison import ABOVE, BEHIND, BELOW, GAIN_HEAD, RATIO_HEAD, TESTED_METRICS
 from cli.report.parts.part import metric_words
 from cli.report.subject import Subject
 from common.bar import BAR_METRIC
@@ -41,10 +41,10 @@ def headline(subject: Subject) -> list[tuple[str, str, str]]:
     lines = [(f"{100 * value:.1f} %", f"{metric_words(BAR_METRIC)}, {main}", "on cold test items")]
     methods = subject.comparison
     ratio, gain = methods.ratio(main), methods.gain(main)
-    noise = {"▲": "more than noise", "▼": "more than noise", "": "within noise"}
+    noise = {ABOVE: "more than noise", BELOW: "more than noise", "": "within noise"}
 
     def certain(mark: str) -> str:
-        return f", {noise[mark]}" if methods.is_tested else ""
+        return f"; the difference is {noise[mark]}" if methods.is_tested else ""
 
     if ratio is not None and subject.bar != main:
         lines.append(
@@ -59,7 +59,7 @@ def headline(subject: Subject) -> list[tuple[str, str, str]]:
             (
                 f"{gain:+.1f} points",
                 "added by the federation",
-                f"to its frozen twin{certain(methods.gain_mark(main))}",
+                f"compared with its frozen twin{certain(methods.gain_mark(main))}",
             )
         )
     floor = next((name for name in subject.floors if name != main), "")

@@ -118,6 +118,7 @@ def run_folder(tmp_path: Path) -> Path:
         "lucky-rule": baseline("rule", "Lucky rule", 0.1, 0.24),
         "frozen": baseline("twin", "MDiffFR, frozen", 0.2, 0.23),
         "random": baseline("floor", "Random", 0.01, 0.01),
+        "ridge": baseline("control", "Ridge map", 0.19, 0.19),
     }
     write_json(folder / "summary.json", summary("MDiffFR", baselines=baselines))
     buffer = io.BytesIO()
@@ -240,9 +241,10 @@ def test_a_run_is_told_whole(run_folder: Path) -> None:
         "1.25 ×",
         "the best local rule, Some rule",
         "+2.0 points",
-        "added by the federation to its frozen twin",
+        "added by the federation compared with its frozen twin",
         "25 × random ranking",
         "The best local rule is Some rule:",
+        "from the item table that this run trained: Ridge map.",
         "The dashed line is the Recall@20 of Some rule",
         "Recall over rounds",
         "Fréchet distance",
@@ -314,8 +316,10 @@ def test_a_bench_shows_means_with_their_spread(bench_folder: Path) -> None:
         "ipfedrec:paper@dim=16",
         "mean over seeds 0, 1",
         "Recall by similarity to warm items",
-        "1.19 × the best local rule, content-profile which needs no federation, more than noise",
-        "+6.0 points added by the federation to its frozen twin, more than noise",
+        "1.19 × the best local rule, content-profile which needs no federation; the difference is "
+        "more than noise",
+        "+6.0 points added by the federation compared with its frozen twin; the difference is "
+        "more than noise",
         "The best local rule is content-profile:",
         "Time of the generator",
         "512 MB",

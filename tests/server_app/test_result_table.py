@@ -46,6 +46,15 @@ def test_the_method_stands_beside_rules_and_its_frozen_twin() -> None:
     assert lines[-1].startswith("the federation adds +5.00 points of Recall@20")
 
 
+def test_controls_are_explained() -> None:
+    controls = {name: parts(0.4, "control", name) for name in ("One", "Two", "Three")}
+    lines = result_table(summary(**controls)).splitlines()
+    assert lines[-1].startswith("Other ways to make embeddings of cold items from the item table")
+    assert lines[-1].endswith(": One, Two and Three.")
+    alone = result_table(summary(One=controls["One"])).splitlines()
+    assert alone[-1].endswith(": One.")
+
+
 def test_without_baselines_nothing_is_compared() -> None:
     assert len(result_table(summary()).splitlines()) == 3
     nothing = result_table(summary(a=parts(0.0, "rule", "Rule A")) | {"generated_data": True})
