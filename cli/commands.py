@@ -32,6 +32,11 @@ class _Commands(LazyGroup):
             "cli.synthesize:synthesize",
             "Make synthetic users from a silo's interactions, and measure what they give away.",
         ),
+        "bench-synthetic": Later(
+            "cli.bench_synthetic:bench_synthetic",
+            "Judge synthetic users by what recommenders learn from them; make only what is "
+            "missing.",
+        ),
         "recommend": Later(
             "cli.recommend:recommend",
             "Print one user's new items with scores and titles, from what the node keeps.",

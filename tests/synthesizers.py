@@ -13,20 +13,22 @@ from common import methods
 from common.durable import write_atomic
 from common.errors import OverflowedError
 from common.methods import Card, MethodSettings, Variant
-from common.roles import setting
+from common.roles import Role, setting
 
 
 class DrawnSettings(MethodSettings):
     """How many synthetic users are copies, and how long the training takes."""
 
     copies: float = setting(0.0, "share of synthetic users that are copies", ge=0, le=1)
-    epochs: int = setting(3, "epochs of doing nothing", ge=1)
+    epochs: int = setting(3, "epochs of doing nothing", Role.IDENTITY, ge=1)
     sampling: str = setting("full", "'full', or 'multi': half as many items for each user")
-    epsilon: float = setting(0.0, "ε; 0: none", ge=0)
-    delta: float = setting(1e-5, "δ")
-    interrupt: int = setting(-1, "the epoch of a fresh training in which Ctrl-C comes")
+    epsilon: float = setting(0.0, "ε; 0: none", Role.IDENTITY, ge=0)
+    delta: float = setting(1e-5, "δ", Role.IDENTITY)
+    interrupt: int = setting(
+        -1, "the epoch of a fresh training in which Ctrl-C comes", Role.IDENTITY
+    )
     filled: float = setting(1.0, "share of the likes that synthetic users have", ge=0, le=1)
-    overflow: bool = setting(False, "whether numbers overflow")
+    overflow: bool = setting(False, "whether numbers overflow", Role.IDENTITY)
 
 
 class Drawn(Synthesizer[DrawnSettings]):

@@ -225,9 +225,22 @@ def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
 
 
 def in_own_process(
-    work: Callable[..., Result], arguments: tuple[Any, ...], watch: Callable[[], None]
+    work: Callable[..., Result],
+    arguments: tuple[Any, ...],
+    watch: Callable[[], None],
+    preloaded: Sequence[str] = _PRELOADED,
 ) -> Result:
     """What a function of a module returns, called in a fresh process that ends with it.
+
+    Parameters
+    ----------
+    work : Callable
+    arguments : tuple
+        Of the function.
+    watch : Callable[[], None]
+        Called again and again meanwhile; what it raises ends the process.
+    preloaded : Sequence[str]
+        Modules that are imported once, for all processes of this command.
 
     Raises
     ------
@@ -235,7 +248,7 @@ def in_own_process(
         If it raises one, or the process dies.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload(list(preloaded))
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work_and_tell, args=(sender, work, arguments))
     with _deaf_to_interrupts():
@@ -248,7 +261,8 @@ def in_own_process(
         try:
             worked, told = receiver.recv()
         except EOFError:
-            raise SnowdropError(f"its process died with status {process.exitcode}") from None
+            why = ", as a rule for want of memory" if process.exitcode == -signal.SIGKILL else ""
+            raise SnowdropError(f"its process died with status {process.exitcode}{why}") from None
         if not worked:
             raise SnowdropError(told)
         return told
