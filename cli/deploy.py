@@ -14,12 +14,13 @@ from rich.table import Table
 from cli.prepare.folder import carry_features, read
 from cli.prepare.generated import generated
 from common.errors import SnowdropError
+from common.settings import Answer
 from deploy import folder as federation_folder
 from deploy import local, supervisor
 from deploy.data import share
 from deploy.federation import FIRST_PORT, Federation
 from deploy.health import healthy
-from deploy.processes import processes
+from deploy.processes import SYNTHETIC, processes
 
 app = typer.Typer(no_args_is_help=True, help="Set up and run a federation of separate processes.")
 
@@ -223,12 +224,30 @@ def remove(folder: Dir, name: ProcessName) -> None:
 
 
 @app.command()
+def answer(
+    folder: Dir,
+    name: Annotated[str, typer.Argument(help="the node's name")],
+    how: Annotated[
+        Answer,
+        typer.Argument(
+            metavar="ANSWER",
+            help="updates: in every round; synthetic: synthetic users once, and no updates; both",
+        ),
+    ],
+) -> None:
+    """Say how a node answers a training; its owner decides."""
+    folder = folder.absolute()
+    federation_folder.set_answer(folder, name, how)
+    place = folder / "nodes" / name
+    sent = "" if how == "updates" else f"; the synthetic users in {place / SYNTHETIC} are sent once"
+    typer.echo(f"{name} answers with {how} once it is restarted{sent}")
+
+
+@app.command()
 def rekey(folder: Dir, name: ProcessName) -> None:
     """Make a new key for a node; `register` swaps it for the old one."""
     folder = folder.absolute()
-    names = Federation.load(folder).node_names()
-    if name not in names:
-        raise SnowdropError(f"there is no node '{name}'; there are {', '.join(names)}")
+    Federation.load(folder).known(name)
     federation_folder.give_key(folder, name)
     typer.echo(f"{folder / 'nodes' / name / 'key'} is new; `snowdrop deploy register {folder}`")
 

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from common.durable import write_atomic
 from common.errors import SnowdropError
-from common.settings import explain
+from common.settings import Answer, explain
 
 FILE = "federation.json"
 FIRST_PORT = 9092
@@ -40,6 +40,7 @@ class NodePlace(BaseModel):
     name: Name
     runtime_port: Port
     health_port: Port
+    answer: Answer = Field("updates", description="how it answers a training, its owner's choice")
 
 
 class Federation(BaseModel):
@@ -138,13 +139,33 @@ class Federation(BaseModel):
             raise SnowdropError(f"there is a node '{name}' already; choose another name")
         return self.model_copy(update={"nodes": (*self.nodes, place)})
 
-    def without_node(self, name: str) -> Self:
-        """The same federation without one of its nodes."""
-        nodes = tuple(node for node in self.nodes if node.name != name)
-        if len(nodes) == len(self.nodes):
+    def with_answer(self, name: str, answer: Answer) -> Self:
+        """The same federation, in which a node answers otherwise."""
+        self.known(name)
+        nodes = (
+            node.model_copy(update={"answer": answer}) if node.name == name else node
+            for node in self.nodes
+        )
+        return self.model_copy(update={"nodes": tuple(nodes)})
+
+    def known(self, name: str) -> str:
+        """The name of a node, where there is one of that name.
+
+        Raises
+        ------
+        SnowdropError
+            If there is none.
+        """
+        if name not in self.node_names():
             raise SnowdropError(
                 f"there is no node '{name}'; there are {', '.join(self.node_names())}"
             )
+        return name
+
+    def without_node(self, name: str) -> Self:
+        """The same federation without one of its nodes."""
+        self.known(name)
+        nodes = tuple(node for node in self.nodes if node.name != name)
         return self.model_copy(update={"nodes": nodes})
 
     def node_names(self) -> list[str]:

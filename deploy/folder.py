@@ -7,10 +7,11 @@ import typer
 
 from common.durable import write_atomic
 from common.errors import SnowdropError
+from common.settings import Answer
 from common.toml import toml_lines
 from deploy import credentials
 from deploy.federation import Federation
-from deploy.processes import processes
+from deploy.processes import SYNTHETIC, processes
 from deploy.systemd import write_start_files
 
 
@@ -77,6 +78,31 @@ def add_node(folder: Path, name: str, free_port: bool) -> Federation:
     federation.save(folder)
     write_start_files(federation, folder)
     return federation
+
+
+def set_answer(folder: Path, name: str, answer: Answer) -> Federation:
+    """The federation in which a node answers otherwise, with its start files.
+
+    Raises
+    ------
+    SnowdropError
+        If there is no such node, or its folder of synthetic users is missing or not marked as such
+        and it shall send some.
+    """
+    federation = Federation.load(folder).with_answer(name, answer)
+    check_synthetic(folder, federation)
+    federation.save(folder)
+    write_start_files(federation, folder)
+    return federation
+
+
+def check_synthetic(folder: Path, federation: Federation) -> None:
+    """Raise a SnowdropError where a node shall send synthetic users, and has none."""
+    from client_app.synthesis.folder import read_mark
+
+    for node in federation.nodes:
+        if node.answer != "updates":
+            read_mark(folder / "nodes" / node.name / SYNTHETIC)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from common.errors import SnowdropError
 from deploy import supervisor
 from deploy.federation import Federation
 from deploy.flower import Flower
+from deploy.folder import check_synthetic
 from deploy.health import healthy
 from deploy.processes import SUPERLINK, processes
 
@@ -36,13 +37,15 @@ def up(folder: Path, say: Callable[[str], None]) -> None:
     Raises
     ------
     SnowdropError
-        If it is up already, or a process does not start; what was started is ended again.
+        If it is up already, a node lacks what it shall send, or a process does not start; what was
+        started is ended again.
     """
     federation = Federation.load(folder)
     if Path(federation.root) != folder:
         raise SnowdropError(f"{folder} was made to stand in {federation.root}; move it there")
     if supervisor.supervisor_pid(folder):
         raise SnowdropError(f"{folder} is up; `snowdrop deploy status {folder}` shows its state")
+    check_synthetic(folder, federation)
     for process in processes(federation):
         supervisor.held_path(folder, process.name).unlink(missing_ok=True)
     known = registered(folder)

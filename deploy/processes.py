@@ -14,6 +14,8 @@ from deploy.flower import ENVIRONMENT
 
 SUPERLINK = "superlink"
 EXECUTOR = "executor"
+SYNTHETIC = "synthetic"
+"""Folder of a node's synthetic users, in its own."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def node(federation: Federation, place: NodePlace) -> Process:
     folder = federation.node_folder(place.name)
     health = address(federation.health_host, place.health_port)
     data = f'interactions="{folder / "data" / "interactions.csv"}" state-dir="{folder / "state"}"'
+    if place.answer != "updates":
+        data += f' answer="{place.answer}" synthetic="{folder / SYNTHETIC}"'
     return Process(
         name=place.name,
         describes="a node: its users' interactions and state",

@@ -158,6 +158,7 @@ def supervise(folder: Path) -> None:
                     for name, process in wanted.items():  # the server's first
                         if name not in children:
                             children[name] = Child(folder, process)
+                        children[name].process = process  # as it is started the next time
                 for child in children.values():
                     child.tend()
                 time.sleep(_TICK_SECONDS)

@@ -19,7 +19,7 @@ from deploy.federation import Federation
 
 # Flower's programs, as far as the supervisor can tell: they start a child and wait.
 STUB = """#!/bin/sh
-echo "$0 starts"
+echo "$0 starts $*"
 case "$*" in *node-1*) exit 3;; esac
 sleep 1000 &
 exec sleep 1000
@@ -107,6 +107,14 @@ def test_a_new_node_is_started_and_a_removed_one_ended(folder: Path) -> None:
     Federation.load(folder).without_node("late").save(folder)
     wait_for(lambda: state(folder, "late") is None)
     assert not supervisor.family(folder, "late")
+
+
+def test_a_node_is_started_as_the_description_says_by_then(folder: Path) -> None:
+    Federation.load(folder).with_answer("node-0", "both").save(folder)
+    time.sleep(0.5)
+    assert not (folder / "logs" / "node-0.log").read_text().count("answer=")
+    os.kill(pid(folder, "node-0") or 0, signal.SIGKILL)
+    wait_for(lambda: 'answer="both"' in (folder / "logs" / "node-0.log").read_text())
 
 
 def test_down_leaves_nothing(folder: Path) -> None:
