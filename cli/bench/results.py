@@ -1,7 +1,7 @@
 """The tables of a comparison: one row per run, and one row per method with its spread."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,22 @@ def row(run: Run) -> dict[str, Any]:
         "seconds": round(summary["timing"]["total_seconds"], 3),
         "generator_seconds": round(sum(r.get("generator_seconds") or 0.0 for r in rounds), 3),
         "memory_mb": round(summary["memory"]["peak_rss_mb"], 1),
+        "nodes": run.settings.nodes,
+        "synthetic_users": summary.get("synthetic", {}).get("users", 0),
+        **_traffic(run, summary),
         "digest": run.digest,
     }
+
+
+def _traffic(run: Run, summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """Megabytes to and from a node in the whole training; None of what needs no federation."""
+    needed = run.chosen.kind == "trained" and run.settings.server_lr > 0
+    wire = summary.get("wire", {}) if needed else {}
+    return {
+        f"mb_{way}": None if (total := wire.get(f"bytes_{way}")) is None
+        else total / run.settings.nodes / 1e6
+        for way in ("down", "up")
+    }  # fmt: skip
 
 
 def user_tables(runs: Sequence[Run]) -> dict[str, dict[int, pl.DataFrame]]:
@@ -157,7 +171,8 @@ def markdown(table: pl.DataFrame, users: Users) -> str:
     shown = {m: {name: _rounded(methods.mean(name, m)) for name in frames} for m in SHOWN}
     behind = {metric: methods.behind(metric) for metric in TESTED_METRICS}
     told = [*[RATIO_HEAD] * (methods.bar is not None), *[GAIN_HEAD] * methods.has_twins]
-    heads = ["", *SHOWN, *told, "validation recall@20", "s", "MB"]
+    sent = _synthetic(table)
+    heads = ["", *SHOWN, *told, "validation recall@20", *sent, "s", "MB"]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for name, frame in frames.items():
         cells = [_label(methods, name, frame)]
@@ -171,12 +186,13 @@ def markdown(table: pl.DataFrame, users: Users) -> str:
             cells.append(text + mark)
         cells += _compared(methods, name)
         cells.append(spread(frame["validation_recall@20"].to_list(), 100))
+        cells += [spread(frame[column].to_list(), 1) for column in sent.values()]
         cells.append(f"{_mean(frame, 'seconds'):.0f}")
         cells.append(f"{_mean(frame, 'memory_mb'):.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     words = [
         methods.bar_words(), methods.gain_words(), methods.mark_words().replace("*", "\\*"),
-        *divergence(table),
+        *divergence(table), *_told(table),
     ]  # fmt: skip
     return "\n".join([
         _about(table, "**") + "; best **bold**, second <u>underlined</u>",
@@ -185,6 +201,27 @@ def markdown(table: pl.DataFrame, users: Users) -> str:
         "",
         *(f"{line}\n" for line in words if line),
     ])  # fmt: skip
+
+
+def _synthetic(table: pl.DataFrame) -> dict[str, str]:
+    """Columns of what nodes sent, by their heads; none where no node sent synthetic users."""
+    if "synthetic_users" not in table.columns or not (table["synthetic_users"] > 0).any():
+        return {}
+    return {"synthetic users": "synthetic_users", "MB up": "mb_up", "MB down": "mb_down"}
+
+
+def _told(table: pl.DataFrame) -> list[str]:
+    """What the columns of `_synthetic` mean, as sentences."""
+    if not _synthetic(table):
+        return []
+    counts = table["nodes"].drop_nulls().unique().sort().to_list()
+    nodes = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    return [
+        f"Users are shared out over {nodes} nodes, each of which makes synthetic users of its own. "
+        "“MB up” and “MB down” are what one node sends and gets in the whole training, with its "
+        "validations; a method without a federation needs neither. Seconds are those of all nodes "
+        "in one process, with the making of synthetic users."
+    ]
 
 
 def divergence(table: pl.DataFrame) -> list[str]:

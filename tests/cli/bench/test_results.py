@@ -48,6 +48,24 @@ def comparison(values: Mapping[str, float], validated: bool = True) -> pl.DataFr
     )  # fmt: skip
 
 
+def test_what_nodes_sent_is_told_where_some_sent_synthetic_users() -> None:
+    plain = comparison({"a": 0.5, "a:frozen": 0.4})
+    sent = plain.with_columns(
+        nodes=pl.lit(8),
+        synthetic_users=pl.Series([30, 34, 0, 0]),
+        mb_up=pl.Series([0.25, 0.25, None, None]),
+        mb_down=pl.Series([8.0, 8.0, None, None]),
+    )
+    rows = rows_of(markdown(sent, {}))
+    first, last = (rows[""].index(head) for head in ("synthetic users", "MB down"))
+    assert rows["a"][first : last + 1] == ["32.00 ± 2.83", "0.25 ± 0.00", "8.00 ± 0.00"]
+    assert rows["↳ a:frozen"][first : last + 1] == ["0.00 ± 0.00", "–", "–"]
+    assert rows["a"][last + 1 :] == ["2", "100"]
+    assert "Users are shared out over 8 nodes, each of which makes" in markdown(sent, {})
+    for table in (plain, sent.with_columns(synthetic_users=pl.lit(0))):
+        assert "MB up" not in markdown(table, {}) and "shared out" not in markdown(table, {})
+
+
 def rows_of(text: str) -> dict[str, list[str]]:
     """Cells of a table's rows by method."""
     rows = [

@@ -14,6 +14,7 @@ import pytest
 
 from cli.bench import command, runs
 from cli.bench.methods import choose
+from cli.bench.results import row
 from cli.bench.runs import Run, data_checksum, execute, perform, plan
 from cli.in_process import InProcessGrid
 from client_app.methods import base as node_half
@@ -23,6 +24,9 @@ from server_app import run as server_run
 from server_app.measure import Task
 from server_app.run_folder import RunFolder
 from tests.cli.conftest import QUICK
+from tests.synthesizers import drawn
+
+__all__ = ["drawn"]
 
 RULES = ["kernel-ridge", "kernel-profile", "tfidf-profile", "content-profile", "random"]
 
@@ -203,6 +207,43 @@ def test_the_baselines_are_those_of_an_ordinary_run(data_folder: Path, tmp_path:
     assert names["ridge:frozen"] != pytest.approx(names["ridge"])
     for name in RULES:
         assert names[name] == pytest.approx(summary["baselines"][name]["test"])
+
+
+def test_users_of_several_nodes_are_reported_together(data_folder: Path, tmp_path: Path) -> None:
+    """How users share nodes changes none of their results."""
+    frames = []
+    for count in (1, 3):
+        (run, *_) = planned("ridge", data_folder, tmp_path / str(count), nodes=count)
+        perform(run)
+        frames.append(RunFolder(run.folder).read_users())
+        assert row(run)["nodes"] == count
+    one, other = frames
+    assert one is not None and other is not None
+    assert one["user"].to_list() == other["user"].to_list()
+    np.testing.assert_allclose(one["recall@20"], other["recall@20"])
+    assert one["recall@20"].sum() > 0
+
+
+@pytest.mark.usefixtures("drawn")
+def test_runs_of_synthetic_users_are_known_by_their_nodes(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    chosen = "ridge@answer=synthetic,ridge@answer=both,ridge"
+    rows: list[dict[str, Any]] = []
+    digests = []
+    for nodes in (1, 3):
+        shared = {"nodes": nodes, "synthesizer": "drawn"}
+        runs = planned(chosen, data_folder, tmp_path, **shared)[:3]
+        digests.append([run.digest for run in runs])
+        if nodes == 3:
+            for run in runs:
+                perform(run)
+                rows.append(row(run))
+    one, other = digests
+    assert [a == b for a, b in zip(one, other, strict=True)] == [False, False, True]
+    assert rows[0]["synthetic_users"] > 0 == rows[2]["synthetic_users"]
+    assert rows[0]["mb_up"] < rows[2]["mb_up"] < rows[1]["mb_up"]
+    assert not list(tmp_path.rglob("synthetic"))
 
 
 def test_keep_keeps_the_states(data_folder: Path, tmp_path: Path) -> None:
