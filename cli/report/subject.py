@@ -158,6 +158,10 @@ class Subject:
                 ("Dimensions", str(settings.dim)),
                 ("Nodes", str(settings.nodes)),
             ]
+        told = self.summary.get("synthetic", {})
+        if told.get("users"):
+            sent = f"{told['users']:,} of {told['silos']} nodes, {told['bytes_up'] / 1e6:.2f} MB"
+            facts.append(("Synthetic users", sent))
         return facts
 
     def table(self) -> list[str]:

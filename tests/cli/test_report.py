@@ -260,6 +260,16 @@ def test_a_run_is_told_whole(run_folder: Path) -> None:
     assert len(content) < 1_500_000
 
 
+def test_synthetic_users_are_told_where_there_are_any(run_folder: Path) -> None:
+    none = {"users": 0, "silos": 0, "epsilon": None, "bytes_up": 0}
+    some = {"users": 4321, "silos": 3, "epsilon": None, "bytes_up": 250_000}
+    for told, shown in ((none, False), (some, True)):
+        write_json(run_folder / "summary.json", summary("MDiffFR", synthetic=told))
+        _, page = page_of(run_folder)
+        assert ("Synthetic users" in page.text) == shown
+    assert "4,321 of 3 nodes, 0.25 MB" in page.text
+
+
 def test_recall_of_kept_lists_is_counted_over_all_cold_items(run_folder: Path) -> None:
     users = read_source(run_folder).runs[0].users
     assert users is not None
