@@ -70,14 +70,14 @@ def synthesize(
         raise SnowdropError(f"--hold-out is {hold_out:g}; give a share from 0 to below 1")
     if out.exists() and data.exists() and out.samefile(data):
         raise SnowdropError(f"--out {out} is the real data; give another folder")
-    given = parse_assignments(set_ or [])
-    own = methods.Named.parse(method).card
-    given |= _option(own, "sampling", sampling) | _option(own, "epsilon", epsilon)
 
     from cli.synthesize.run import Order, run
     from client_app.synthesis.chosen import Chosen
     from common.device import pick_device
 
+    given = parse_assignments(set_ or [])
+    own = Chosen.of(method, given).named.card
+    given |= _option(own, "sampling", sampling) | _option(own, "epsilon", epsilon)
     order = Order(
         data=data,
         chosen=Chosen.of(method, given),

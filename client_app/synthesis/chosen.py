@@ -42,7 +42,13 @@ class Chosen:
         SnowdropError
             If there is no such synthesizer, or a setting is unknown or out of range.
         """
-        named = methods.synthesizer(Named.parse(text))
+        base = text.strip().partition(":")[0]
+        if base not in methods.synthesizers():
+            raise SnowdropError(
+                f"the method '{base}' makes no synthetic users; choose from "
+                f"{', '.join(methods.synthesizers())}"
+            )
+        named = Named.parse(text)
         own, variant = named.card, named.variant
         prefix = f"{own.name}."
         for key in changes or {}:

@@ -35,7 +35,9 @@ def test_settings_are_the_form_the_variant_and_what_is_given(
 @pytest.mark.parametrize(
     ("text", "changes", "sentence"),
     [
-        ("ridge", {}, "the method ridge makes no synthetic users; choose from .*drawn"),
+        ("ridge", {}, "the method 'ridge' makes no synthetic users; choose from .*drawn"),
+        ("", {}, "the method '' makes no synthetic users; choose from .*drawn"),
+        ("drown:paper", {}, "the method 'drown' makes no synthetic users; choose from .*drawn"),
         ("drawn", {"drawn.ages": 3}, "unknown setting 'drawn.ages'"),
         ("drawn", {"drawn.epochs": 0}, "setting 'drawn.epochs' is 0"),
         ("drawn", {"rounds": 3}, "setting 'rounds' is none of the method drawn: .* drawn.NAME"),
