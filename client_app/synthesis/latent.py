@@ -61,13 +61,13 @@ class LatentSynthesizer(Synthesizer[OwnLatent], Generic[OwnLatent]):
     def _settle_privacy(self, users: int) -> None:
         """Choose the noise of all trainings, and say what they spend."""
         own = self.own
-        self._budget, self.epsilon = None, None
+        self._budget, self.epsilon, self.delta = None, None, None
         if own.epsilon:
             delta = own.delta or 1 / max(users, 2) ** 2
             trainings, share = self._trainings(users), COUNT_SHARE * own.epsilon
             noise = noise_multiplier(own.epsilon - share, delta, trainings)
             self._budget = Budget(noise, own.clip, own.secure_noise)
-            self.epsilon = spent(noise, trainings, delta) + share
+            self.epsilon, self.delta = spent(noise, trainings, delta) + share, delta
 
     def _measured_sparsity(self, silo: Silo, seed: int) -> float:
         own = self.own

@@ -29,5 +29,5 @@ CARD = Card(
         },
     ),
     search={f"multivae.{name}": choices for name, choices in SEARCH.items()},
-    order=2020,
+    order=404,
 )

@@ -27,5 +27,5 @@ CARD = Card(
         },
     ),
     search={f"multivae-prior.{name}": choices for name, choices in SEARCH.items()},
-    order=2010,
+    order=402,
 )

@@ -119,5 +119,5 @@ CARD = Card(
         "sdrm.layers": OneOf([0, 1, 2, 3]),
         "sdrm.epochs": OneOf([100, 200, 400]),
     },
-    order=2000,
+    order=400,
 )

@@ -135,6 +135,7 @@ def test_a_private_training_says_what_it_spends() -> None:
     own = spent(made._budget.noise, [Training(20 / 90, 15)], 1e-3)
     assert made.epsilon == pytest.approx(own + 0.05 * 4.0)
     assert 3.5 < made.epsilon <= 4.0
+    assert made.delta == 1e-3
     assert prior()._parted(grouped_silo(), Rows.of(grouped_silo().likes))[1] is not None
     assert made._parted(grouped_silo(), Rows.of(grouped_silo().likes))[1] is None
     real = 1 - grouped_silo().likes.mean()
@@ -150,7 +151,7 @@ def test_a_private_training_says_what_it_spends() -> None:
     assert secure.epsilon is not None
     plain = prior()
     plain.fit(grouped_silo(), 1)
-    assert plain.epsilon is None
+    assert plain.epsilon is plain.delta is None
 
 
 def test_delta_is_one_over_users_squared_where_none_is_given() -> None:
