@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from client_app.synthesis.loop import epoch as one_epoch
 from client_app.synthesis.multivae import divergence
 from client_app.synthesis.tabular import Table, TabularSynthesizer
 from common.methods.tvae import TVAESettings
@@ -37,19 +38,15 @@ class TVAESynthesizer(TabularSynthesizer[TVAESettings]):
     def _epoch(
         self, table: Table, network: nn.ModuleDict, optimizer: torch.optim.Optimizer
     ) -> Callable[[int], float]:
+        def losses(chosen: Tensor, updates: int) -> Tensor:
+            real = table.encoded(chosen)
+            mean, deviation, log_variance = network["encoder"](real)
+            made, _ = network["decoder"](mean + torch.randn_like(mean) * deviation)
+            unlikely = self.own.loss_factor * unlikelihood(table, made, real)
+            return unlikely + divergence(mean, log_variance)
+
         def epoch(number: int) -> float:
-            total = torch.zeros((), device=self.device)
-            for chosen in torch.randperm(len(table), device=self.device).split(self.own.batch):
-                real = table.encoded(chosen)
-                mean, deviation, log_variance = network["encoder"](real)
-                made, _ = network["decoder"](mean + torch.randn_like(mean) * deviation)
-                losses = self.own.loss_factor * unlikelihood(table, made, real)
-                losses = losses + divergence(mean, log_variance)
-                optimizer.zero_grad(set_to_none=True)
-                losses.mean().backward()
-                optimizer.step()
-                total += losses.detach().sum()
-            return float(total) / len(table)
+            return one_epoch(len(table), self.own.batch, number, losses, optimizer)
 
         return epoch
 

@@ -22,8 +22,9 @@ from client_app.synthesis.privacy import (
     noised_share,
     spent,
 )
-from client_app.synthesis.rows import Rows, recall
+from client_app.synthesis.rows import Rows
 from client_app.synthesis.silo import Silo
+from client_app.synthesis.stopping import parted, watched_recall
 from client_app.synthesis.threshold import sparsity, thresholded
 from common.errors import SnowdropError
 from common.methods.autoencoder import AutoencoderSettings
@@ -34,7 +35,7 @@ OnePass = Callable[[int, int, int, Losses, torch.optim.Optimizer], float]
 """One pass over users, as `loop.epoch`."""
 
 ENCODED = 1024
-"""Users that are encoded at once, and scored at once for early stopping."""
+"""Users that are encoded at once."""
 
 
 class LatentSynthesizer(Synthesizer[OwnLatent], Generic[OwnLatent]):
@@ -122,7 +123,10 @@ class LatentSynthesizer(Synthesizer[OwnLatent], Generic[OwnLatent]):
 
         stage = Stage("autoencoder", network, optimizer, own.vae_epochs, epoch)
         if watched is not None:
-            stage.score, stage.patience = lambda: watched_recall(network, watched), own.vae_patience
+            stage.score = lambda: watched_recall(
+                lambda kept: network.decode(network.encode(kept)[0]), watched
+            )
+            stage.patience = own.vae_patience
         run(stage, keeper, seed, self.device, watch)
         return network
 
@@ -133,24 +137,13 @@ class LatentSynthesizer(Synthesizer[OwnLatent], Generic[OwnLatent]):
     def _parted(self, silo: Silo, rows: Rows) -> tuple[Rows, Rows | None]:
         """Users to train on, and those that stop the training, if there are any.
 
-        Whoever stops it has two items at least, so that one can be held out. With differential
-        privacy nobody does: it would tell something of them.
+        With differential privacy nobody does: it would tell something of them.
         """
         if self.own.epsilon:
             return rows, None
-        if self.own.stop_on == "watched" and silo.watched is not None:
-            watched = Rows.of(silo.watched, self.device)
-            able = (watched.counts >= 2).nonzero()[:, 0]
-            return rows, watched.take(able) if len(able) else None
-        able = (rows.counts >= 2).nonzero()[:, 0]
-        held = able[torch.randperm(len(able), device=self.device)][
-            : round(self.own.held_out * len(able))
-        ]
-        if not len(held) or len(held) == len(rows):
-            return rows, None
-        trained = torch.ones(len(rows), dtype=torch.bool, device=self.device)
-        trained[held] = False
-        return rows.take(trained.nonzero()[:, 0]), rows.take(held)
+        watched = silo.watched if self.own.stop_on == "watched" else None
+        others = None if watched is None else Rows.of(watched, self.device)
+        return parted(rows, others, self.own.held_out)
 
 
 class PriorSynthesizer(LatentSynthesizer[AutoencoderSettings]):
@@ -158,16 +151,6 @@ class PriorSynthesizer(LatentSynthesizer[AutoencoderSettings]):
 
     def _latents(self, users: int, watch: Watch) -> Tensor:
         return torch.randn(users, self.own.vae_latent, device=self.device)
-
-
-@torch.no_grad()
-def watched_recall(network: MultiVAE, users: Rows) -> float:
-    """Mean Recall@10 of a fifth of each user's items, drawn anew, from the other ones."""
-    found = []
-    for chosen in torch.arange(len(users), device=users.starts.device).split(ENCODED):
-        kept, held = users.take(chosen).cut()
-        found.append(recall(network.decode(network.encode(kept)[0]), kept, held))
-    return float(torch.cat(found).mean())
 
 
 @torch.no_grad()

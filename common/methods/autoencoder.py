@@ -1,13 +1,13 @@
 """Settings that the synthesizers share which decode users from a MultiVAE's latents."""
 
-from typing import Any, Literal
+from typing import Any
 
-from common.methods.card import MethodSettings
 from common.methods.search import Number, OneOf, Range
+from common.methods.silo import SiloSettings
 from common.roles import Count, Positive, Role, setting
 
 
-class AutoencoderSettings(MethodSettings):
+class AutoencoderSettings(SiloSettings):
     """The MultiVAE, its training, its privacy, and the share of cells that is filled."""
 
     vae_hidden: Count = setting(
@@ -27,16 +27,6 @@ class AutoencoderSettings(MethodSettings):
     kl_weight: float = setting(0.2, "largest weight of its KL term", Role.IDENTITY, ge=0)
     kl_updates: Positive = setting(
         20_000, "updates in which that weight would rise from 0 to 1", Role.IDENTITY
-    )
-    stop_on: Literal["own", "watched"] = setting(
-        "own",
-        "users whose Recall@10 stops it: some of its own that it does not train on, or those that "
-        "a comparison hands it",
-        Role.IDENTITY,
-    )
-    held_out: float = setting(0.1, "share of its own users that stop it", Role.IDENTITY, ge=0, lt=1)
-    fill: Literal["likes", "rated"] = setting(
-        "likes", "what synthetic users fill as many cells as: likes, or all ratings"
     )
     epsilon: float = setting(
         0.0, "ε of differential privacy, over the whole training; 0: none", Role.IDENTITY, ge=0

@@ -9,11 +9,12 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from client_app.synthesis import latent, loop
+from client_app.synthesis import loop
 from client_app.synthesis.latent import LatentSynthesizer, PriorSynthesizer, encoded
 from client_app.synthesis.privacy import Training, spent
 from client_app.synthesis.rows import Rows, recall
 from client_app.synthesis.silo import Silo
+from client_app.synthesis.stopping import watched_recall
 from client_app.synthesis.threshold import thresholded
 from common.errors import OverflowedError, SnowdropError
 from common.methods.autoencoder import AutoencoderSettings
@@ -116,7 +117,8 @@ def test_the_score_is_recall_of_held_out_items() -> None:
     assert made._network is not None
     rows = Rows.of(grouped_silo().likes).take(torch.arange(30))
     torch.manual_seed(0)
-    found = latent.watched_recall(made._network, rows)
+    network = made._network
+    found = watched_recall(lambda kept: network.decode(network.encode(kept)[0]), rows)
     torch.manual_seed(0)
     kept, held = rows.cut()
     scores = made._network.decode(encoded(made._network, kept)).detach()

@@ -42,7 +42,9 @@ def test_the_methods_of_this_project_are_all_there() -> None:
     synthesizers = ["synthesizer"] * len(SYNTHESIZERS)
     assert kinds == ["trained"] * 9 + ["rule"] * 4 + ["floor", *synthesizers]
     assert methods.names() == list(CARDS)[:14]
-    assert SYNTHESIZERS == ["sdrm", "multivae-prior", "multivae", "ctgan", "tvae"]
+    assert SYNTHESIZERS == [
+        "sdrm", "multivae-prior", "multivae", "ctgan", "tvae", "codigem", "diffrec",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", SYNTHESIZER_FORMS)
