@@ -50,7 +50,7 @@ def rank(scores: Tensor, tie_order: Tensor, k: int) -> Tensor:
 def order_keys(scores: Tensor) -> Tensor:
     """Whole numbers in the order of float32 numbers, int32 of the same shape; −0 is like 0."""
     bits = (scores.float() + 0.0).contiguous().view(torch.int32)  # + 0.0 turns -0.0 into 0.0
-    return torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def metric_values(hits: Tensor, relevant: Tensor, ks: Sequence[int]) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ Multi-Resolution Diffusion for Privacy-Sensitive Recommender Systems (arXiv 2311
 algorithms 1 and 2.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -14,10 +16,13 @@ from client_app.synthesis.loop import Keeper, Stage, run, seeded
 from client_app.synthesis.multivae import MultiVAE
 from client_app.synthesis.privacy import Training
 from client_app.synthesis.rows import Rows
-from common.methods.sdrm import SDRMSettings
+from common.methods.sdrm import SDRMSettings, StandardKind
 
 PERTURBATION = 0.1
 """Scale of the noise with which the score is compared to itself: σ_v of equation 1."""
+
+SMALLEST = 1e-2
+"""Smallest standard deviation of latents along an axis, as a share of the largest one."""
 
 CHUNK = 8192
 """Synthetic users that are denoised at once."""
@@ -31,8 +36,8 @@ class SDRM(LatentSynthesizer[SDRMSettings]):
     ) -> None:
         own = self.own
         latents = encoded(network, rows)
-        self._shift, self._scale = _standards(latents, "none" if own.epsilon else own.standardise)
-        latents = (latents - self._shift) / self._scale
+        self._standard = Standard.of(latents, "none" if own.epsilon else own.standardise)
+        latents = self._standard.taken(latents)
         self._schedule = Schedule.of(own.schedule, own.steps, self.device)
         with seeded(seed, "denoiser", self.device):
             self._denoiser = Denoiser(
@@ -69,7 +74,16 @@ class SDRM(LatentSynthesizer[SDRMSettings]):
             return published_loss(self._denoiser, latents, noised, noise, steps)
         if own.objective == "equation-1":
             return equation_1(self._denoiser, noised, steps)
-        return (self._denoiser(noised, steps) - noise).square().mean(1)
+        velocity = own.objective == "velocity"
+        wanted = self._schedule.velocity_of(latents, noise, steps) if velocity else noise
+        return (self._denoiser(noised, steps) - wanted).square().mean(1)
+
+    def _predicted(self, latents: Tensor, steps: Tensor) -> Tensor:
+        """Noise in latents at steps, both float32 (rows, latent)."""
+        found: Tensor = self._denoiser(latents, steps)
+        if self.own.objective == "velocity":
+            return self._schedule.noise_of(found, latents, steps)
+        return found
 
     def _latents(self, users: int, watch: Watch) -> Tensor:
         own = self.own
@@ -81,19 +95,51 @@ class SDRM(LatentSynthesizer[SDRMSettings]):
             steps = torch.full((count,), own.steps, device=self.device)
             if own.sampling == "multi":
                 steps = torch.randint(1, own.steps, (count,), device=self.device)
-            made = denoise(self._denoiser, self._schedule, start, steps, own.noise_scale)
-            parts.append(made * self._scale + self._shift)
+            made = denoise(self._predicted, self._schedule, start, steps, own.noise_scale)
+            parts.append(self._standard.given(made, own.restored))
         return torch.cat(parts)
 
 
-def _standards(latents: Tensor, way: str) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation by which latents are standardised, float32 (latent,)."""
-    mean, scale = latents.mean(0), latents.std(0, correction=0)
-    if way == "none":
-        return torch.zeros_like(mean), torch.ones_like(mean)
-    if way == "global":
-        scale = scale.square().mean().sqrt().expand_as(scale)
-    return mean, scale.clamp(min=1e-6)
+@dataclass(frozen=True, eq=False)
+class Standard:
+    """How latents are standardised, and given back some of what that took from them.
+
+    Parameters
+    ----------
+    mean : Tensor, float32 (latent,)
+    axes : Tensor, float32 (latent, latent)
+        Orthonormal directions, one per column.
+    scales : Tensor, float32 (latent,)
+        Standard deviations along them.
+    """
+
+    mean: Tensor
+    axes: Tensor
+    scales: Tensor
+
+    @classmethod
+    def of(cls, latents: Tensor, way: StandardKind) -> "Standard":
+        """The standard of latents, float32 (users, latent); see the setting ``standardise``."""
+        mean, axes = latents.mean(0), torch.eye(latents.shape[1], device=latents.device)
+        if way == "none":
+            return cls(torch.zeros_like(mean), axes, torch.ones_like(mean))
+        scales = latents.std(0, correction=0)
+        if way == "global":
+            scales = scales.square().mean().sqrt().expand_as(scales)
+        if way == "whole":
+            covariance = torch.cov(latents.T.double(), correction=0).reshape(axes.shape)
+            variances, directions = torch.linalg.eigh(covariance)
+            scales, axes = variances.clamp(min=0).sqrt().float(), directions.float()
+        least = max(SMALLEST * float(scales.max()), 1e-12)
+        return cls(mean, axes, scales.clamp(min=least))
+
+    def taken(self, latents: Tensor) -> Tensor:
+        """Standardised latents, float32 (users, latent)."""
+        return (latents - self.mean) @ (self.axes / self.scales) @ self.axes.T
+
+    def given(self, latents: Tensor, share: float) -> Tensor:
+        """Standardised latents with a share of the mean, and the scales to the power of it."""
+        return latents @ (self.axes * self.scales**share) @ self.axes.T + share * self.mean
 
 
 def published_loss(

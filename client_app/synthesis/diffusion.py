@@ -84,6 +84,20 @@ class Schedule:
         bars = self.alpha_bars[steps][:, None]
         return bars.sqrt() * latents + (1 - bars if published else (1 - bars).sqrt()) * noise
 
+    def noise_of(self, velocity: Tensor, noised: Tensor, steps: Tensor) -> Tensor:
+        """Noise n = √ᾱ_t v + √(1 − ᾱ_t) z_t in z_t, float32 (rows, latent), from its velocity.
+
+        Velocity v = √ᾱ_t n − √(1 − ᾱ_t) z (Salimans and Ho, arXiv 2202.00512, appendix D): errors
+        of it, unlike those of the noise, are not magnified where almost all is noise.
+        """
+        bars = self.alpha_bars[steps][:, None]
+        return bars.sqrt() * velocity + (1 - bars).sqrt() * noised
+
+    def velocity_of(self, latents: Tensor, noise: Tensor, steps: Tensor) -> Tensor:
+        """Velocity of latents and noise at steps, float32 (rows, latent)."""
+        bars = self.alpha_bars[steps][:, None]
+        return bars.sqrt() * noise - (1 - bars).sqrt() * latents
+
 
 def time_embedding(steps: Tensor, width: int) -> Tensor:
     """Cosines, then sines, of steps at falling frequencies, float32 (rows, width).

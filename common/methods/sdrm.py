@@ -10,13 +10,15 @@ from common.methods.published import in_group
 from common.methods.search import Number, OneOf
 from common.roles import Count, Positive, Role, setting
 
+StandardKind = Literal["none", "global", "entries", "whole"]
+
 
 class SDRMSettings(AutoencoderSettings):
     """The diffusion of latents, and its sampling."""
 
-    steps: int = setting(100, "diffusion steps T", Role.IDENTITY, ge=2, le=1000)
+    steps: int = setting(50, "diffusion steps T", Role.IDENTITY, ge=2, le=1000)
     schedule: Literal["linear", "scaled", "cosine"] = setting(
-        "cosine",
+        "scaled",
         "noise schedule: β from 1e-4 to .02 whatever T is, the same times 1000 / T, or cosine",
         Role.IDENTITY,
     )
@@ -25,14 +27,22 @@ class SDRMSettings(AutoencoderSettings):
         Role.IDENTITY,
     )  # fmt: skip
     noise_scale: Positive = setting(1.0, "ν, a factor of all noise", Role.IDENTITY)
-    objective: Literal["code", "equation-1", "noise"] = setting(
-        "noise", "loss: of the published code, equation 1, or the error of the noise",
+    objective: Literal["code", "equation-1", "noise", "velocity"] = setting(
+        "velocity",
+        "loss: of the published code, equation 1, or the error of the noise or of its velocity",
         Role.IDENTITY,
-    )  # fmt: skip
-    standardise: Literal["none", "global", "entries"] = setting(
-        "entries",
-        "scale of latents in the diffusion: as they are, one scale, or one per dimension",
+    )
+    standardise: StandardKind = setting(
+        "whole",
+        "scale of latents in the diffusion: as they are, one scale, one per dimension, or whitened",
         Role.IDENTITY,
+    )
+    restored: float = setting(
+        0.0,
+        "share of the latents' own mean and spread that synthetic ones get back; 1: all, as real "
+        "users have it; 0: none, so that rare tastes are as common as frequent ones",
+        ge=0,
+        le=1,
     )
     width: int = setting(0, "width of the denoiser; 0: that of the latent", Role.IDENTITY, ge=0)
     layers: int = setting(2, "hidden layers h of the denoiser", Role.IDENTITY, ge=0)
@@ -57,8 +67,8 @@ class SDRMSettings(AutoencoderSettings):
     def _consistent(self) -> Self:
         if self.epsilon and self.objective == "code":
             raise ValueError(
-                "sdrm.epsilon needs objective = equation-1 or noise: the published code's loss "
-                "divides by a variance over all users of a step"
+                "sdrm.epsilon needs another objective than code: the published code's loss divides "
+                "by a variance over all users of a step"
             )
         return self
 

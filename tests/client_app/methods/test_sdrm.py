@@ -10,14 +10,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from client_app.methods import sdrm
-from client_app.methods.sdrm import SDRM, equation_1, published_loss
+from client_app.methods.sdrm import SDRM, Standard, equation_1, published_loss
 from client_app.synthesis import loop
 from client_app.synthesis.chosen import Chosen
 from client_app.synthesis.diffusion import Denoiser
-from client_app.synthesis.latent import encoded
 from client_app.synthesis.privacy import Training, spent
-from client_app.synthesis.rows import Rows
-from common.methods.sdrm import SDRMSettings
+from common.methods.sdrm import SDRMSettings, StandardKind
 from tests.client_app.synthesis.silos import ITEMS, grouped_silo
 
 CPU = torch.device("cpu")
@@ -96,7 +94,7 @@ def test_equation_1_by_hand(denoiser: Denoiser) -> None:
 
 @pytest.mark.parametrize("noising", ["root", "published"])
 def test_the_plain_loss_is_the_error_of_the_noise(noising: str) -> None:
-    own = fitted(noising=noising, dropout=0.0, noise_scale=0.5)
+    own = fitted(objective="noise", noising=noising, dropout=0.0, noise_scale=0.5)
     latents = torch.randn(6, 4)
     torch.manual_seed(4)
     found = own._losses(latents).detach()
@@ -106,6 +104,24 @@ def test_the_plain_loss_is_the_error_of_the_noise(noising: str) -> None:
     noised = own._schedule.noised(latents, noise, steps, noising == "published")
     expected = (own._denoiser(noised, steps).detach() - noise).square().mean(1)
     assert torch.allclose(found, expected)
+
+
+def test_the_velocity_is_learnt_and_gives_the_noise() -> None:
+    own = fitted(dropout=0.0)
+    latents = torch.randn(6, 4)
+    torch.manual_seed(4)
+    found = own._losses(latents).detach()
+    torch.manual_seed(4)
+    steps = torch.randint(1, 9, (6,))
+    noise = torch.randn(6, 4)
+    bars = own._schedule.alpha_bars[steps][:, None]
+    noised = bars.sqrt() * latents + (1 - bars).sqrt() * noise
+    velocity = bars.sqrt() * noise - (1 - bars).sqrt() * latents
+    guessed = own._denoiser(noised, steps).detach()
+    assert torch.allclose(found, (guessed - velocity).square().mean(1), rtol=1e-4)
+    assert torch.allclose(own._schedule.noise_of(velocity, noised, steps), noise, atol=1e-5)
+    expected = own._schedule.noise_of(guessed, noised, steps)
+    assert torch.allclose(own._predicted(noised, steps).detach(), expected)
 
 
 @pytest.mark.parametrize("objective", ["code", "equation-1"])
@@ -125,19 +141,19 @@ def made_denoiser(own: SDRM) -> Denoiser:
         return Denoiser(4, 8, 4, 1, False, 0.0, True)
 
 
-def test_a_trained_denoiser_tells_noise_from_latents() -> None:
-    own = fitted(
-        epochs=150, lr=5e-3, dropout=0.0, vae_epochs=20, steps=60, schedule="scaled", width=32
-    )
-    assert own._network is not None
-    latents = encoded(own._network, Rows.of(grouped_silo().likes))
+def test_sampled_latents_are_of_the_clusters_of_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    loss = float(own._losses((latents - own._shift) / own._scale).mean().detach())
-    assert loss < 0.6  # that of predicting 0 is 1
+    centres = torch.tensor([[2.0, 0, 0, 1], [0, 2.0, 0, 1], [0, 0, 2.0, 1]])
+    latents = centres[torch.arange(600) % 3] + 0.1 * torch.randn(600, 4)
+    monkeypatch.setattr(sdrm, "encoded", lambda *_: latents)
+    own = fitted(
+        epochs=150, lr=5e-3, dropout=0.0, steps=60, width=64, layers=2, batch=60, restored=1.0
+    )
     with torch.no_grad(), loop.seeded(1, "sample", CPU):
-        drawn = own._latents(3000, lambda *_: None)
-    assert torch.allclose(drawn.mean(0), latents.mean(0), atol=0.35 * float(latents.std()))
-    assert torch.allclose(drawn.std(0), latents.std(0), rtol=0.35)
+        drawn = own._latents(2000, lambda *_: None)
+    distances, nearest = torch.cdist(drawn, centres).min(1)
+    assert float(distances.median()) < 0.5
+    assert torch.bincount(nearest).min() > 500
 
 
 def test_sampling_alone_may_differ_after_one_training(tmp_path: Path) -> None:
@@ -173,8 +189,7 @@ def test_starts_are_the_last_step_or_one_before_it(
     else:
         assert starts.unique().tolist() == list(range(1, 8))
         assert torch.bincount(starts)[1:].float().std() < 40
-    standard = (made_latents - own._shift) / own._scale
-    assert torch.allclose(standard.std(0), torch.ones(4), atol=0.1)
+    assert torch.allclose(made_latents.std(0), torch.ones(4), atol=0.1)
 
 
 @pytest.mark.parametrize("dropping", [False, True])
@@ -182,18 +197,49 @@ def test_dropout_in_sampling_is_a_setting(dropping: bool) -> None:
     assert fitted(sampling_dropout=dropping)._denoiser.dropping is dropping
 
 
-def test_latents_are_standardised_in_three_ways() -> None:
-    latents = torch.randn(500, 3) * torch.tensor([1.0, 5.0, 0.2]) + 3
-    for way, scale in (("none", None), ("global", None), ("entries", torch.ones(3))):
-        shift, divisor = sdrm._standards(latents, way)
-        done = (latents - shift) / divisor
-        if way == "none":
-            assert torch.equal(done, latents)
-        else:
-            assert torch.allclose(done.mean(0), torch.zeros(3), atol=1e-4)
-            assert float(done.square().mean()) == pytest.approx(1, rel=1e-3)
-        if scale is not None:
-            assert torch.allclose(done.std(0), scale, rtol=1e-2)
+@pytest.fixture
+def skewed() -> Tensor:
+    torch.manual_seed(0)
+    mix = torch.tensor([[1.0, 0.5, 0.0], [0.0, 5.0, 1.0], [0.0, 0.0, 0.3]])
+    return torch.randn(800, 3) @ mix + torch.tensor([3.0, -1.0, 0.5])
+
+
+def test_latents_are_standardised_as_the_setting_says(skewed: Tensor) -> None:
+    done = {way: Standard.of(skewed, way).taken(skewed)
+            for way in ("none", "global", "entries", "whole")}  # fmt: skip
+    assert torch.allclose(done["none"], skewed, atol=1e-6)
+    spread = (skewed - skewed.mean(0)).square().mean().sqrt()
+    assert torch.allclose(done["global"], (skewed - skewed.mean(0)) / spread, atol=1e-4)
+    single = (skewed - skewed.mean(0)) / skewed.std(0, correction=0)
+    assert torch.allclose(done["entries"], single, atol=1e-4)
+    whole = torch.cov(done["whole"].T, correction=0)
+    assert torch.allclose(whole, torch.eye(3), atol=1e-3)
+    assert torch.allclose(done["whole"].mean(0), torch.zeros(3), atol=1e-4)
+    turned = np.linalg.eigh(np.cov(skewed.double().numpy().T, ddof=0))
+    root = turned.eigenvectors @ np.diag(turned.eigenvalues**-0.5) @ turned.eigenvectors.T
+    expected = (skewed - skewed.mean(0)).double().numpy() @ root
+    assert np.allclose(done["whole"].numpy(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("way", ["none", "global", "entries", "whole"])
+def test_a_share_of_mean_and_spread_is_given_back(skewed: Tensor, way: StandardKind) -> None:
+    standard = Standard.of(skewed, way)
+    taken = standard.taken(skewed)
+    assert torch.allclose(standard.given(taken, 1.0), skewed, atol=1e-3)
+    assert torch.allclose(standard.given(taken, 0.0), taken, atol=1e-4)
+    half = standard.given(taken, 0.5)
+    assert torch.allclose(half.mean(0), skewed.mean(0) / 2 if way != "none" else skewed.mean(0))
+    if way == "entries":
+        assert torch.allclose(half.std(0), skewed.std(0).sqrt(), rtol=1e-2)
+
+
+def test_axes_without_spread_are_not_blown_up() -> None:
+    flat = torch.randn(50, 3) * torch.tensor([1.0, 0.0, 1e-9])
+    for way in ("entries", "whole"):
+        taken = Standard.of(flat, way).taken(flat)  # type: ignore[arg-type]
+        assert float(taken.abs().max()) < 10
+    alone = Standard.of(torch.ones(1, 3), "whole").taken(torch.ones(1, 3))
+    assert torch.equal(alone, torch.zeros(1, 3))
 
 
 def test_a_stopped_diffusion_goes_on_as_if_undisturbed(
@@ -224,9 +270,10 @@ def test_both_trainings_spend_the_one_epsilon() -> None:
     trainings = [Training(20 / 90, 10), Training(30 / 90, 9)]
     assert own.epsilon == pytest.approx(spent(own._budget.noise, trainings, 1e-3) + 0.25)
     assert 4.5 < own.epsilon <= 5.0
-    assert own._scale.unique().tolist() == [1.0]  # standards would tell of the users
+    latents = torch.randn(5, 4)
+    assert torch.equal(own._standard.taken(latents), latents)  # others would tell of the users
     assert own.sample(5, 1).likes.shape == (5, ITEMS)
-    with pytest.raises(ValidationError, match="needs objective = equation-1 or noise"):
+    with pytest.raises(ValidationError, match="needs another objective than code"):
         SDRMSettings(epsilon=1.0, objective="code")
 
 
