@@ -37,6 +37,10 @@ class _Commands(LazyGroup):
             "Judge synthetic users by what recommenders learn from them; make only what is "
             "missing.",
         ),
+        "tune-synthetic": Later(
+            "cli.bench_synthetic.tuning:tune_synthetic",
+            "Search settings of synthesizers by Recall@10, with as many trials for each of them.",
+        ),
         "recommend": Later(
             "cli.recommend:recommend",
             "Print one user's new items with scores and titles, from what the node keeps.",

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_PART = re.compile(r"[A-Za-z0-9_-]+")
+_BARE = re.compile(rf"{_PART.pattern}(\.{_PART.pattern})*")
 
 
 def toml_lines(values: Mapping[str, Any]) -> str:
@@ -49,6 +50,11 @@ def toml_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(toml_value(each) for each in value)}]"
     raise TypeError(f"TOML has no {type(value).__name__}: {value!r}")
+
+
+def toml_key(part: str) -> str:
+    """One part of a key, quoted where it must be."""
+    return part if _PART.fullmatch(part) else toml_value(part)
 
 
 def _key(key: str) -> str:

@@ -20,6 +20,9 @@ from common.errors import SnowdropError
 from common.methods import Card, MethodSettings, Named
 from common.settings import flattened
 
+_DEEPEST = 2
+"""Tables around that of a method: of a data folder, and of a recommender."""
+
 Tuned = Mapping[str, Any]
 """Tables of settings by method, by recommender and method, and so on."""
 
@@ -115,6 +118,11 @@ class Row:
         written = self.name.partition("@")[0]
         return Chosen.of(written, {**found, **common, **self.changes}).settings
 
+    @property
+    def tuned_as(self) -> str:
+        """Its name in a file of tuned settings."""
+        return self._known_as()[-1]
+
     def _known_as(self) -> tuple[str, ...]:
         """Its names in a file of tuned settings; those of the published form are its own."""
         assert self.named is not None
@@ -200,23 +208,23 @@ def read_tuned(files: Sequence[Path]) -> dict[str, Any]:
     return tuned
 
 
-def _check(tables: Mapping[str, Any], file: Path, place: str = "") -> None:
+def _check(tables: Mapping[str, Any], file: Path, around: tuple[str, ...] = ()) -> None:
     for name, values in tables.items():
+        place = ".".join([*around, name])
         if not isinstance(values, dict):
-            raise SnowdropError(f"{file}: '{place}{name}' stands outside a method's table")
+            raise SnowdropError(f"{file}: '{place}' stands outside a method's table")
         if name.partition(":")[0] not in methods.synthesizers():
-            if place.count(".") == 2:
+            if len(around) == _DEEPEST:
                 raise SnowdropError(
-                    f"{file}: '{place}{name}' is no table of a method; choose from "
+                    f"{file}: '{place}' is no table of a method; choose from "
                     f"{', '.join(methods.synthesizers())}"
                 )
-            _check(values, file, f"{place}{name}.")
+            _check(values, file, (*around, name))
             continue
-        named = Named.parse(name)
         try:
             Chosen.of(name, flattened(values))
         except SnowdropError as error:
-            raise SnowdropError(f"{file}, table {place}{named.name}: {error}") from error
+            raise SnowdropError(f"{file}, table {place}: {error}") from error
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

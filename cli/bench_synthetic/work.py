@@ -5,11 +5,14 @@ import resource
 import shutil
 import time
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from cli.bench_synthetic.evaluation import evaluate
+from cli.bench_synthetic.methods import Row
+from cli.bench_synthetic.names import Mode, Protocol
 from cli.bench_synthetic.protocol import World
 from cli.bench_synthetic.recommenders import recommender
 from cli.bench_synthetic.runs import (
@@ -27,6 +30,7 @@ from client_app.synthesis.base import Sample, Synthesizer, Watch
 from common.device import pick_device
 from common.durable import make_folder, write_atomic
 from common.errors import SnowdropError
+from common.methods import MethodSettings
 
 TRAINING_EFFORT = 30.0
 """That of a training, in comparison to those of recommenders."""
@@ -72,6 +76,54 @@ def make(
         return made.all(missing, keep)
     finally:
         training.progress.unlink(missing_ok=True)
+
+
+def worth(
+    row: Row,
+    settings: MethodSettings,
+    world: World,
+    name: str,
+    modes: Sequence[Mode],
+    protocol: Protocol,
+    runs: int,
+    users: int,
+    device: str,
+) -> float:
+    """Recall@10 of a recommender on synthetic users, the mean over modes and runs.
+
+    Parameters
+    ----------
+    row : Row
+    settings : MethodSettings
+        Of its synthesizer.
+    world : World
+    name : str
+        Of the recommender.
+    modes : Sequence[str]
+    protocol : str
+    runs, users : int
+    device : str
+
+    Raises
+    ------
+    SnowdropError
+        If the synthesizer or the recommender cannot be trained.
+    """
+    card, place = row.card, pick_device(device, "--device")
+    assert card is not None
+    found = []
+    try:
+        for run in range(runs):
+            maker = synthesizer_of(card.name, settings, world.items, place)
+            maker.fit(world.silo(protocol, row.published), run)
+            made = maker.sample(users, run)
+            for mode in modes:
+                model = recommender(name)(protocol == "published", place)
+                metrics = evaluate(world, model, mode, run, made, card.scored_by_search)
+                found.append(metrics["recall@10"])
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise SnowdropError(explained(error)) from error
+    return fmean(found)
 
 
 class _Maker:

@@ -9,7 +9,8 @@ from optuna.trial import FixedTrial, TrialState
 
 from cli import tune as tuning
 from cli.bench.methods import Chosen, read_tuned
-from cli.tune import as_choices, open_study, searchable, tune
+from cli.search import as_choices, open_study
+from cli.tune import searchable, tune
 from common import methods
 from common.errors import SnowdropError
 from common.methods.search import Number, OneOf, Together
@@ -173,12 +174,12 @@ def test_known_settings_that_were_cut_off_come_again(
 
 def test_a_search_begins_with_what_is_known() -> None:
     published = Chosen.parse("ipfedrec:paper").settings({}, {}, {})
-    point = as_choices(methods.card("ipfedrec").search, published)
+    point = as_choices(methods.card("ipfedrec").search, published.flat())
     assert point["local"] == "all users"
     assert point["schedule"] == "every round"
     assert (point["ipfedrec.pull"], point["head_lr"], point["rounds"]) == (10, 0.1, 100)
     space = methods.card("cs-fcf").search
-    plain = as_choices(space, Chosen.parse("cs-fcf").settings({}, {}, {}))
+    plain = as_choices(space, Chosen.parse("cs-fcf").settings({}, {}, {}).flat())
     assert plain["local"] == "touched rows"
 
 
