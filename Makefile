@@ -13,7 +13,7 @@ setup: $(VENV)/installed  ## make a virtual environment and install everything
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[dev,docs,synthetic]'
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[dev,docs,image,synthetic]'
 	touch $@
 
 demo: setup  ## a federation in a simulation, on generated data

@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.bar import BAR_METRIC, Bar, best_local_rule
+from common.task import metric_label, metrics_of_users
 
 if TYPE_CHECKING:
     import polars as pl
 
 RESAMPLES = 2_000
 LEVEL = 95
-TESTED_METRICS = ("recall@20", "ndcg@20")
-"""Metrics of single users that ``users.parquet`` holds."""
-
-RATIO_HEAD = f"{BAR_METRIC} ÷ best local rule"
 GAIN_HEAD = "federation adds"
 ABOVE, BELOW, BEHIND = "▲", "▼", "*"
 
@@ -60,12 +57,24 @@ class Comparison:
         In the order in which they shall stand.
     users : Mapping[str, Mapping[str, DataFrame]]
         Test users' metrics by method and seed, as far as they are known.
+    task : str
+        What all of them ranked.
     """
 
-    def __init__(self, entries: Sequence[Entry], users: Users) -> None:
+    def __init__(self, entries: Sequence[Entry], users: Users, task: str = "cold-items") -> None:
         self.entries = {entry.name: entry for entry in entries}
+        self.task, self.tested = task, metrics_of_users(task)
         self._users = users
         self._verdicts: dict[tuple[str, str, str], int] = {}
+
+    def label(self, metric: str) -> str:
+        """A metric as tables call it."""
+        return metric_label(self.task, metric)
+
+    @property
+    def ratio_head(self) -> str:
+        """Over the column of `ratio_cell`."""
+        return f"{self.label(BAR_METRIC)} ÷ best local rule"
 
     def mean(self, name: str, metric: str) -> float | None:
         """A method's mean of a test metric over its runs."""
@@ -164,14 +173,15 @@ class Comparison:
         """Which rule is the bar, as a sentence; empty where there is none."""
         if self.bar is None:
             return ""
+        metric = self.label(BAR_METRIC)
         if self.bar.validated:
             return (
                 f"The best local rule is {self.bar.name}: of the rules that need no federation, it "
-                f"has the highest mean validation {BAR_METRIC}."
+                f"has the highest mean validation {metric}."
             )
         return (
             f"The best local rule is {self.bar.name}: of the rules that need no federation, it has "
-            f"the highest mean test {BAR_METRIC}. It was chosen on test items, because no rule was "
+            f"the highest mean test {metric}. It was chosen on test items, because no rule was "
             "validated."
         )
 
@@ -185,24 +195,25 @@ class Comparison:
         if not self.has_twins:
             return ""
         return (
-            f"“{GAIN_HEAD[0].upper()}{GAIN_HEAD[1:]}” is the mean {BAR_METRIC} of a method minus "
-            "that of its frozen twin (↳), in percentage points. The frozen twin is the same method "
-            "with the federation switched off: its item table stays as it starts, a generator is "
-            "fitted to that table alone, and only the users' own heads learn."
+            f"“{GAIN_HEAD[0].upper()}{GAIN_HEAD[1:]}” is the mean {self.label(BAR_METRIC)} of a "
+            "method minus that of its frozen twin (↳), in percentage points. The frozen twin is "
+            "the same method with the federation switched off: its item table stays as it starts, "
+            "a generator is fitted to that table alone, and only the users' own heads learn."
         )
 
     def mark_words(self) -> str:
         """What the marks mean, as sentences; empty where nothing was tested."""
         if not self.is_tested:
             return ""
-        others = [f"the best local rule (in “{RATIO_HEAD}”)"] if self.bar else []
+        others = [f"the best local rule (in “{self.ratio_head}”)"] if self.bar else []
         others += [f"the frozen twin (in “{GAIN_HEAD}”)"] if self.has_twins else []
         beside = f" {ABOVE} is above, {BELOW} below {' or '.join(others)}." if others else ""
+        *tested, last = map(self.label, self.tested)
         return (
             f"{BEHIND} is behind the best method of the column.{beside} Each mark means a "
             "difference by more than noise: a paired bootstrap over users with "
             f"{RESAMPLES:,} resamples, at {LEVEL} %. "
-            f"Only {' and '.join(TESTED_METRICS)} are tested. Users are resampled within each "
+            f"Only {', '.join(tested)} and {last} are tested. Users are resampled within each "
             "seed; the spread over seeds is not part of this test. Seeds change the random numbers "
             "and, where items.csv has no split, the split."
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,6 +25,9 @@ from common.settings import DEMO, KS, MORE, RunSettings, declared
 from common.toml import toml_lines
 from deploy.federation import free_ports
 from deploy.flower import ENVIRONMENT, Flower, end, tool, wait_for_port
+
+if TYPE_CHECKING:
+    from client_app.interactions import NodeInteractions
 
 CONNECTION = "snowdrop"
 LOG = "superlink.log"
@@ -94,6 +97,7 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
     from cli.prepare.folder import with_splits
     from client_app.interactions import arrange, interaction_files, read_interactions
     from common.catalogue import COLD_SPLITS
+    from common.task import draws_cold
     from server_app.items import load_catalogue
 
     folder = Path(settings.data).absolute()
@@ -101,10 +105,11 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
         raise SnowdropError(f"the data folder {folder} does not exist")
     folder = with_splits(folder, Path(settings.run_dir) / "data" / folder.name)
     catalogue = load_catalogue(settings.model_copy(update={"data": str(folder)}))
-    if "test" not in catalogue.splits:
+    cold = draws_cold(settings.task)
+    if cold and "test" not in catalogue.splits:
         raise SnowdropError(f"the split of {folder} leaves no cold test item to recommend")
     files = interaction_files(folder)
-    rows = read_interactions(files)
+    rows = read_interactions(files, timed=not cold)
     if rows.is_empty():
         raise SnowdropError(f"{files[0]} has a header and no rows: nobody has interacted")
     data = arrange(rows, catalogue)
@@ -114,7 +119,9 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
         )
     if not data.users:
         raise SnowdropError(f"no user of {folder} has an interaction with a warm item")
-    if measured and not len(data.by_split[measured].items):
+    if not cold:
+        _check_last_items(data, folder)
+    elif measured and not len(data.by_split[measured].items):
         raise SnowdropError(
             f"nobody who takes part has an interaction with a {measured} item of {folder}: there "
             "is nothing to measure"
@@ -123,13 +130,28 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
         typer.echo(
             f"warning: {data.users_without_warm} users have no warm interaction and take no part"
         )
-    for split in COLD_SPLITS:
+    for split in COLD_SPLITS if cold else ("warm",):
         if split in catalogue.splits and (count := len(catalogue.rows(split))) <= KS[0]:
             typer.echo(
                 f"warning: {count} {split} items tell no methods apart by Recall@{KS[0]}: every "
                 "ranking finds all of them"
             )
     return str(folder)
+
+
+def _check_last_items(data: "NodeInteractions", folder: Path) -> None:
+    """Refuse interactions of which none can be held out, or whose order cannot be told."""
+    from client_app.tasks import measurable, times_of
+
+    if not measurable(data):
+        raise SnowdropError(
+            f"no user of {folder} has three interactions with warm items: none can be held out, "
+            "and there is nothing to measure"
+        )
+    try:
+        times_of(data)
+    except SnowdropError as error:
+        raise SnowdropError(f"{folder}: {error}") from None
 
 
 def sample_user(folder: Path) -> str | None:

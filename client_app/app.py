@@ -70,6 +70,7 @@ def describe(node: Node, record: RecordDict) -> RecordDict:
         users_without_warm=data.users_without_warm,
         unknown=data.unknown,
         peak_rss_mb=peak_rss_mb(),
+        order=data.order,
         **{split: len(data.by_split[split].items) for split in ("warm", *COLD_SPLITS)},
     ).to_record()
 

@@ -23,6 +23,7 @@ from common.catalogue import (
     scan_table,
 )
 from common.settings import DEMO, NodeSettings
+from common.task import ORDERS, Order
 from common.users.ragged import Ragged
 
 log = logging.getLogger("snowdrop.node")
@@ -40,6 +41,10 @@ class NodeInteractions:
     by_split: dict[str, Ragged]
     users_without_warm: int
     unknown: int
+    order: Order = "seeded"
+    """The column that says in what order a user's interactions came; 'seeded' where none does."""
+    times: np.ndarray | None = None  # float64 (warm interactions,)
+    """What that column holds of each warm interaction, NaN where it is no number."""
 
     @property
     def warm(self) -> Ragged:
@@ -57,8 +62,15 @@ def shard_of(users: Sequence[str], shards: int) -> np.ndarray:
     return (np.frombuffer(raw, "<u8") % np.uint64(shards)).astype(np.int64)
 
 
-def read_interactions(paths: Sequence[Path]) -> pl.DataFrame:
+def read_interactions(paths: Sequence[Path], timed: bool = False) -> pl.DataFrame:
     """Columns ``user_id`` and ``item_id`` of interactions files, Categorical.
+
+    Parameters
+    ----------
+    paths : Sequence[Path]
+    timed : bool
+        Whether a column that tells their order comes too, Float64, where all files have one:
+        ``timestamp``, else ``position``. A cell that is no number is null.
 
     Raises
     ------
@@ -66,16 +78,27 @@ def read_interactions(paths: Sequence[Path]) -> pl.DataFrame:
         On a missing file or column, a row without a user or an item, or an id that holds control
         characters. The error's text never holds a cell of the file.
     """
+    ids = ("user_id", "item_id")
+    times = time_columns(paths)[:1] if timed else []
     frames = []
     for path in paths:
-        fields = scan_table(path, ("user_id", "item_id"), private=True)
+        fields = scan_table(path, (*ids, *times), private=True)
         fields = fields.select(pl.all().str.strip_chars())
         rows = fields.filter(~pl.all_horizontal(pl.all().is_null()))
-        frame = collect_table(rows.cast(pl.Categorical), path, private=True)
-        if any(_faulty(frame[name]) for name in frame.columns):
-            check_ids(collect_table(fields, path, private=True), path, *frame.columns)
+        typed = rows.with_columns(
+            pl.col(ids).cast(pl.Categorical), pl.col(times).cast(pl.Float64, strict=False)
+        )
+        frame = collect_table(typed, path, private=True)
+        if any(_faulty(frame[name]) for name in ids):
+            check_ids(collect_table(fields, path, private=True), path, *ids)
         frames.append(frame)
     return pl.concat(frames)
+
+
+def time_columns(paths: Sequence[Path]) -> list[str]:
+    """Columns that tell an order and that all files have, the best first."""
+    there = [set(scan_table(p, private=True).collect_schema().names()) for p in paths]
+    return [name for name in ORDERS if all(name in names for names in there)]
 
 
 def _faulty(ids: pl.Series) -> bool:
@@ -99,7 +122,8 @@ def arrange(frame: pl.DataFrame, index: ItemIndex) -> NodeInteractions:
         pl.col("row"),
         pl.col("split").replace_strict(SPLITS, range(len(SPLITS)), return_dtype=pl.Int64),
     )
-    placed = frame.cast(pl.Categorical).join(places, on="item_id", how="left")
+    ids = pl.col("user_id", "item_id").cast(pl.Categorical)
+    placed = frame.with_columns(ids).join(places, on="item_id", how="left")
     known = placed.filter(pl.col("row").is_not_null())
     unknown = placed.filter(pl.col("row").is_null()).select("user_id", "item_id").n_unique()
     users = known.filter(pl.col("split") == 0)["user_id"].unique().cast(pl.String).sort()
@@ -107,18 +131,30 @@ def arrange(frame: pl.DataFrame, index: ItemIndex) -> NodeInteractions:
     numbered = known.join(numbers, on="user_id", how="inner")
     user, split, row = (numbered[name].to_numpy() for name in ("user", "split", "row"))
     by_split = {}
+    all_pairs = user.astype(np.int64) * len(index.ids) + row
     for code, name in enumerate(SPLITS):
-        mine = split == code
-        pairs = np.unique(user[mine].astype(np.int64) * len(index.ids) + row[mine])
+        pairs = np.unique(all_pairs[split == code])
         counts = np.bincount(pairs // len(index.ids), minlength=len(users))
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         by_split[name] = Ragged(offsets, pairs % len(index.ids))
+    order: Order = next((name for name in ORDERS if name in frame.columns), "seeded")
+    times = None
+    if order != "seeded":
+        times = _first_times(all_pairs[split == 0], numbered[order].to_numpy()[split == 0])
     return NodeInteractions(
         users=tuple(users.to_list()),
         by_split=by_split,
         users_without_warm=frame["user_id"].n_unique() - len(users),
         unknown=unknown,
+        order=order,
+        times=times,
     )
+
+
+def _first_times(pairs: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The earliest time of each pair, float64 (distinct pairs,), in ascending order of pairs."""
+    by_time = np.lexsort((times, pairs))  # NaN comes last
+    return times[by_time][np.unique(pairs[by_time], return_index=True)[1]]
 
 
 def _stamp(paths: Sequence[Path]) -> tuple[tuple[int, int], ...]:
@@ -133,7 +169,7 @@ def _load(
         frame = demo_interactions(demo.USERS, demo.ITEMS, demo.INTERACTIONS_PER_USER, seed)
     else:
         path = Path(source)
-        frame = read_interactions(interaction_files(path) if path.is_dir() else [path])
+        frame = read_interactions(interaction_files(path) if path.is_dir() else [path], timed=True)
     if partitions > 1:
         users = frame["user_id"].unique()
         mine = shard_of(users.cast(pl.String).to_list(), partitions) == partition

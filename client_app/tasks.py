@@ -8,10 +8,11 @@ from torch import Tensor
 
 from client_app.interactions import NodeInteractions
 from common.catalogue import COLD_SPLITS, ItemIndex
+from common.errors import SnowdropError
 from common.metrics import tie_order
 from common.task import candidates
 from common.users.ragged import Ragged
-from common.users.randomness import permuted, stream
+from common.users.randomness import draw_at, permuted, stream
 
 _HELD_OUT = 2  # one item to test and one to validate
 _LEAST = 3  # a user with fewer warm items has none held out, so that some are left to learn from
@@ -36,7 +37,7 @@ def histories(task: str, data: NodeInteractions, keys: np.ndarray) -> Ragged:
     """Warm items that each user may learn from, as rows of the item table."""
     if task == "cold-items":
         return data.warm
-    return _kept(data.warm, ~np.logical_or.reduce(held_out(data.warm, keys)))
+    return _kept(data.warm, ~np.logical_or.reduce(held_out(data.warm, keys, times_of(data))))
 
 
 def ranking(
@@ -56,22 +57,78 @@ def ranking(
     order = tie_order(index.ids_of(candidates(task, split)))
     if task == "cold-items":
         return Ranking(order, data.by_split[split])
-    wanted = held_out(data.warm, keys)[COLD_SPLITS.index(split)]
+    wanted = held_out(data.warm, keys, times_of(data))[COLD_SPLITS.index(split)]
     return Ranking(order, _kept(data.warm, wanted), _kept(data.warm, ~wanted))
 
 
-def held_out(warm: Ragged, keys: np.ndarray) -> np.ndarray:
+def measurable(data: NodeInteractions) -> int:
+    """Users of whom some warm items are held out to be ranked."""
+    return int((data.warm.counts >= _LEAST).sum())
+
+
+def times_of(data: NodeInteractions) -> np.ndarray | None:
+    """Time or place of each warm interaction, float64; None where the files tell no order.
+
+    Raises
+    ------
+    SnowdropError
+        If some of them are no numbers.
+    """
+    if data.times is None:
+        return None
+    bad = int((~np.isfinite(data.times)).sum())
+    if bad:
+        raise SnowdropError(
+            f"the column '{data.order}' holds no number in {bad:,} of {len(data.times):,} "
+            "interactions with warm items; give each a number, such as seconds since 1970, or "
+            "leave the column out"
+        )
+    return data.times
+
+
+def held_out(warm: Ragged, keys: np.ndarray, times: np.ndarray | None = None) -> np.ndarray:
     """Which interactions are held out to validate and to test, bool (2, interactions).
 
-    Of every user with at least three warm items one each, drawn with the user's own key.
+    One each of every user with three warm items or more: by ``times`` the last but one and the
+    last, of equal ones any by the user's own key; without ``times`` any two by that key.
+
+    Parameters
+    ----------
+    warm : Ragged
+    keys : ndarray, uint64 (users,)
+    times : ndarray, optional
+        Finite, float64 (interactions,).
     """
     chosen = np.zeros((_HELD_OUT, len(warm.items)), dtype=bool)
     users = np.flatnonzero(warm.counts >= _LEAST)
     starts = stream(keys[users], "held out")
+    if times is not None:
+        _hold_out_latest(chosen, warm, users, starts, times)
+        return chosen
     for number in range(_HELD_OUT):
         places = permuted(starts, np.full(len(users), number), warm.counts[users])
         chosen[number, warm.offsets[users] + places] = True
     return chosen
+
+
+def _hold_out_latest(
+    chosen: np.ndarray, warm: Ragged, users: np.ndarray, starts: np.ndarray, times: np.ndarray
+) -> None:
+    """Mark the last interaction of some users to test, and the last but one to validate."""
+    if not len(users):
+        return
+    counts = warm.counts[users]
+    firsts = np.cumsum(counts) - counts
+    place = np.arange(counts.sum()) - np.repeat(firsts, counts)  # of an interaction in its user's
+    at = np.repeat(warm.offsets[users], counts) + place
+    lots = draw_at(np.repeat(starts, counts), place) | np.uint64(1)  # above the 0 of all others
+    left = times[at]
+    for number in reversed(range(_HELD_OUT)):
+        latest = left == np.repeat(np.maximum.reduceat(left, firsts), counts)
+        own = np.where(latest, lots, np.uint64(0))
+        last = own == np.repeat(np.maximum.reduceat(own, firsts), counts)
+        chosen[number, at[last]] = True
+        left[last] = -np.inf
 
 
 def _kept(lists: Ragged, wanted: np.ndarray) -> Ragged:

@@ -18,7 +18,7 @@ from common.errors import SnowdropError
 SPLITS = ("warm", "validation", "test")
 COLD_SPLITS = ("validation", "test")
 SPLIT_RATIO = (6, 1, 3)
-NO_TEXT_COLUMNS = ("item_id", "split", "image")
+NO_TEXT_COLUMNS = ("item_id", "split", "image", "has_image")
 """Columns of an items file that are no text of the item."""
 CONTROL = r"\p{Cc}"
 """Pattern of the characters that no id may hold: they break files, logs and terminals."""
@@ -323,7 +323,9 @@ def require_columns(names: Sequence[str], path: Path, *columns: str, private: bo
         raise SnowdropError(f"{path} has no column '{column}'; expected {', '.join(columns)}")
 
 
-def read_catalogue(folder: Path, seed: int, text_columns: str = "") -> Catalogue:
+def read_catalogue(
+    folder: Path, seed: int, text_columns: str = "", all_warm: bool = False
+) -> Catalogue:
     """Items of a data folder, in the order of their ids.
 
     Parameters
@@ -335,7 +337,9 @@ def read_catalogue(folder: Path, seed: int, text_columns: str = "") -> Catalogue
         Of the 6:1:3 permutation where there is no ``split`` column.
     text_columns : str
         Names of the columns that are the items' text, separated by commas, in the order in which
-        they are joined; empty: all columns but ``item_id``, ``split`` and ``image``.
+        they are joined; empty: all columns but `NO_TEXT_COLUMNS`.
+    all_warm : bool
+        Make every item warm where there is no ``split`` column.
 
     Raises
     ------
@@ -385,7 +389,7 @@ def read_catalogue(folder: Path, seed: int, text_columns: str = "") -> Catalogue
             )
         split_names = splits.to_list()
     else:
-        split_names = random_split(ids.len(), seed)
+        split_names = ["warm"] * ids.len() if all_warm else random_split(ids.len(), seed)
     if "warm" not in split_names:
         raise SnowdropError(f"the split of {path} leaves no warm item: nothing can be trained")
     images: list[str] = []

@@ -227,7 +227,8 @@ def demo_texts(items: int, seed: int) -> list[tuple[str, str]]:
     return texts
 
 
-def demo_catalogue(items: int, seed: int) -> Catalogue:
-    """The demo items as the server sees them, split 6:1:3."""
+def demo_catalogue(items: int, seed: int, all_warm: bool = False) -> Catalogue:
+    """The demo items as the server sees them, split 6:1:3 or ``all_warm``."""
     texts = tuple(f"{title}. {description}" for title, description in demo_texts(items, seed))
-    return Catalogue(tuple(item_ids(items)), tuple(random_split(items, seed)), texts)
+    splits = ["warm"] * items if all_warm else random_split(items, seed)
+    return Catalogue(tuple(item_ids(items)), tuple(splits), texts)

@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from common.catalogue import ItemIndex
 from common.errors import OverflowedError, SnowdropError
 from common.settings import TrainingSettings
+from common.task import Order
 
 QUERY_CATALOGUE = "query.catalogue"
 QUERY_DESCRIBE = "query.describe"
@@ -115,6 +116,8 @@ class DescribeAnswer(Body):
     test: int
     unknown: int
     peak_rss_mb: float
+    order: Order = "seeded"
+    """Which column of its interactions tells their order, none of what it holds."""
 
 
 @dataclass(frozen=True, config=_STRICT)

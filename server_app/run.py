@@ -17,8 +17,8 @@ from common.settings import DEMO, RunSettings
 from server_app.baselines import TWIN, compare, forget_twin, frozen_twin, to_best
 from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
-from server_app.measure import Task, count_users, describe
-from server_app.methods import ItemTable
+from server_app.measure import Task, count_users, describe, order_of
+from server_app.methods import ItemTable, World
 from server_app.nodes import Nodes
 from server_app.publish import publish, publish_todays_items
 from server_app.result_table import result_table
@@ -94,6 +94,9 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             if with_twin:
                 results["baselines"][TWIN] = frozen_twin(training, task, folder, grid, splits)
         described = describe(nodes, training.index.version)
+        order = {} if settings.task == "cold-items" else {"order": order_of(described)}
+        if order:
+            log.info("a user's last items are those of the order '%s'", order["order"])
         if plots:
             _plot(folder, training)
         peak = _peak_rss_mb()
@@ -101,8 +104,11 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             "method": settings.title(),
             "kind": settings.card.kind,
             "training": training.id,
+            "task": settings.task,
+            **order,
             "generated_data": settings.data == DEMO,
             "dataset": _dataset(world.catalogue, described),
+            "features": _features(world),
             **results,
             "synthetic": training.crowd.told(),
             "failed_answers": failed,
@@ -177,6 +183,14 @@ def _dataset(catalogue: Catalogue, described: list[messages.DescribeAnswer]) -> 
         "items": {split: len(catalogue.rows(split)) for split in SPLITS},
         "interactions": {split: sum(getattr(d, split) for d in described) for split in SPLITS},
         "unknown_interactions": sum(d.unknown for d in described),
+    }
+
+
+def _features(world: World) -> dict[str, dict[str, int]]:
+    """The ``features`` part of ``summary.json``: numbers of an item, and items without any."""
+    return {
+        name: {"columns": rows.shape[1], "items_without": int((~rows.any(1)).sum())}
+        for name, rows in world.features.items()
     }
 
 

@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from common import messages
 from common.errors import OverflowedError, SnowdropError
+from common.task import metric_words, ranked_words
 from server_app import accountant
 from server_app.aggregation import Aggregator, PlainSum, Summed
 from server_app.checkpoint import Checkpoints
@@ -72,8 +73,9 @@ class ColdStart(Strategy):
         items = {split: len(catalogue.rows(split)) for split in ("warm", "validation", "test")}
         log.info(
             "training %s: %d rounds on %d warm items, d = %d, head %s; "
-            "%d validation and %d test items are cold",
+            "%d validation and %d test items are cold%s",
             s.title(), s.rounds, items["warm"], s.dim, s.head, items["validation"], items["test"],
+            "" if s.task == "cold-items" else f"; tested on {ranked_words(s.task)}",
         )  # fmt: skip
         accountant.tell(s)
 
@@ -112,7 +114,7 @@ class ColdStart(Strategy):
             if curves:
                 curves.add(row)
             left = self._seconds_left(training.round - first, last)
-            log.info("%s", _round_line(row, last, left))
+            log.info("%s", _round_line(row, last, left, metric_words(_BEST, settings.task)))
             self.checkpoints.save(
                 training.round, training.state(), settings.keep_rounds, training.best_round
             )
@@ -329,12 +331,13 @@ class ColdStart(Strategy):
         return MetricRecord({"users": users, **means}) if users else None
 
 
-def _round_line(row: dict[str, Any], last: int, left: float | None) -> str:
+def _round_line(row: dict[str, Any], last: int, left: float | None, best: str) -> str:
+    """A line of the log; ``best`` is what the log calls the metric of the best round."""
     parts = [f"round {row['round']:>{len(str(last))}}/{last}", f"loss {row['loss']:.4f}"]
     if "generator_loss" in row:
         parts.append(f"generator loss {row['generator_loss']:.4f}")
     if f"validation_{_BEST}" in row:
-        parts.append(f"validation Recall@20 {row[f'validation_{_BEST}']:.4f}")
+        parts.append(f"validation {best} {row[f'validation_{_BEST}']:.4f}")
     if row["failed_nodes"]:
         parts.append(f"{row['failed_nodes']} failed answers")
     parts.append(f"{row['seconds']:.2f} s")

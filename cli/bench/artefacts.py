@@ -26,8 +26,9 @@ from common.catalogue import Catalogue
 from common.device import pick_device
 from common.metrics import metric_values, rank
 from common.settings import KS, RunSettings
-from common.task import candidates
+from common.task import candidates, metrics_of_users
 from common.users.heads import State
+from common.users.ragged import Ragged
 from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
 from server_app.measure import Task
@@ -37,7 +38,6 @@ from server_app.plots import in_two_dimensions
 from server_app.run_folder import RunFolder
 from server_app.training import Training
 
-SHOWN_METRICS = ("recall@20", "ndcg@20")
 SAMPLE_USERS = 5
 SAMPLE_TITLES = 10
 TITLE_LENGTH = 100
@@ -49,7 +49,8 @@ class Ended:
     """A run after its end, with both sides' state of the best round."""
 
     training: Training
-    data: NodeInteractions
+    histories: Ragged
+    """What each user learnt from, as rows of the item table."""
     ranking: Ranking
     scorer: Scorer
     snapshots: Mapping[int, dict[str, Tensor]]
@@ -80,9 +81,11 @@ class Ended:
         task = Task(settings, Nodes(grid, index, settings.round_timeout))
         scoring = task.scoring(training.method, "test")
         request = task.request(training, scoring, "test")
-        ranking = tasks.ranking(settings.task, "test", index, data, node.keys(data))
+        keys = node.keys(data)
+        histories = tasks.histories(settings.task, data, keys)
+        ranking = tasks.ranking(settings.task, "test", index, data, keys)
         scorer = node.scorer(request, index, data, ranking.items)
-        return cls(training, data, ranking, scorer, snapshots)
+        return cls(training, histories, ranking, scorer, snapshots)
 
 
 class Gathered(StateStore):
@@ -130,13 +133,16 @@ def user_results(ended: Ended) -> pl.DataFrame:
     """One row per test user: ``user`` (a number), ``history``, ``similarity``, recall and NDCG.
 
     ``similarity`` is the mean over the user's test items of the cosine to the most similar warm
-    item, in text features centred on the warm items.
+    item (another one, where warm items are ranked), in text features centred on the warm items.
     """
-    world, data = ended.training.world, ended.data
+    world = ended.training.world
+    kept = metrics_of_users(ended.training.settings.task)
     text = next(iter(world.features.values()))
     warm = text[world.rows("warm")]
     centre = warm.mean(0)
     cosines = normalize(text[world.rows(ended.ranked)] - centre) @ normalize(warm - centre).T
+    if ended.ranked == "warm":
+        cosines.fill_diagonal_(-1.0)
     nearest = cosines.amax(1).double().numpy()
     frames = []
     for users, hits, relevant in ranked_hits(ended.ranking, ended.scorer):
@@ -146,10 +152,10 @@ def user_results(ended: Ended) -> pl.DataFrame:
             pl.DataFrame(
                 {
                     "user": users,
-                    "history": data.warm.counts[users],
+                    "history": ended.histories.counts[users],
                     "similarity": np.add.reduceat(nearest[own.items], own.offsets[:-1])
                     / own.counts,
-                    **{name: values[name].numpy() for name in SHOWN_METRICS},
+                    **{name: values[name].numpy() for name in kept},
                 }
             )
         )
@@ -182,8 +188,8 @@ def sample(ended: Ended) -> list[dict[str, Any]]:
     The users are drawn with the same seed in every run, so methods on the same split show the
     same people.
     """
-    data, ranking = ended.data, ended.ranking
-    able = np.flatnonzero((ranking.truth.counts > 0) & (data.warm.counts >= _SHORTEST_HISTORY))
+    histories, ranking = ended.histories, ended.ranking
+    able = np.flatnonzero((ranking.truth.counts > 0) & (histories.counts >= _SHORTEST_HISTORY))
     users = np.sort(np.random.default_rng(0).permutation(able)[:SAMPLE_USERS])
     if not len(users):
         return []
@@ -193,7 +199,7 @@ def sample(ended: Ended) -> list[dict[str, Any]]:
     shown = []
     for user, own, items in zip(users, scores.numpy(), best, strict=True):
         truth = set(ranking.truth.of(user).tolist())
-        history = data.warm.of(user).tolist()
+        history = histories.of(user).tolist()
         shown.append(
             {
                 "user": int(user),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cli.bench.methods import choose, groups, read_tuned, shared_settings
+from cli.bench.methods import SHARED, choose, groups, read_tuned, shared_settings
 from cli.bench.runs import Run, execute, plan
 from cli.progress import Progress
 from cli.report import make_report
@@ -54,9 +54,13 @@ def bench(
     if tensorboard:
         shared["tensorboard"] = True
     place = {"data": data, "run_dir": str(out.absolute())}
-    folder = check_data(RunSettings.parse(place), measured="test")
+    of_all = {name: shared[name] for name in SHARED if name in shared}
+    first = RunSettings.parse({**of_all, **place})
+    folder = check_data(first, measured="test")
     make_folder(out)
-    runs = plan(choose(chosen, twins), seeds, folder, out, read_tuned(tuned or []), shared)
+    runs = plan(
+        choose(chosen, twins, first.task), seeds, folder, out, read_tuned(tuned or []), shared
+    )
     given = _given(shared, tuned or [])
     missing = [run for run in runs if not run.whole]
     names = ", ".join(dict.fromkeys(run.chosen.name for run in runs))

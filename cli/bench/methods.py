@@ -29,8 +29,9 @@ from common.settings import (
     names_with,
 )
 
-SHARED = names_with(Role.FEATURES)
-"""Settings that no method may bring: they would give it other features than the others read."""
+SHARED = (*names_with(Role.FEATURES), "task")
+"""Settings that no method may bring: it would read other features than the others do, or rank
+something else."""
 
 _CHOSEN = dict.fromkeys(("method", "generator"), "methods are chosen by their names")
 """What says which method it is, and so is no setting of one."""
@@ -169,12 +170,16 @@ def shared_settings(assignments: Sequence[str]) -> dict[str, Any]:
     return shared
 
 
-def always() -> list[str]:
-    """Methods that need no training and come with every comparison."""
-    return [own.name for own in methods.cards().values() if own.kind in ("rule", "floor")]
+def always(task: str = "cold-items") -> list[str]:
+    """Methods that need no training and come with every comparison of that task."""
+    return [
+        own.name
+        for own in methods.cards().values()
+        if own.kind in ("rule", "floor") and task in own.tasks
+    ]
 
 
-def choose(text: str, twins: bool = True) -> list[Chosen]:
+def choose(text: str, twins: bool = True, task: str = "cold-items") -> list[Chosen]:
     """Methods from a comma-separated list of names and groups.
 
     Rules that need no federation and random ranking always come with them, and so does, with
@@ -191,7 +196,7 @@ def choose(text: str, twins: bool = True) -> list[Chosen]:
     known = groups()
     expanded = [part for name in written for part in known.get(name, (name,))]
     found: dict[str, Chosen] = {}
-    for name in [*expanded, *always()]:
+    for name in [*expanded, *always(task)]:
         chosen = Chosen.parse(name)
         found.setdefault(chosen.name, chosen)
         if twins and (twin := chosen.twin()) is not None:

@@ -12,18 +12,16 @@ from cli.bench.runs import Run
 from cli.comparison import (
     BEHIND,
     GAIN_HEAD,
-    RATIO_HEAD,
-    TESTED_METRICS,
     Comparison,
     Entry,
     Users,
 )
+from common.bar import BAR_METRIC
 from common.durable import write_atomic
 from common.metrics import metric_names
 from common.settings import KS
+from common.task import ranked_words, shown_metrics
 from server_app.run_folder import RunFolder
-
-SHOWN = ("recall@20", "recall@50", "recall@100", "precision@20", "ndcg@20", "ndcg@100")
 
 
 def write_results(runs: Sequence[Run], out: Path, told: str = "") -> pl.DataFrame:
@@ -89,6 +87,7 @@ def row(run: Run) -> dict[str, Any]:
         "kind": run.chosen.kind,
         "twin_of": run.chosen.twin_of,
         "seed": run.seed,
+        "task": run.settings.task,
         **metrics,
         "users": summary["tested_users"],
         "best_round": summary["best_round"],
@@ -140,7 +139,7 @@ def comparison_of(table: pl.DataFrame, users: Users) -> Comparison:
     users : Mapping[str, Mapping[int, DataFrame]]
         Test users' metrics by method and seed; may be empty.
     """
-    entries = []
+    entries, task = [], task_of(table)
     for name, kind, twin_of in (
         table.select("method", "kind", pl.col("twin_of").fill_null("")).unique(
             "method", keep="first", maintain_order=True
@@ -148,12 +147,17 @@ def comparison_of(table: pl.DataFrame, users: Users) -> Comparison:
     ).iter_rows():
         frame = table.filter(pl.col("method") == name)
         test, validation = (
-            {m: frame[f"{split}_{m}"].cast(pl.Float64).drop_nulls().to_list() for m in SHOWN
-             if f"{split}_{m}" in frame.columns}
+            {m: frame[f"{split}_{m}"].cast(pl.Float64).drop_nulls().to_list()
+             for m in shown_metrics(task) if f"{split}_{m}" in frame.columns}
             for split in ("test", "validation")
         )  # fmt: skip
         entries.append(Entry(name, kind, twin_of, test, validation))
-    return Comparison(entries, users)
+    return Comparison(entries, users, task)
+
+
+def task_of(table: pl.DataFrame) -> str:
+    """What the runs of ``results.csv`` ranked: all the same."""
+    return str(table["task"][0]) if "task" in table.columns else "cold-items"
 
 
 def markdown(table: pl.DataFrame, users: Users) -> str:
@@ -168,15 +172,17 @@ def markdown(table: pl.DataFrame, users: Users) -> str:
     """
     methods = comparison_of(table, users)
     frames = {name: table.filter(pl.col("method") == name) for name in methods.order}
-    shown = {m: {name: _rounded(methods.mean(name, m)) for name in frames} for m in SHOWN}
-    behind = {metric: methods.behind(metric) for metric in TESTED_METRICS}
-    told = [*[RATIO_HEAD] * (methods.bar is not None), *[GAIN_HEAD] * methods.has_twins]
+    metrics = shown_metrics(methods.task)
+    shown = {m: {name: _rounded(methods.mean(name, m)) for name in frames} for m in metrics}
+    behind = {metric: methods.behind(metric) for metric in methods.tested}
+    told = [*[methods.ratio_head] * (methods.bar is not None), *[GAIN_HEAD] * methods.has_twins]
     sent = _synthetic(table)
-    heads = ["", *SHOWN, *told, "validation recall@20", *sent, "s", "MB"]
+    validated = f"validation {methods.label(BAR_METRIC)}"
+    heads = ["", *map(methods.label, metrics), *told, validated, *sent, "s", "MB"]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for name, frame in frames.items():
         cells = [_label(methods, name, frame)]
-        for metric in SHOWN:
+        for metric in metrics:
             text = spread(frame[f"test_{metric}"].to_list(), 100)
             own = shown[metric][name]
             if own is not None:
@@ -185,7 +191,7 @@ def markdown(table: pl.DataFrame, users: Users) -> str:
             mark = f"\\{BEHIND}" if name in behind.get(metric, ()) else ""
             cells.append(text + mark)
         cells += _compared(methods, name)
-        cells.append(spread(frame["validation_recall@20"].to_list(), 100))
+        cells.append(spread(frame[f"validation_{BAR_METRIC}"].to_list(), 100))
         cells += [spread(frame[column].to_list(), 1) for column in sent.values()]
         cells.append(f"{_mean(frame, 'seconds'):.0f}")
         cells.append(f"{_mean(frame, 'memory_mb'):.0f}")
@@ -253,7 +259,8 @@ def short_table(table: pl.DataFrame) -> Table:
     methods = comparison_of(table, {})
     told = [*["÷ best\nlocal rule"] * (methods.bar is not None),
             *["federation\nadds"] * methods.has_twins]  # fmt: skip
-    heads = [*TESTED_METRICS, *told, "validation\nrecall@20", "s"]
+    validated = f"validation\n{methods.label(BAR_METRIC)}"
+    heads = [*map(methods.label, methods.tested), *told, validated, "s"]
     words = [methods.bar_words(), methods.gain_words()]
     shown = Table(
         box=None, pad_edge=False, padding=(0, 1, 0, 0), title=_about(table), title_justify="left",
@@ -265,9 +272,9 @@ def short_table(table: pl.DataFrame) -> Table:
         shown.add_column(head, no_wrap=True)
     for name in methods.order:
         frame = table.filter(pl.col("method") == name)
-        cells = [spread(frame[f"test_{metric}"].to_list(), 100) for metric in TESTED_METRICS]
+        cells = [spread(frame[f"test_{metric}"].to_list(), 100) for metric in methods.tested]
         cells += _compared(methods, name)
-        cells.append(spread(frame["validation_recall@20"].to_list(), 100))
+        cells.append(spread(frame[f"validation_{BAR_METRIC}"].to_list(), 100))
         short = "frozen twin" if methods.is_twin(name) else name  # it stands under its method
         shown.add_row(_label(methods, name, frame, short), *cells, f"{_mean(frame, 'seconds'):.0f}")
     return shown
@@ -284,7 +291,7 @@ def _about(table: pl.DataFrame, strong: str = "") -> str:
             f"missing{strong}"
         )
     means = f"mean ± standard deviation over {seeds}" if runs[-1] > 1 else seeds
-    return f"{strong}{data}{strong}: cold test items, per cent, {means}"
+    return f"{strong}{data}{strong}: {ranked_words(task_of(table))}, per cent, {means}"
 
 
 def _compared(methods: Comparison, name: str) -> list[str]:

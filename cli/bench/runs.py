@@ -28,6 +28,8 @@ from common.bar import TRAINED
 from common.catalogue import find_table, read_catalogue
 from common.errors import OverflowedError, SnowdropError
 from common.settings import DEMO, RunSettings
+from server_app.modality.file import features_file
+from server_app.modality.image import image_paths
 from server_app.run_folder import RunFolder
 
 Result = TypeVar("Result")
@@ -75,7 +77,7 @@ def data_checksum(data: str, settings: Mapping[str, Any]) -> str:
     data : str
         Data folder, or 'demo'.
     settings : Mapping[str, Any]
-        Of all runs: images count where ``modalities`` names them.
+        Of the run: images count where ``modalities`` or ``modality`` names them.
     """
     if data == DEMO:
         return DEMO
@@ -83,9 +85,9 @@ def data_checksum(data: str, settings: Mapping[str, Any]) -> str:
     folder = Path(data)
     features = sorted(path for pattern in _FEATURES for path in folder.glob(pattern))
     images: list[Path] = []
-    if "image" in str(settings.get("modalities", "")).replace(" ", "").split(","):
-        from server_app.modality.image import image_paths
-
+    named = f"{settings.get('modalities', '')},{settings.get('modality', '')}"
+    names = {part.partition(":")[0].strip() for part in re.split(r"[,+]", named)}
+    if "image" in names and not features_file(folder, "image"):
         images = [path for path in image_paths(read_catalogue(folder, 0), folder) if path]
     for path in (find_table(folder, "items"), *interaction_files(folder), *features, *images):
         if path.exists():
@@ -109,7 +111,7 @@ def plan(
     SnowdropError
         If a method's settings do not fit together.
     """
-    checksum = data_checksum(data, shared)
+    checksums: dict[tuple[str, str], str] = {}
     shared = {"nodes": 1, **shared}
     runs = []
     for seed in range(seeds):
@@ -117,7 +119,10 @@ def plan(
             given = {"data": data, "seed": seed, "baselines": False}
             settings = chosen.settings(tuned, shared, given)
             # What differs from the defaults, so that a new setting does not make all runs anew.
-            content = json.dumps([settings.changed(), checksum], sort_keys=True)
+            read = settings.modalities, settings.modality
+            if read not in checksums:
+                checksums[read] = data_checksum(data, settings.flat())
+            content = json.dumps([settings.changed(), checksums[read]], sort_keys=True)
             digest = hashlib.sha256(content.encode()).hexdigest()[:10]
             label = re.sub(r"[^A-Za-z0-9.]+", "_", chosen.name)
             folder = out.absolute() / "runs" / f"{label}-{seed}-{digest}"

@@ -21,9 +21,9 @@ from cli.bench_synthetic.results import (
 )
 from cli.bench_synthetic.runs import Plan
 from cli.report.charts import Figure, Row, Unit, value_chart
-from cli.report.parts.part import metric_words
 from cli.report.table import Cell
 from cli.report.template import render_template
+from common.task import metric_words
 
 FRACTION = Unit(lambda value: f"{value:.3g}", lambda value: f"{value:.4f}")
 """Of metrics, as the paper writes them."""

@@ -13,6 +13,7 @@ from urllib.error import URLError
 import polars as pl
 import typer
 
+from cli.prepare.images import ImagesFrom, images_of
 from cli.prepare.output import Force, Out, checked, split_lines, step, steps, write_folder
 from cli.progress import Progress
 from common.catalogue import read_table, require_columns
@@ -28,19 +29,31 @@ def movielens(
         str, typer.Argument(help=f"folder, zip file, or one of {', '.join(NAMES)} to download")
     ],
     out: Out,
+    min_rating: Annotated[
+        float, typer.Option(help="least rating of an interaction; 0: every rating counts")
+    ] = LIKED,
+    images: ImagesFrom = None,
     force: Force = False,
 ) -> None:
     """Ratings of 4 and more are interactions; title and genres are the text."""
     with tempfile.TemporaryDirectory() as scratch, steps("finding the files", 3) as progress:
         folder = _open(source, Path(scratch))
         step(progress, "reading")
-        items, liked = read(folder)
+        items, liked = read(folder, min_rating)
         step(progress, "writing")
-        write_folder(out, items, liked.select("user_id", "item_id", "timestamp"), force)
+        with images_of(images, items["item_id"].to_list()) as found:
+            pairs = liked.select("user_id", "item_id", "timestamp")
+            write_folder(out, items, pairs, force, images=found)
 
 
-def read(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def read(folder: Path, least: float = LIKED) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Items (``item_id``, ``title``, ``genres``) and liked ratings of an unpacked data set.
+
+    Parameters
+    ----------
+    folder : Path
+    least : float
+        The least rating that counts.
 
     Raises
     ------
@@ -48,24 +61,27 @@ def read(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         If the folder holds none of the known layouts, or a row is not whole.
     """
     if (folder / "movies.csv").exists():
-        return _latest(folder)
+        return _latest(folder, least)
     if (folder / "u.item").exists():
-        return _ml_100k(folder)
+        return _ml_100k(folder, least)
     if (folder / "movies.dat").exists():
-        return _ml_1m(folder)
-    raise SnowdropError(f"{folder} holds neither movies.csv (ml-latest), u.item nor movies.dat")
+        return _ml_1m(folder, least)
+    hint = "; `snowdrop prepare folder` reads items.csv" if (folder / "items.csv").exists() else ""
+    raise SnowdropError(
+        f"{folder} holds neither movies.csv (ml-latest), u.item nor movies.dat{hint}"
+    )
 
 
 COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 
 
-def _liked(frame: pl.DataFrame, path: Path, first: int) -> pl.DataFrame:
+def _liked(frame: pl.DataFrame, path: Path, first: int, least: float) -> pl.DataFrame:
     frame = frame[:, : len(COLUMNS)]
     frame.columns = COLUMNS
-    return checked(frame, path, "user_id", "item_id", first=first, rating="rating", least=LIKED)
+    return checked(frame, path, "user_id", "item_id", first=first, rating="rating", least=least)
 
 
-def _latest(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _latest(folder: Path, least: float) -> tuple[pl.DataFrame, pl.DataFrame]:
     path = folder / "movies.csv"
     movies = read_table(path)
     require_columns(movies.columns, path, "movieId", "title", "genres")
@@ -77,10 +93,10 @@ def _latest(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     path, columns = folder / "ratings.csv", ("userId", "movieId", "rating", "timestamp")
     ratings = read_table(path, private=True)
     require_columns(ratings.columns, path, *columns, private=True)
-    return movies, _liked(ratings.select(columns), path, first=2)
+    return movies, _liked(ratings.select(columns), path, 2, least)
 
 
-def _ml_100k(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _ml_100k(folder: Path, least: float) -> tuple[pl.DataFrame, pl.DataFrame]:
     names = [name for name in split_lines(folder / "u.genre", "|", 1)["column_0"] if name]
     path = folder / "u.item"
     rows = checked(split_lines(path, "|", 5), path, "column_0", first=1)
@@ -93,10 +109,10 @@ def _ml_100k(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         for movie, title, flags in rows.select("column_0", "column_1", "rest").iter_rows()
     )
     path = folder / "u.data"
-    return movies, _liked(split_lines(path, "\t", len(COLUMNS)), path, first=1)
+    return movies, _liked(split_lines(path, "\t", len(COLUMNS)), path, 1, least)
 
 
-def _ml_1m(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _ml_1m(folder: Path, least: float) -> tuple[pl.DataFrame, pl.DataFrame]:
     path = folder / "movies.dat"
     rows = checked(split_lines(path, "::", 3), path, "column_0", first=1)
     movies = _movies(
@@ -104,7 +120,7 @@ def _ml_1m(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         for movie, title, genres in rows.drop("rest").iter_rows()
     )
     path = folder / "ratings.dat"
-    return movies, _liked(split_lines(path, "::", len(COLUMNS)), path, first=1)
+    return movies, _liked(split_lines(path, "::", len(COLUMNS)), path, 1, least)
 
 
 def _movies(rows: Iterable[tuple[str, str, str]]) -> pl.DataFrame:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import polars as pl
 import typer
@@ -14,6 +14,10 @@ from cli.progress import Progress
 from common.catalogue import NO_TEXT_COLUMNS, check_ids, read_catalogue
 from common.durable import write_atomic
 from common.errors import SnowdropError
+from common.task import ORDERS
+
+if TYPE_CHECKING:
+    from cli.prepare.images import Images
 
 Out = Annotated[Path, typer.Option(help="the data folder to make")]
 Force = Annotated[bool, typer.Option(help="replace a data folder that is there")]
@@ -123,12 +127,17 @@ def split_lines(path: Path, separator: str, fields: int) -> pl.DataFrame:
 
 
 def write_folder(
-    out: Path, items: pl.DataFrame, interactions: pl.DataFrame, force: bool, summary: bool = True
+    out: Path,
+    items: pl.DataFrame,
+    interactions: pl.DataFrame,
+    force: bool,
+    summary: bool = True,
+    images: "Images | None" = None,
 ) -> None:
     """Write ``items.csv`` and ``interactions.csv``, both or neither, and say what is in them.
 
     Items that nobody interacted with, items without a text and interactions with such items are
-    left out and counted.
+    left out and counted. A repeated interaction counts once, at its first time.
 
     Parameters
     ----------
@@ -141,6 +150,8 @@ def write_folder(
         Replace files that are there.
     summary : bool
         Print what was written.
+    images : Images, optional
+        They are copied, and a column ``image`` names them.
 
     Raises
     ------
@@ -155,17 +166,23 @@ def write_folder(
         pl.col(name).str.replace_all(r"\s+", " ").str.strip_chars() for name in texts
     )
     with_text = items.filter(pl.any_horizontal(pl.col(texts).fill_null("") != ""))
-    interactions = interactions.unique(subset=["user_id", "item_id"], maintain_order=True)
+    interactions = _first_of_each(interactions)
     kept = interactions.join(with_text.select("item_id"), on="item_id", how="semi")
     used = with_text.join(kept.select("item_id").unique(), on="item_id", how="semi")
     if not used.height:
         raise SnowdropError("no item is left that has a text and an interaction")
+    if images:
+        names = images.names()
+        column = pl.Series("image", [names.get(item, "") for item in used["item_id"]], pl.String)
+        used = used.with_columns(column)
     with tempfile.TemporaryDirectory() as scratch:
         used.write_csv(Path(scratch) / "items.csv")
         try:
             catalogue = read_catalogue(Path(scratch), seed=0)
         except SnowdropError as error:
             raise SnowdropError(str(error).replace(scratch, str(out))) from error
+    if images:
+        images.write(out, used["item_id"])
     for name, frame in (("items.csv", used), ("interactions.csv", kept)):
         buffer = io.BytesIO()
         frame.write_csv(buffer)
@@ -183,4 +200,20 @@ def write_folder(
     ):
         if count:
             typer.echo(f"left out: {count} {what}")
+    if images:
+        shown = (used["image"] != "").sum()
+        typer.echo(f"images: {shown} of {used.height} items have one")
+        if images.strange:
+            typer.echo(f"left out: {images.strange} images that are named like no item")
     typer.echo(f"an item's text, for example: {catalogue.texts[0][:100]!r}")
+
+
+def _first_of_each(interactions: pl.DataFrame) -> pl.DataFrame:
+    """Each pair once, the first one by time where there is a column of it, else of the rows."""
+    pair = ["user_id", "item_id"]
+    order = next((name for name in ORDERS if name in interactions.columns), None)
+    if order is None:
+        return interactions.unique(pair, keep="first", maintain_order=True)
+    time = pl.col(order).cast(pl.Float64, strict=False)
+    rows = interactions.with_row_index("row").sort(time, nulls_last=True, maintain_order=True)
+    return rows.unique(pair, keep="first", maintain_order=True).sort("row").drop("row")

@@ -15,6 +15,7 @@ from common.bar import BAR_METRIC, CONTROL, FLOOR, TRAINED, control_words
 from common.catalogue import find_table, read_table
 from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
+from common.task import draws_cold, metric_words, ranked_words
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,21 @@ class Subject:
                 for parts in ([r.test for r in group], [r.validation for r in group])
             )
             entries.append(Entry(method, group[0].kind, group[0].twin_of, test, validation))
-        return Comparison(entries, users)
+        return Comparison(entries, users, self.task)
+
+    @cached_property
+    def task(self) -> str:
+        """What was ranked."""
+        return next((run.settings.task for run in self.runs if run.settings), "cold-items")
+
+    @property
+    def ranked(self) -> str:
+        """What the test results are about, as captions say it."""
+        return ranked_words(self.task)
+
+    def words(self, metric: str) -> str:
+        """A metric as captions write it."""
+        return metric_words(metric, self.task)
 
     @property
     def bar(self) -> str:
@@ -150,6 +165,8 @@ class Subject:
         if interactions := sum(data.get("interactions", {}).values()):
             facts.append(("Interactions", f"{interactions:,}"))
         facts.append(("Seeds" if len(self.seeds) > 1 else "Seed", ", ".join(self.seeds) or "–"))
+        if order := self.summary.get("order"):
+            facts.append(("Order of interactions", order))
         if settings and (split := _split_words(settings, self.seeds)):
             facts.append(("Split", split))
         if settings and not self.bench:
@@ -177,10 +194,15 @@ class Subject:
             chosen += f", round {best}"
         validated = _validated(self.by_method)
         order = "validation" if validated else "test results, because not all were validated"
+        asked = (
+            "no user's training saw them, and every user ranks all of them"
+            if self.task == "cold-items"
+            else "held out of training, and ranked against all items that the user never touched"
+        )
         sentences = [
-            f"Cold test items of {self.where}: no user's training saw them, and every user ranks "
-            f"all of them. Means in per cent{tested}{spread}{chosen}. Methods are in the order of "
-            f"their {order}; bold is the best of a column, underlined the second.",
+            f"{self.ranked[0].upper()}{self.ranked[1:]} of {self.where}: {asked}. Means in per "
+            f"cent{tested}{spread}{chosen}. Methods are in the order of their {order}; bold is the "
+            "best of a column, underlined the second.",
             self.comparison.bar_words(),
             self.comparison.gain_words(),
             control_words(
@@ -204,10 +226,16 @@ class Subject:
         """Over the users' lists."""
         kind = "generated users" if run.generated_data else "users"
         drawn = "" if run.folder.is_whole else " drawn at random (seed 0)"
+        what = (
+            "The recommended items are new: they were in nobody's training. A tick marks those "
+            "that the user did interact with."
+            if self.task == "cold-items"
+            else "The recommended items are those that the user never touched, and the last one, "
+            "which has a tick."
+        )
         return (
-            f"A few {kind}{drawn} of {self.name}, {run.method}, seed {run.seed or 'unknown'}. The "
-            "recommended items are new: they were in nobody's training. A tick marks those that "
-            "the user did interact with. The lists come from a simulation: in a deployment they "
+            f"A few {kind}{drawn} of {self.name}, {run.method}, seed {run.seed or 'unknown'}. "
+            f"{what} The lists come from a simulation: in a deployment they "
             "stay on each user's node."
         )
 
@@ -230,6 +258,8 @@ def _split_words(settings: RunSettings, seeds: Sequence[str]) -> str:
             return ""
         if "split" in items.columns:
             return "given with the data"
+    if not draws_cold(settings.task):
+        return "all items are warm"
     return "6 : 1 : 3 by each seed" if len(seeds) > 1 else f"6 : 1 : 3 by seed {''.join(seeds)}"
 
 

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from cli.comparison import ABOVE, BEHIND, BELOW, GAIN_HEAD, RATIO_HEAD, TESTED_METRICS
-from cli.report.parts.part import metric_words
+from cli.comparison import ABOVE, BEHIND, BELOW, GAIN_HEAD
 from cli.report.subject import Subject
 from common.bar import BAR_METRIC
-
-SHOWN = ("recall@20", "recall@50", "recall@100", "precision@20", "ndcg@20", "ndcg@100")
+from common.task import shown_metrics
 
 
 @dataclass
@@ -38,7 +36,8 @@ def headline(subject: Subject) -> list[tuple[str, str, str]]:
     if main not in subject.by_method:
         return []
     value = subject.mean(main, BAR_METRIC)
-    lines = [(f"{100 * value:.1f} %", f"{metric_words(BAR_METRIC)}, {main}", "on cold test items")]
+    what = f"{subject.words(BAR_METRIC)}, {main}"
+    lines = [(f"{100 * value:.1f} %", what, f"on {subject.ranked}")]
     methods = subject.comparison
     ratio, gain = methods.ratio(main), methods.gain(main)
     noise = {ABOVE: "more than noise", BELOW: "more than noise", "": "within noise"}
@@ -76,10 +75,10 @@ def result_table(subject: Subject) -> tuple[list[str], list[Line]]:
         return [], []
     methods = subject.comparison
     present = {name for group in subject.by_method.values() for r in group for name in r.test}
-    names = [name for name in SHOWN if name in present]
+    names = [name for name in shown_metrics(subject.task) if name in present]
     gains = methods.has_twins
-    head = [metric_words(name) for name in names]
-    head += [RATIO_HEAD.capitalize()] if methods.bar else []
+    head = [subject.words(name) for name in names]
+    head += [f"{subject.words(BAR_METRIC)} ÷ best local rule"] if methods.bar else []
     head += [GAIN_HEAD.capitalize()] if gains else []
     head += ["Runs"] if subject.bench else []
     lines = []
@@ -93,7 +92,7 @@ def result_table(subject: Subject) -> tuple[list[str], list[Line]]:
         if subject.bench:
             cells.append(Cell(str(len(group))))
         lines.append(Line(method, methods.is_twin(method), cells))
-    behind = {name: methods.behind(name) for name in TESTED_METRICS}
+    behind = {name: methods.behind(name) for name in methods.tested}
     for column, name in enumerate(names):
         _mark({line.method: line.cells[column] for line in lines}, behind.get(name, set()))
     return head, lines

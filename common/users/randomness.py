@@ -41,6 +41,11 @@ def draw(starts: np.ndarray, count: int) -> np.ndarray:
     return mix(starts[:, None] + steps)
 
 
+def draw_at(starts: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Number ``places``, from 0, of each stream, uint64 of the shape of both: as `draw` has it."""
+    return mix(starts + (places.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+
+
 def uniform(starts: np.ndarray, count: int) -> np.ndarray:
     """Uniform numbers in [0, 1) of each stream, float64 (users, count)."""
     return (draw(starts, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53

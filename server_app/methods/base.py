@@ -17,11 +17,12 @@ from torch import Tensor
 from common.catalogue import Catalogue, ItemIndex
 from common.errors import SnowdropError
 from common.methods import MethodSettings
-from common.settings import RunSettings
+from common.settings import RunSettings, weighted_modalities
 from common.users.heads import State
 from common.users.synthetic import SyntheticUsers
 from common.users.training import Pull
 from server_app.aggregation import Expected, Summed
+from server_app.features import Blocks
 
 Own = TypeVar("Own", bound=MethodSettings)
 Made = TypeVar("Made")
@@ -75,6 +76,18 @@ class World:
                 f"{self.settings.modalities})"
             )
         return self.features[name]
+
+    def blocks(self) -> Blocks:
+        """The modalities that the setting ``modality`` names, scaled on the warm items.
+
+        Raises
+        ------
+        SnowdropError
+            If no warm item has one of them.
+        """
+        weights = weighted_modalities(self.settings.modality)
+        features = {name: self.modality(name) for name in weights}
+        return Blocks.fit(features, self.rows("warm"), weights)
 
 
 @dataclass(frozen=True)

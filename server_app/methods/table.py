@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from common import methods
-from common.catalogue import ItemIndex
+from common.catalogue import COLD_SPLITS, ItemIndex
 from common.errors import OverflowedError, SnowdropError
 from common.users.heads import HEADS, State
 from common.users.mechanism import without_mechanism
 from common.users.synthetic import SyntheticUsers
 from common.users.training import train_round
 from server_app.aggregation import Expected, Summed
-from server_app.features import FeatureTransform
+from server_app.features import Blocks, FeatureTransform
 from server_app.methods.base import Generator, Scoring, Trained, World
 
 log = logging.getLogger("snowdrop")
@@ -47,7 +47,8 @@ class ItemTable(Trained):
 
     def __init__(self, maker: type[Generator[Any]], name: str, world: World) -> None:
         self.world, self.settings, self.name = world, world.settings, name
-        self.features = world.modality("text")
+        self.blocks = world.blocks()
+        self.features = self.blocks.beside(world.features)
         self.transform = self._own_transform()
         self.generator = self.make_generator(maker, name)
         self.table = self._own_start()  # float32 (warm, d)
@@ -72,7 +73,7 @@ class ItemTable(Trained):
     def _own_transform(self) -> FeatureTransform:
         s = self.settings
         warm = self.features[self.world.rows("warm")].numpy()
-        key = "transform", s.dim, s.condition_dim, s.whitening, s.table_start
+        key = "transform", s.modality, s.dim, s.condition_dim, s.whitening, s.table_start
         return self.world.once(key, lambda: FeatureTransform.fit(warm, s))
 
     def _own_start(self) -> Tensor:
@@ -141,6 +142,8 @@ class ItemTable(Trained):
         return fits
 
     def _due(self, number: int, validating: bool, fitted: bool) -> bool:
+        if not len(self.world.rows(COLD_SPLITS)) and self.generator.mapping is None:
+            return False  # there is nothing to generate
         if fitted and self.settings.server_lr == 0 and not self.generator.goes_on:
             return False  # the table has not moved: a training from scratch would be the same
         last = number == self.settings.rounds
@@ -206,6 +209,7 @@ class ItemTable(Trained):
         return {
             "table": self.table,
             "fitted_round": self._fitted_round,
+            "blocks": self.blocks.state(),
             "transform": self.transform.state(),
             "generator": self.generator.state_dict(),
         }
@@ -216,6 +220,9 @@ class ItemTable(Trained):
         An item that has become warm since starts from the embedding that the generator makes of
         it.
         """
+        if "blocks" in state:  # an older release read the text alone, as it is
+            self.blocks = Blocks(**state["blocks"])
+            self.features = self.blocks.beside(self.world.features)
         self.transform = FeatureTransform(**state["transform"])
         self.generator.load_state_dict(state["generator"])
         self.table, self._fitted_round = state["table"], state["fitted_round"]
@@ -234,7 +241,7 @@ class ItemTable(Trained):
     def move(self, world: World) -> None:
         """Take another catalogue, in place."""
         former, self.world, self.settings = self.world.catalogue, world, world.settings
-        self.features = world.modality("text")
+        self.features = self.blocks.beside(world.features)
         if world.catalogue.version != former.version:
             self._grow(former)
 

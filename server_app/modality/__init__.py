@@ -12,7 +12,7 @@ import numpy as np
 
 from common.catalogue import Catalogue
 from common.errors import SnowdropError
-from common.settings import RunSettings
+from common.settings import RunSettings, weighted_modalities
 from server_app.modality.base import ImageEncoder, TextEncoder
 from server_app.modality.file import features_file, read_features
 from server_app.modality.image import IMAGE_ENCODERS, encode_images, register_image_encoder
@@ -39,7 +39,7 @@ log = logging.getLogger("snowdrop")
 def encode_features(
     catalogue: Catalogue, folder: Path | None, settings: RunSettings, device: "torch.device"
 ) -> dict[str, np.ndarray]:
-    """The features of all items in each modality that ``modalities`` names.
+    """The features of all items in each modality that ``modalities`` or ``modality`` names.
 
     A modality with a features file in the data folder is read from it. Else ``text`` and
     ``image`` are encoded, and what was encoded before comes from the cache.
@@ -50,14 +50,14 @@ def encode_features(
     folder : Path or None
         The data folder; None for generated items, which have texts alone.
     settings : RunSettings
-        ``modalities``, ``encoder``, ``image_encoder`` and what they need.
+        ``modalities``, ``modality``, ``encoder``, ``image_encoder`` and what they need.
     device : torch.device
 
     Returns
     -------
     dict of str to ndarray, float32 (items, c)
-        In the order of ``modalities``, rows in the order of the catalogue; each modality has a c
-        of its own.
+        Those of ``modalities`` first, rows in the order of the catalogue; each modality has a c
+        of its own. An item that has none in a modality has zeros there.
 
     Raises
     ------
@@ -68,8 +68,11 @@ def encode_features(
     features = {}
     for name in modality_names(settings):
         if path := features_file(folder, name):
-            log.info("modality '%s' comes from %s", name, path)
             features[name] = read_features(path, catalogue)
+            log.info(
+                "modality '%s' comes from %s; %d of %d items have none, only zeros", name, path,
+                int((~features[name].any(1)).sum()), len(features[name]),
+            )  # fmt: skip
         elif name == "text":
             features[name] = encode(catalogue.texts, settings, device)
         elif name == "image":
@@ -77,14 +80,14 @@ def encode_features(
         else:
             place = f"put {name}.features.npy or {name}.features.parquet into {folder}"
             raise SnowdropError(
-                f"modalities names '{name}', which is neither text nor image nor a features file: "
+                f"the modality '{name}' is neither text nor image nor a features file: "
                 f"name text or image{f', or {place}' if folder else ''}"
             )
     return features
 
 
 def modality_names(settings: RunSettings) -> list[str]:
-    """The names in ``modalities``, in their order.
+    """The names in ``modalities``, in their order, then further ones in ``modality``.
 
     Raises
     ------
@@ -96,4 +99,4 @@ def modality_names(settings: RunSettings) -> list[str]:
         raise SnowdropError("modalities is empty: name at least one, for example text")
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise SnowdropError(f"modalities names '{repeated}' more than once: name each only once")
-    return names
+    return list(dict.fromkeys([*names, *weighted_modalities(settings.modality)]))

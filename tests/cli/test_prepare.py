@@ -1,6 +1,7 @@
 """`snowdrop prepare`: every source becomes a data folder that loads."""
 
 import gzip
+import io
 import json
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from typer.testing import CliRunner
 
 from cli.commands import app
@@ -605,3 +607,137 @@ def test_features_and_images_follow_the_items(tmp_path: Path) -> None:
     np.save(source / "text.features.npy", np.zeros((3, 2), np.float32))
     with pytest.raises(SnowdropError, match=r"has 3 rows and the items file 4; give one row"):
         with_splits(source, tmp_path / "again")
+
+
+def poster(colour: str = "red") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 6), colour).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def posters(folder: Path, names: Sequence[str], kind: str) -> Path:
+    """A folder or a zip file with an image under each name, each of its own bytes."""
+    if kind == "zip":
+        with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+            for name in names:
+                archive.writestr(name, poster() + name.encode())
+        return folder.with_suffix(".zip")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(poster() + name.encode())
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_posters_are_copied_and_named(tmp_path: Path, kind: str) -> None:
+    names = ["1.jpg", "deep/2.PNG", "deep/1.png", "99.jpg", "notes.txt", "7.webp"]
+    source = posters(tmp_path / "posters", names, kind)
+    films = movielens_folder(tmp_path / "ml", "latest")
+    shown = prepare("movielens", films, "--posters", source, "--out", tmp_path / "out")
+    assert "images: 2 of 5 items have one" in shown
+    assert "left out: 1 images that are named like no item" in shown
+    catalogue = read_catalogue(tmp_path / "out", seed=0)
+    assert dict(zip(catalogue.ids, catalogue.images, strict=True)) == {
+        "1": "images/1.jpg", "2": "images/2.png", "3": "", "4": "", "5": "",
+    }  # fmt: skip
+    kept = {p.name: p.read_bytes() for p in (tmp_path / "out" / "images").iterdir()}
+    assert kept == {"1.jpg": poster() + b"1.jpg", "2.png": poster() + b"deep/2.PNG"}
+    assert dict(zip(catalogue.ids, catalogue.texts, strict=True))["2"] == "Night (2001). Drama"
+
+
+def test_posters_that_are_none_are_one_sentence(tmp_path: Path) -> None:
+    films = movielens_folder(tmp_path / "ml", "latest")
+    (tmp_path / "file").write_bytes(b"no zip")
+    strange = posters(tmp_path / "strange", ["a.jpg"], "zip")
+    broken = posters(tmp_path / "broken", ["1.jpg"], "zip")
+    content = bytearray(broken.read_bytes())
+    content[45] ^= 255  # within the image, which then misses its checksum
+    broken.write_bytes(content)
+    for path, sentence in (
+        (tmp_path / "nothing", "is missing: expected a folder or a zip file"),
+        (tmp_path / "file", "is no zip file"),
+        (strange, "holds no image of an item: name each by its item's id, such as 1.jpg"),
+        (broken, "is a damaged or encrypted zip file"),
+    ):
+        with pytest.raises(SnowdropError, match=sentence):
+            prepare("movielens", films, "--posters", path, "--out", tmp_path / "out")
+        assert not (tmp_path / "out" / "items.csv").exists()
+
+
+def test_every_rating_may_count(tmp_path: Path) -> None:
+    for layout in ("latest", "100k", "1m"):
+        source = movielens_folder(tmp_path / layout, layout)
+        prepare("movielens", source, "--min-rating", 0, "--out", tmp_path / f"{layout}-out")
+        assert loaded(tmp_path / f"{layout}-out")[1] == {(u, i) for u, i, _ in RATINGS}
+
+
+def test_movielens_knows_what_reads_a_data_folder(tmp_path: Path) -> None:
+    with pytest.raises(SnowdropError, match=r"nor movies\.dat; `snowdrop prepare folder` reads"):
+        prepare("movielens", split_folder(tmp_path / "in"), "--out", tmp_path / "out")
+
+
+def rated_folder(folder: Path) -> Path:
+    write_lines(
+        folder / "items.csv", ["item_id,title,has_image", *(f"{i},Film {i},1" for i in "abc")]
+    )
+    rows = ["u,a,5,30", "u,b,2,10", "v,a,4,20", "v,c,3,5", "u,a,5,7"]
+    write_lines(folder / "interactions.csv", ["user_id,item_id,rating,timestamp", *rows])
+    return folder
+
+
+def test_a_folder_with_ratings_times_and_images(tmp_path: Path) -> None:
+    source = rated_folder(tmp_path / "in")
+    images = posters(tmp_path / "p", ["a.jpg", "b.jpg"], "zip")
+    prepare("folder", source, "--images", images, "--min-rating", 3, "--out", tmp_path / "out")
+    texts, pairs = loaded(tmp_path / "out")
+    assert texts == {"a": "Film a", "c": "Film c"}  # b is liked by nobody
+    assert pairs == {("u", "a"), ("v", "a"), ("v", "c")}
+    table = pl.read_csv(tmp_path / "out" / "interactions.csv")
+    assert table.columns == ["user_id", "item_id", "timestamp"]
+    assert table.rows() == [("v", "a", 20), ("v", "c", 5), ("u", "a", 7)]  # its first time
+    assert read_catalogue(tmp_path / "out", 0).images == ("images/a.jpg", "")
+    prepare("folder", source, "--out", tmp_path / "all")
+    assert len(loaded(tmp_path / "all")[1]) == 4
+    lines = (source / "interactions.csv").read_text().replace("v,c,3", "v,c,good")
+    (source / "interactions.csv").write_text(lines)
+    with pytest.raises(SnowdropError, match=r"row 5: the rating in column 'rating' is no number"):
+        prepare("folder", source, "--min-rating", 3, "--out", tmp_path / "x")
+    with pytest.raises(SnowdropError, match="has no column 'rating'"):
+        prepare("folder", split_folder(tmp_path / "s"), "--min-rating", 3, "--out", tmp_path / "x")
+
+
+def test_a_prepared_folder_keeps_what_its_image_column_names(tmp_path: Path) -> None:
+    source = split_folder(tmp_path / "in")
+    rows = ["item_id,title,image", "a,A,art/x.png", "b,B,../out.png", "c,C,gone.png"]
+    write_lines(source / "items.csv", rows)
+    posters(source, ["art/x.png"], "folder")
+    posters(tmp_path, ["out.png"], "folder")
+    prepare("folder", source, "--out", tmp_path / "out" / "deep")
+    assert (tmp_path / "out" / "deep" / "art" / "x.png").read_bytes() == poster() + b"art/x.png"
+    assert not (tmp_path / "out" / "out.png").exists()
+
+
+def test_tables_keep_the_order_of_interactions(tmp_path: Path) -> None:
+    write_lines(tmp_path / "i.csv", ["item_id,title", "a,Pen", "b,Ink"])
+    write_lines(tmp_path / "p.csv", ["user_id,item_id,when,position", "u,a,3,1", "u,b,2,2"])
+    tables = ["csv", tmp_path / "p.csv", tmp_path / "i.csv"]
+    prepare(*tables, "--out", tmp_path / "place")
+    assert pl.read_csv(tmp_path / "place" / "interactions.csv").rows() == [
+        ("u", "a", 1),
+        ("u", "b", 2),
+    ]
+    prepare(*tables, "--time-column", "when", "--out", tmp_path / "time")
+    table = pl.read_csv(tmp_path / "time" / "interactions.csv")
+    assert table.columns == ["user_id", "item_id", "timestamp"]
+    assert table["timestamp"].to_list() == [3, 2]
+    with pytest.raises(SnowdropError, match="has no column 'since'"):
+        prepare(*tables, "--time-column", "since", "--out", tmp_path / "x")
+
+
+@pytest.mark.parametrize("broken", ["text", "flat"])
+def test_a_features_file_that_is_none_is_one_sentence(tmp_path: Path, broken: str) -> None:
+    source = split_folder(tmp_path / "in")
+    path = source / "audio.features.npy"
+    path.write_text("no matrix") if broken == "text" else np.save(path, np.zeros(4))
+    with pytest.raises(SnowdropError, match=r"audio\.features\.npy (cannot be read|has the shape)"):
+        prepare("folder", source, "--out", tmp_path / "out")

@@ -230,6 +230,28 @@ def page_of(folder: Path) -> tuple[str, Page]:
     return content, Page(content)
 
 
+def test_a_run_that_ranks_last_warm_items_says_so(run_folder: Path) -> None:
+    settings = RunFolder(run_folder).read_settings()
+    assert settings is not None
+    RunFolder(run_folder).write_settings(settings.model_copy(update={"task": "last-warm-item"}))
+    told = json.loads((run_folder / "summary.json").read_text()) | {"order": "timestamp"}
+    write_json(run_folder / "summary.json", told)
+    _, page = page_of(run_folder)
+    for words in (
+        "Warm items on shop",
+        "HR@20, MDiffFR",
+        "on each user's last warm item",
+        "HR@20 ÷ best local rule",
+        "Order of interactions",
+        "timestamp",
+        "The dashed line is the HR@20 of Some rule",
+        "HR over rounds",
+        "ranked against all items that the user never touched",
+    ):
+        assert words in page.text, words
+    assert "Precision" not in page.text
+
+
 def test_a_run_is_told_whole(run_folder: Path) -> None:
     content, page = page_of(run_folder)
     for words in (

@@ -256,3 +256,27 @@ def test_a_folder_with_a_training_is_refused_before_anything_starts(tmp_path: Pa
     assert isinstance(refused.exception, SnowdropError)
     assert "holds a training: --set resume=true goes on" in str(refused.exception)
     assert "starting" not in refused.output
+
+
+def check_last(folder: Path, tmp_path: Path, interactions: str) -> str:
+    (folder / "interactions.csv").write_text(f"user_id,item_id,timestamp\n{interactions}")
+    settings = RunSettings(
+        data=str(folder), run_dir=str(tmp_path / "run"), task="last-warm-item", method="ridge"
+    )
+    return check_data(settings, measured="test")
+
+
+def test_last_warm_items_need_users_with_three_and_an_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = data_folder(tmp_path / "data", "")
+    (folder / "items.csv").write_text("item_id,title\na,Apple\nb,Bread\nc,Cheese\n")
+    assert check_last(folder, tmp_path, "u,a,1\nu,b,2\nu,c,3\n") == str(folder)
+    assert "warning: 3 warm items tell no methods apart" in capsys.readouterr().out
+    with pytest.raises(SnowdropError, match="has three interactions with warm items"):
+        check_last(folder, tmp_path, "u,a,1\nu,b,2\nv,c,3\n")
+    with pytest.raises(SnowdropError, match="data: the column 'timestamp' holds no number in 1 of"):
+        check_last(folder, tmp_path, "u,a,1\nu,b,2\nu,c,yesterday\n")
+    (folder / "items.csv").write_text("item_id,title,split\na,A,warm\nb,B,warm\nc,C,test\n")
+    with pytest.raises(SnowdropError, match="three interactions"):
+        check_last(folder, tmp_path, "u,a,1\nu,b,2\nu,c,3\n")

@@ -200,7 +200,16 @@ def test_another_version_is_asked_for(federation: Federation) -> None:
     [
         (
             "describe",
-            {"users", "users_without_warm", "warm", "validation", "test", "unknown", "peak_rss_mb"},
+            {
+                "users",
+                "users_without_warm",
+                "warm",
+                "validation",
+                "test",
+                "unknown",
+                "peak_rss_mb",
+                "order",
+            },
             set(),
         ),
         ("train", {"users", "loss_sum"}, {"change", "touches"}),
@@ -242,6 +251,16 @@ def test_the_counts_are_those_of_the_file(federation: Federation) -> None:
         assert total == pairs.filter(pl.col("split") == split).height
     assert sum(answer.users for answer in answers) == USERS
     assert [answer.unknown for answer in answers] == [0, 0]
+
+
+def test_a_node_tells_which_column_orders_its_interactions(federation: Federation) -> None:
+    def told() -> str:
+        return messages.DescribeAnswer.from_record(federation.describe().content).order
+
+    assert told() == "seeded"
+    path = federation.data / "interactions.csv"
+    pl.read_csv(path).with_columns(pl.lit("soon").alias("position")).write_csv(path)
+    assert told() == "position"  # whether it can be read matters to who asks for the order
 
 
 def test_training_counts_every_user_once(federation: Federation) -> None:

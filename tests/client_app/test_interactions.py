@@ -309,3 +309,75 @@ def test_lists_of_the_same_users_are_merged_in_order() -> None:
     assert [both.of(user).tolist() for user in range(3)] == [[1, 3, 7], [9], [4]]
     nobody = Ragged(np.array([0]), np.array([], np.int64))
     assert merged([nobody, nobody]).items.tolist() == []
+
+
+def timed(tmp_path: Path, text: str) -> pl.DataFrame:
+    (tmp_path / "f.csv").write_text(text)
+    return read_interactions([tmp_path / "f.csv"], timed=True)
+
+
+@pytest.mark.parametrize(
+    ("head", "order"),
+    [
+        ("user_id,item_id,timestamp,position", "timestamp"),
+        ("user_id,item_id,place,position", "position"),
+        ("user_id,item_id,when,place", "seeded"),
+    ],
+)
+def test_the_order_comes_from_the_first_column_that_is_there(
+    tmp_path: Path, head: str, order: str
+) -> None:
+    rows = timed(tmp_path, f"{head}\nann,e,3, 7.5\n\nann,a,20,1\n")
+    data = arrange(rows, INDEX)
+    assert data.order == order
+    assert data.warm.of(0).tolist() == [0, 2]  # a, e
+    if order == "seeded":
+        assert data.times is None
+    else:
+        assert data.times is not None
+        assert data.times.tolist() == ([20, 3] if order == "timestamp" else [1, 7.5])
+
+
+def test_times_stand_beside_the_warm_items_of_each_user(tmp_path: Path) -> None:
+    rows = timed(
+        tmp_path,
+        "user_id,item_id,timestamp\nzoe,e,5\nann,e,40\nann,b,1\nann,a,30\nann,e,2\nbob,b,9\n"
+        "zoe,c,1e9\nann,x,4\n",
+    )
+    data = arrange(rows, INDEX)
+    assert data.users == ("ann", "zoe")
+    assert data.warm.items.tolist() == [0, 2, 1, 2]
+    assert data.times is not None
+    assert data.times.tolist() == [30, 2, 1e9, 5]  # a repeated interaction has its first time
+
+
+def test_what_is_no_time_is_not_a_number(tmp_path: Path) -> None:
+    text = "user_id,item_id,timestamp\nann,a,2020-01-01\nann,c,\nann,e,7\nann,e,soon\n"
+    data = arrange(timed(tmp_path, text), INDEX)
+    assert data.times is not None
+    np.testing.assert_array_equal(data.times, [np.nan, np.nan, 7])
+
+
+def test_all_files_of_a_folder_must_tell_the_order(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("user_id,item_id,timestamp,position\nann,a,1,9\n")
+    (tmp_path / "test.csv").write_text("user_id,item_id,position\nann,c,8\n")
+    files = [tmp_path / "train.csv", tmp_path / "test.csv"]
+    assert read_interactions(files, timed=True).rows() == [("ann", "a", 9.0), ("ann", "c", 8.0)]
+    assert read_interactions(files).rows() == [("ann", "a"), ("ann", "c")]
+    pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "position": [3]}).write_parquet(
+        tmp_path / "f.parquet"
+    )
+    assert read_interactions([tmp_path / "f.parquet"], timed=True).rows() == [("u", "a", 3.0)]
+
+
+def test_a_share_of_the_data_has_its_own_times(tmp_path: Path) -> None:
+    rows = [(f"u{k}", item, 100 * k + n) for k in range(20) for n, item in enumerate("ace")]
+    table = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    table.sample(fraction=1, shuffle=True, seed=0).write_csv(tmp_path / "interactions.csv")
+    for k in range(3):
+        node = NodeSettings(state_dir=tmp_path, partition=k, partitions=3)
+        data = load_interactions(node, str(tmp_path), 0, INDEX)
+        assert data.order == "timestamp"
+        assert data.times is not None
+        expected = [100 * int(user[1:]) + n for user in data.users for n in range(3)]
+        assert data.times.tolist() == expected

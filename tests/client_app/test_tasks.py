@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from client_app.interactions import NodeInteractions
-from client_app.tasks import held_out, histories, membership, ranking
+from client_app.tasks import held_out, histories, measurable, membership, ranking
 from common.catalogue import ItemIndex
+from common.errors import SnowdropError
 from common.metrics import tie_order
 from common.users.ragged import Ragged
 from common.users.randomness import user_keys
@@ -131,3 +134,61 @@ def test_membership_is_a_table_of_who_has_what() -> None:
     assert table.shape == (len(USERS), WARM)
     for user in range(len(USERS)):
         assert table[user].nonzero()[:, 0].tolist() == DATA.warm.of(user).tolist()
+
+
+TIMES = np.random.default_rng(5).permutation(len(DATA.warm.items)).astype(float)
+
+
+def test_the_last_items_by_time_are_held_out() -> None:
+    data = replace(DATA, order="timestamp", times=TIMES)
+    kept = histories(LAST, data, KEYS)
+    validation, test = (ranking(LAST, split, INDEX, data, KEYS) for split in ("validation", "test"))
+    for user, count in enumerate(COUNTS):
+        own = DATA.warm.of(user)
+        begin = DATA.warm.offsets[user]
+        by_time = own[np.argsort(TIMES[begin : begin + count])].tolist()
+        if count < 3:
+            by_time += [None, None]
+        assert validation.truth.of(user).tolist() == by_time[-2:-1] * (count >= 3)
+        assert test.truth.of(user).tolist() == by_time[-1:] * (count >= 3)
+        assert kept.of(user).tolist() == sorted(by_time[:-2])
+    assert measurable(data) == sum(count >= 3 for count in COUNTS)
+
+
+def test_items_of_one_time_are_drawn_by_the_users_key() -> None:
+    users = 6000
+    warm = Ragged(np.arange(users + 1) * 4, np.tile(np.arange(4), users))
+    times = np.tile([7.0, 7.0, 3.0, 7.0], users)
+    keys = user_keys(b"s", [str(k) for k in range(users)])
+    chosen = held_out(warm, keys, times).reshape(2, users, 4)
+    assert (chosen.sum(2) == 1).all()
+    assert not (chosen[0] & chosen[1]).any()
+    for shares in chosen.mean(1):
+        np.testing.assert_allclose(shares, [1 / 3, 1 / 3, 0, 1 / 3], atol=0.04)
+    assert not np.array_equal(chosen, held_out(warm, user_keys(b"t", [*map(str, range(users))]),
+                                               times).reshape(2, users, 4))  # fmt: skip
+
+
+def test_items_of_one_time_are_the_same_on_any_sharding() -> None:
+    data = replace(DATA, order="position", times=np.zeros(len(DATA.warm.items)))
+    whole = ranking(LAST, "test", INDEX, data, KEYS).truth
+    part = np.array([8, 5, 2])
+    own = replace(shard(part), order="position", times=np.zeros(int(DATA.warm.counts[part].sum())))
+    mine = ranking(LAST, "test", INDEX, own, KEYS[part]).truth
+    assert [mine.of(k).tolist() for k in range(3)] == [whole.of(u).tolist() for u in part]
+
+
+def test_times_that_are_no_numbers_are_told_once_they_are_asked_for() -> None:
+    times = TIMES.copy()
+    times[[3, 9]] = np.nan, np.inf
+    data = replace(DATA, order="position", times=times)
+    assert histories("cold-items", data, KEYS) is DATA.warm
+    with pytest.raises(SnowdropError, match="column 'position' holds no number in 2 of 46 inter"):
+        histories(LAST, data, KEYS)
+    with pytest.raises(SnowdropError, match="give each a number"):
+        ranking(LAST, "test", INDEX, data, KEYS)
+
+
+def test_nobody_with_times_is_no_error() -> None:
+    nobody = Ragged(np.array([0]), np.array([], np.int64))
+    assert held_out(nobody, np.array([], np.uint64), np.array([])).shape == (2, 0)

@@ -23,6 +23,7 @@ from common.settings import (
     given_by_command,
     names_with,
     snowdrop_home,
+    weighted_modalities,
 )
 from tests.synthesizers import drawn
 
@@ -277,6 +278,7 @@ def test_settings_of_other_packages_travel_in_one_key() -> None:
 
 IDENTITY_OF_A_RUN = {
     "method": "ridge", "task": "last-warm-item", "dim": 8, "head": "dot", "modalities": "image",
+    "modality": "text,image",
     "text_columns": "title", "encoder": "other", "image_encoder": "other", "pooling": "cls",
     "max_tokens": 99, "table_start": "random", "whitening": 0.25, "condition_dim": 3,
     "mixture.first": "ridge", "mixture.second": "cs-fcf", "mdifffr.target": "change",
@@ -569,3 +571,27 @@ def test_a_node_with_a_file_of_its_own_is_no_simulation(tmp_path: Path) -> None:
     assert not deployed.simulated
     assert deployed.secret_seed is None
     assert NodeSettings.parse({"partition-id": 0, "num-partitions": 2}, run).simulated
+
+
+@pytest.mark.parametrize(
+    ("written", "kept", "weights"),
+    [
+        ("text", "text", {"text": 1}),
+        (" image:0.50 + text", "image:0.5,text", {"image": 0.5, "text": 1}),
+        ("text:1,audio:2e-3", "text,audio:0.002", {"text": 1, "audio": 0.002}),
+    ],
+)
+def test_modalities_are_written_in_one_way(
+    written: str, kept: str, weights: dict[str, float]
+) -> None:
+    settings = RunSettings.parse({"modality": written})
+    assert settings.modality == kept
+    assert weighted_modalities(kept) == weights
+
+
+@pytest.mark.parametrize(
+    "written", ["text,", "text+text:2", "text:0", "text:-1", "text:much", "text:inf", "text:nan"]
+)
+def test_modalities_that_are_none_are_refused(written: str) -> None:
+    with pytest.raises(SnowdropError, match=r"setting 'modality' is .*: name each modality once"):
+        RunSettings.parse({"modality": written})

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 
 from common.errors import SnowdropError
 from common.settings import RunSettings
-from server_app.features import FeatureTransform
+from server_app.features import Blocks, FeatureTransform
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_conditions_can_be_principal_components(warm: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (RunSettings(dim=13), "dim = 13 exceeds the 12 features of an item's text"),
+        (RunSettings(dim=13), "dim = 13 exceeds the 12 features of an item;"),
         (RunSettings(dim=4, condition_dim=20), "condition_dim = 20 exceeds the 12"),
     ],
 )
@@ -101,3 +101,58 @@ def test_state_round_trip(warm: np.ndarray) -> None:
     features = torch.from_numpy(warm)
     assert torch.equal(again.embeddings(features), transform.embeddings(features))
     assert torch.equal(again.conditions(features), transform.conditions(features))
+
+
+WARM_ROWS = np.array([0, 2, 3, 5, 6, 8])
+
+
+def two_modalities() -> dict[str, torch.Tensor]:
+    """Text and a wider image, of another scale and off the origin; items 3 and 9 have no image."""
+    rng = np.random.default_rng(3)
+    text, image = rng.normal(1, 2, size=(10, 4)), rng.normal(-3, 40, size=(10, 9))
+    image[[3, 9]] = 0
+    return {"text": torch.tensor(text).float(), "image": torch.tensor(image).float()}
+
+
+def test_modalities_stand_side_by_side_with_one_variance() -> None:
+    features = two_modalities()
+    blocks = Blocks.fit(features, WARM_ROWS, {"image": 0.5, "text": 1.0})
+    made = blocks.beside(features).numpy()
+    assert made.shape == (10, 13)
+    for name, columns, weight in (("image", slice(0, 9), 0.5), ("text", slice(9, 13), 1.0)):
+        rows = features[name].numpy().astype(np.float64)
+        there = [k for k in WARM_ROWS if rows[k].any()]
+        centre = rows[there].mean(0)
+        norm = np.sqrt(np.mean([((rows[k] - centre) ** 2).sum() for k in there]))
+        for item in range(10):
+            expected = weight * (rows[item] - centre) / norm if rows[item].any() else 0 * centre
+            np.testing.assert_allclose(made[item, columns], expected, atol=1e-5)
+
+
+def test_one_modality_is_left_as_it_is() -> None:
+    features = two_modalities()
+    text = Blocks.fit(features, WARM_ROWS, {"text": 1.0}).beside(features)
+    assert text is features["text"]
+    image = Blocks.fit(features, WARM_ROWS, {"image": 2.0}).beside(features)
+    whole = [k for k in range(10) if k not in (3, 9)]
+    assert torch.equal(image[whole], features["image"][whole])
+    warm = features["image"][[k for k in WARM_ROWS if k != 3]].mean(0)
+    torch.testing.assert_close(image[[3, 9]], warm.expand(2, -1))
+
+
+def test_scales_stay_those_of_the_first_warm_items() -> None:
+    features = two_modalities()
+    blocks = Blocks.fit(features, WARM_ROWS, {"text": 1.0, "image": 1.0})
+    again = Blocks(**blocks.state())
+    grown = {name: torch.cat([rows, 7 * rows[:2]]) for name, rows in features.items()}
+    torch.testing.assert_close(again.beside(grown)[:10], blocks.beside(features))
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [(0.0, "no warm item has image features"), (2.5, "all warm items have the same image")],
+)
+def test_a_modality_that_tells_nothing_is_refused(rows: float, sentence: str) -> None:
+    features = two_modalities() | {"image": torch.full((10, 3), rows)}
+    with pytest.raises(SnowdropError, match=f"{sentence}.*: leave image out of modality"):
+        Blocks.fit(features, WARM_ROWS, {"text": 1.0, "image": 1.0})

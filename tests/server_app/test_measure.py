@@ -10,7 +10,7 @@ from flwr.app import Message
 from common import messages
 from common.errors import OverflowedError
 from common.settings import RunSettings
-from server_app.measure import packed
+from server_app.measure import order_of, packed
 from tests.server_app.runs import Spoil, SpoiltGrid, failing, run_here, run_values
 
 
@@ -53,3 +53,18 @@ def test_tables_travel_in_the_dtype_of_the_wire_and_counts_as_they_are() -> None
     assert packed(arrays, RunSettings())["table"].dtype == np.float32
     with pytest.raises(OverflowedError, match="set wire_dtype = float32"):
         packed({"table": np.full((1, 1), 1e6, np.float32)}, RunSettings(wire_dtype="float16"))
+
+
+def described(order: str, users: int = 1) -> messages.DescribeAnswer:
+    counts = dict.fromkeys(("users_without_warm", "warm", "validation", "test", "unknown"), 0)
+    return messages.DescribeAnswer(users=users, **counts, peak_rss_mb=1.0, order=order)
+
+
+def test_the_order_is_that_of_the_nodes_with_users() -> None:
+    time, place, drawn = described("timestamp"), described("position"), described("seeded", 0)
+    assert order_of([time, drawn, time]) == "timestamp"
+    assert order_of([place]) == "position"
+    assert order_of([time, place]) == "mixed"
+    assert order_of([drawn]) == order_of([]) == "seeded"
+    with pytest.raises(ValueError, match="order"):
+        described("by hand")

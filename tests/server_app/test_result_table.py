@@ -26,6 +26,15 @@ def summary(**baselines: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_last_warm_items_have_a_hit_rate() -> None:
+    told = {**summary(rule=parts(0.25, "rule", "Rule", validation=0.9)), "task": "last-warm-item"}
+    lines = result_table(told).splitlines()
+    assert lines[0] == "each user's last warm item, 12 users, per cent; HR hit rate, N ndcg"
+    assert lines[1].split() == ["HR@20", "HR@50", "N@20", "N@50"]
+    assert lines[3].split() == ["Rule", *["25.00"] * 4]
+    assert lines[4].startswith("2.00 times the HR@20 of the best rule")
+
+
 def test_the_method_stands_beside_rules_and_its_frozen_twin() -> None:
     text = result_table(
         summary(

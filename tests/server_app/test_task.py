@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
+from cli.in_process import InProcessGrid
 from client_app import tasks
 from client_app.interactions import NodeInteractions
 from client_app.methods import base as node_half
 from client_app.node import Node
 from common import messages
+from common.catalogue import read_catalogue
 from common.errors import SnowdropError
 from tests.server_app.runs import SpoiltGrid, rounds_of, run_here, run_values, state_of, untouched
 
@@ -40,7 +43,7 @@ class Watched:
 
     def note(self, data: NodeInteractions, keys: np.ndarray) -> None:
         owner = np.repeat(keys, data.warm.counts)
-        for chosen in tasks.held_out(data.warm, keys):
+        for chosen in tasks.held_out(data.warm, keys, tasks.times_of(data)):
             pairs = zip(owner[chosen].tolist(), data.warm.items[chosen].tolist(), strict=True)
             self.held_out |= set(pairs)
 
@@ -56,7 +59,9 @@ def test_it_trains_validates_and_tests(
     assert summary["best_round"] in (2, 4)
     assert summary["tested_users"] == summary["validated_users"] == 60
     assert 0 < summary["test"]["recall@20"] <= 1
-    assert summary["recommended_users"] == 60
+    assert (summary["task"], summary["order"]) == (TASK, "seeded")
+    assert summary["dataset"]["items"] == {"warm": 80, "validation": 0, "test": 0}
+    assert summary["recommended_users"] == 0  # no item is new
     rules = {"content-profile", "kernel-profile", "tfidf-profile", "random"}
     assert rules <= set(summary["baselines"]) <= rules | {"kernel-ridge", "frozen"}
     assert summary["baselines"]["frozen"]["kind"] == "twin"
@@ -98,3 +103,71 @@ def test_a_rule_ranks_for_it_without_a_round(data_folder: Path, tmp_path: Path) 
     assert rounds_of(tmp_path) == []
     assert summary["tested_users"] == 60
     assert summary["test"]["recall@20"] > summary["baselines"]["random"]["test"]["recall@20"]
+
+
+def timed_folder(folder: Path, source: Path, cold: bool) -> Path:
+    """The data of another folder, interactions with their place in a user's history."""
+    folder.mkdir()
+    items = pl.read_csv(source / "items.csv", infer_schema=False)
+    if cold:
+        splits = ["test" if k % 5 == 0 else "warm" for k in range(items.height)]
+        items = items.with_columns(pl.Series("split", splits))
+    items.write_csv(folder / "items.csv")
+    pairs = pl.read_csv(source / "interactions.csv", infer_schema=False)
+    pairs.with_columns(pl.int_range(pl.len()).over("user_id").alias("position")).write_csv(
+        folder / "interactions.csv"
+    )
+    return folder
+
+
+def test_the_order_of_the_data_counts(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = timed_folder(tmp_path / "data", data_folder, cold=False)
+    watched = Watched(monkeypatch)
+    values = run_values(data, tmp_path / "run", method="own-features", task=TASK, rounds=2)
+    summary = run_here({**values, "baselines": False})
+    assert summary["order"] == "position"
+    assert not summary["timing"]["generator_seconds_median"]  # there is nothing to generate
+    pairs = pl.read_csv(data / "interactions.csv")
+    ids = pairs["item_id"].unique().sort()
+    last = pairs.sort("position").group_by("user_id").tail(2)
+    rows = {item: row for row, item in enumerate(read_catalogue(data, 0).ids)}
+    assert len(ids) <= len(rows)
+    keys = dict(zip(last["user_id"].unique().sort(), user_keys_of(data, values), strict=True))
+    expected = {(keys[user], rows[item]) for user, item, _ in last.rows()}
+    trained = set().union(*watched.trained)
+    assert len(expected) == 120
+    assert not trained & expected
+    whole = {(keys[user], rows[item]) for user, item, _ in pairs.rows()}
+    assert trained == whole - expected
+
+
+def user_keys_of(data: Path, values: dict[str, Any]) -> list[int]:
+    """Keys of all users in the order of their ids, from a node that has them all."""
+    node = Node(InProcessGrid(1, {**values, "nodes": 1}).context())
+    index = read_catalogue(data, 0, all_warm=True).index()
+    node.store.save_index(index)
+    return node.keys(node.interactions(index.version)[1]).tolist()
+
+
+def test_cold_items_stay_cold_where_the_data_says_so(data_folder: Path, tmp_path: Path) -> None:
+    data = timed_folder(tmp_path / "data", data_folder, cold=True)
+    values = run_values(data, tmp_path / "run", method="own-features", task=TASK, rounds=1)
+    summary = run_here({**values, "baselines": False})
+    assert summary["dataset"]["items"] == {"warm": 64, "validation": 0, "test": 16}
+    assert summary["recommended_users"] == 60
+    assert 50 < summary["tested_users"] <= 60  # those with three warm items
+
+
+def test_times_that_are_no_numbers_end_the_run(
+    data_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = timed_folder(tmp_path / "data", data_folder, cold=False)
+    path = data / "interactions.csv"
+    path.write_text(path.read_text().replace(",0\n", ",first\n"))
+    values = run_values(data, tmp_path / "run", method="own-features", task=TASK, rounds=1)
+    with pytest.raises(SnowdropError, match="no usable answer"):
+        run_here({**values, "round_retries": 0})
+    assert "the column 'position' holds no number in " in capfd.readouterr().err
+    run_here(run_values(data, tmp_path / "cold", method="own-features", rounds=1))

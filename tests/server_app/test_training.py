@@ -9,6 +9,7 @@ import torch
 from common.catalogue import Catalogue, random_split
 from common.errors import SnowdropError
 from common.settings import RunSettings
+from server_app.features import Blocks
 from server_app.methods import ItemTable, World
 from server_app.training import Training
 
@@ -31,7 +32,10 @@ def world_of(settings: RunSettings, items: int = 60) -> World:
     ids = tuple(f"i{k:03d}" for k in range(items))
     catalogue = Catalogue(ids, tuple(random_split(items, 0)), tuple(f"title {i}" for i in ids))
     features = np.random.default_rng(0).normal(size=(items, 12)).astype(np.float32)
-    return World(settings, catalogue, {"text": torch.from_numpy(features)}, CPU)
+    rng = np.random.default_rng(1)
+    image = 5 * rng.normal(size=(items, 7)).astype(np.float32) * (rng.random((items, 1)) < 0.9)
+    made = {"text": torch.from_numpy(features), "image": torch.from_numpy(image)}
+    return World(settings, catalogue, made, CPU)
 
 
 def training_of(method: str = "mdifffr", items: int = 60, **changed: Any) -> Training:
@@ -135,3 +139,47 @@ def test_a_training_moves_to_another_catalogue_without_fitting_anew() -> None:
     assert torch.equal(table_of(moved).generator.state_dict()["weight"], weight)
     assert len(table_of(moved).cold_table("test")) == len(table_of(training).cold_table("test")) + 1
     assert training.world is former
+
+
+@pytest.mark.parametrize("method", ["mdifffr", "ridge"])
+def test_a_table_reads_text_image_or_both(method: str) -> None:
+    tables = {
+        named: table_of(training_of(method, modality=named))
+        for named in ("text", "image", "text,image", "text,image:0.5")
+    }
+    widths = {name: table.conditions("test").shape[1] for name, table in tables.items()}
+    assert list(widths.values()) == [12, 7, 19, 19]
+    starts = [table.table for table in tables.values()]
+    assert len({tuple(start[0].tolist()) for start in starts}) == 4
+    for table in tables.values():
+        table.prepare(1, validating=True)
+        assert table.cold_table("test").shape == (18, 6)
+        assert torch.isfinite(table.cold_table("test")).all()
+
+
+def test_the_text_alone_is_read_as_it_always_was() -> None:
+    table = table_of(training_of("ridge"))
+    assert table.features is table.world.features["text"]
+
+
+def test_a_training_with_two_modalities_is_restored_whole() -> None:
+    training = training_of("ridge", modality="text,image")
+    table = table_of(training)
+    table.prepare(3, validating=True)
+    again = training_of("ridge", modality="text+image")
+    table_of(again).blocks = Blocks({"text": 1.0}, {"text": torch.zeros(12)}, {"text": 1.0})
+    again.restore(training.state())
+    restored = table_of(again)
+    assert torch.equal(restored.conditions("test"), table.conditions("test"))
+    assert torch.equal(restored.cold_table("test"), table.cold_table("test"))
+    with pytest.raises(SnowdropError, match="modality = 'text,image', these settings say 'text'"):
+        training_of("ridge").restore(training.state())
+
+
+def test_a_checkpoint_without_blocks_read_the_text() -> None:
+    training = training_of("ridge")
+    state = training.state()
+    del state["blocks"], state["settings"]["modality"]
+    again = training_of("ridge")
+    again.restore(state)
+    assert torch.equal(table_of(again).conditions("test"), table_of(training).conditions("test"))

@@ -6,10 +6,11 @@ from statistics import fmean
 import numpy as np
 
 from cli.report.charts import COLOURS, Series, Unit
-from cli.report.parts.part import BENCH, SIMULATE, Part, line_figure, metric_words
+from cli.report.parts.part import BENCH, SIMULATE, Part, line_figure
 from cli.report.run import Run
 from cli.report.subject import Subject
 from common.bar import TRAINED
+from common.task import ranked_words
 from server_app.run_folder import ROUNDS
 
 PLAIN = Unit(lambda value: f"{value:g}", lambda value: f"{value:.3g}")
@@ -31,7 +32,9 @@ def learning_part(subject: Subject) -> Part:
             _add_curves(part, lines, metric, subject)
     else:
         lines = [
-            Series(f"Recall@{k}", _curve(subject.runs, f"validation_recall@{k}"), place)
+            Series(
+                subject.words(f"recall@{k}"), _curve(subject.runs, f"validation_recall@{k}"), place
+            )
             for place, k in enumerate((20, 50, 100))
         ]
         _add_curves(part, lines, "recall@20", subject)
@@ -77,17 +80,18 @@ def _add_curves(
         lines = [*lines, Series(label, ends, COLOURS - 1, dashed=True)]
         if len(ends) > 1:
             note = (
-                f" The dashed line is the {metric_words(metric)} of {subject.bar}, the best local "
+                f" The dashed line is the {subject.words(metric)} of {subject.bar}, the best local "
                 "rule, which has no rounds."
             )
     single = subject.bench
-    title = f"{metric_words(metric) if single else 'Recall'} over rounds"
+    what = subject.words(metric) if single else subject.words("recall@").rstrip("@")
+    title = f"{what} over rounds"
     part.figures.append(
         line_figure(
             title,
             lines,
-            metric_words(metric) if single else "Recall",
-            f"On cold validation items of {subject.where}, "
+            what,
+            f"On {ranked_words(subject.task, 'validation')} of {subject.where}, "
             f"at every round that was validated.{note}",
         )
     )

@@ -39,12 +39,6 @@ class Part:
         self.missing.append(Lack(what, command, files))
 
 
-def metric_words(name: str) -> str:
-    """A metric as captions write it."""
-    metric, _, k = name.partition("@")
-    return f"{'NDCG' if metric == 'ndcg' else metric.title()}@{k}"
-
-
 def line_figure(
     title: str,
     lines: Sequence[Series],

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from cli.report.charts import Figure, Series, line_chart
-from cli.report.parts.part import BENCH, Part, metric_words, notes
+from cli.report.parts.part import BENCH, Part, notes
 from cli.report.subject import Subject
 from server_app.run_folder import USERS
 
@@ -66,21 +66,21 @@ def people_part(subject: Subject) -> Part:
             "the share of a user's cold items, validation and test, that are in the list that the "
             "node keeps"
             if kept
-            else "test items"
+            else subject.ranked.replace("cold ", "")
         )
         part.figures.append(
             Figure(
                 title,
                 line_chart(
-                    f"{metric_words(metric)} by {what}",
+                    f"{subject.words(metric)} by {what}",
                     series,
                     x_label,
-                    metric_words(metric),
+                    subject.words(metric),
                     x_names=names,
                 ),
-                f"{metric_words(metric)} ({told}) of {subject.where}, users in groups of about the "
-                f"same size ({min(counts):,} to {max(counts):,}); whiskers are a standard error "
-                f"over users.{notes(series)}",
+                f"{subject.words(metric)} ({told}) of {subject.where}, users in groups of about "
+                f"the same size ({min(counts):,} to {max(counts):,}); whiskers are a standard "
+                f"error over users.{notes(series)}",
                 ("Group", "Users", *(line.label for line in series)),
                 [
                     (

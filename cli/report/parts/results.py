@@ -1,8 +1,7 @@
 """Test results, by method."""
 
-from cli.comparison import TESTED_METRICS
 from cli.report.charts import Figure, Row, value_chart
-from cli.report.parts.part import BENCH, SIMULATE, Part, metric_words
+from cli.report.parts.part import BENCH, SIMULATE, Part
 from cli.report.subject import Subject
 from server_app.run_folder import SUMMARY
 
@@ -14,7 +13,7 @@ def results_part(subject: Subject) -> Part:
         command = BENCH if subject.bench else SIMULATE
         part.lack("Test results, which a run has at its end", command, SUMMARY)
         return part
-    for name in TESTED_METRICS:
+    for name in ("recall@20", "ndcg@20"):
         rows = [
             Row(
                 method,
@@ -28,15 +27,16 @@ def results_part(subject: Subject) -> Part:
         ]
         if not rows:
             continue
-        title = f"{metric_words(name)} on cold test items"
+        title = f"{subject.words(name)} on {subject.ranked}"
         several = " Small strokes are single seeds." if len(subject.seeds) > 1 else ""
         bar = f" The hollow dot is the best local rule, {subject.bar}." if subject.bar else ""
         part.figures.append(
             Figure(
                 title,
-                value_chart(f"{title}, by method", rows, metric_words(name)),
-                f"Test items of {subject.where}.{several}{bar}",
-                ("Method", metric_words(name)),
+                value_chart(f"{title}, by method", rows, subject.words(name)),
+                f"{subject.ranked[0].upper()}{subject.ranked[1:]} of {subject.where}."
+                f"{several}{bar}",
+                ("Method", subject.words(name)),
                 [(row.label, f"{100 * row.value:.2f} %") for row in rows],
             )
         )

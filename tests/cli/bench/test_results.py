@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from cli.bench.results import SHOWN, _rose, markdown, short_table, spread, write_results
+from cli.bench.results import _rose, markdown, short_table, spread, write_results
 from common.settings import RunSettings
+from common.task import shown_metrics
 from server_app.run_folder import RunFolder
 
 
@@ -38,7 +39,7 @@ def comparison(values: Mapping[str, float], validated: bool = True) -> pl.DataFr
                 "data": "d", "method": name, "kind": KINDS.get(name, "trained"),
                 "twin_of": TWINS.get(name, ""), "seed": seed, "seconds": 2.0, "memory_mb": 100.0,
                 "diverged": name == "b", "broke_off": 7 if (name, seed) == ("b", 1) else None,
-                **{f"test_{metric}": value + seed / 100 for metric in SHOWN},
+                **{f"test_{metric}": value + seed / 100 for metric in shown_metrics("cold-items")},
                 "validation_recall@20": (0.6 if name == "rule" else value) if validated else None,
             }
             for name, value in values.items()
@@ -214,3 +215,26 @@ def test_results_of_finished_runs_are_written(tmp_path: Path) -> None:
     assert "have not run yet: late (seed 0)." in text
     assert text.endswith("Given to all methods: nothing.\n")
     assert rows_of(text)["rule"][7] == "1.000"
+
+
+def test_last_warm_items_are_told_as_hits() -> None:
+    names = shown_metrics("last-warm-item")
+    table = comparison({"a": 0.5, "rule": 0.25}).with_columns(
+        pl.lit("last-warm-item").alias("task"), pl.lit(0.4).alias("test_ndcg@50")
+    )
+    users = {
+        name: {seed: pl.DataFrame({"user": range(30), **dict.fromkeys(names, value)})
+               for seed in (0, 1)}
+        for name, value in {"a": 0.5, "rule": 0.25}.items()
+    }  # fmt: skip
+    text = markdown(table, users)
+    assert text.startswith("**d**: each user's last warm item, per cent")
+    rows = rows_of(text)
+    assert rows[""][1:7] == ["hr@20", "hr@50", "ndcg@20", "ndcg@50", "hr@20 ÷ best local rule",
+                             "validation hr@20"]  # fmt: skip
+    assert rows["rule"][2] == "<u>25.50 ± 0.71</u>\\*"  # hr@50 of single users is tested too
+    assert "Only hr@20, hr@50, ndcg@20 and ndcg@50 are tested." in text
+    assert "has the highest mean validation hr@20." in text
+    shown = Console(width=120, file=StringIO())
+    shown.print(short_table(table))
+    assert "recall" not in shown.file.getvalue()  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from cli.bench import command, runs
-from cli.bench.methods import choose
+from cli.bench.methods import Chosen, choose
 from cli.bench.results import row
 from cli.bench.runs import Run, data_checksum, execute, perform, plan
 from cli.in_process import InProcessGrid
@@ -95,11 +95,35 @@ def test_the_checksum_is_of_images_that_are_read(data_folder: Path, tmp_path: Pa
     image = tmp_path / "images" / "item-00001.png"
     image.parent.mkdir()
     image.write_bytes(b"one")
-    both, text = {"modalities": "text, image"}, {"modalities": "text"}
-    before = [data_checksum(str(tmp_path), settings) for settings in (both, text)]
+    kinds = (
+        {"modalities": "text, image"},
+        {"modalities": "text", "modality": "text,image:0.5"},
+        {"modalities": "text", "modality": "text"},
+    )
+    before = [data_checksum(str(tmp_path), settings) for settings in kinds]
     image.write_bytes(b"two")
-    after = [data_checksum(str(tmp_path), settings) for settings in (both, text)]
-    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True]
+    after = [data_checksum(str(tmp_path), settings) for settings in kinds]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True]
+    (tmp_path / "image.features.npy").write_bytes(b"read in the images' place")
+    before = [data_checksum(str(tmp_path), settings) for settings in kinds]
+    image.write_bytes(b"three")
+    assert before == [data_checksum(str(tmp_path), settings) for settings in kinds]
+
+
+def test_runs_without_images_stay_where_another_method_reads_them(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("items.csv", "interactions.csv"):
+        (tmp_path / name).write_bytes((data_folder / name).read_bytes())
+    (tmp_path / "images").mkdir()
+    image = tmp_path / "images" / "item-00001.png"
+    digests = []
+    for content in (b"one", b"two"):
+        image.write_bytes(content)
+        chosen = [Chosen.parse(name) for name in ("ridge", "ridge@modality=text+image")]
+        runs = plan(chosen, 1, str(tmp_path), tmp_path / "out", {}, {})
+        digests.append([run.digest for run in runs])
+    assert [one == other for one, other in zip(*digests, strict=True)] == [True, False]
 
 
 @pytest.mark.parametrize("name", ["mixture", "mdifffr:frozen", "ifedncf", *RULES])
@@ -142,6 +166,35 @@ def test_what_a_run_leaves(data_folder: Path, tmp_path: Path, name: str) -> None
             assert arrays["cold_validation"].shape == (items["validation"], 8)
             assert {"snapshot_2_warm", "snapshot_4_cold"} <= set(arrays.files)
             assert arrays["snapshot_4_cold"].shape == (items["test"], 2)
+
+
+def test_what_a_run_that_ranks_last_warm_items_leaves(data_folder: Path, tmp_path: Path) -> None:
+    run, *_ = planned("ridge", data_folder, tmp_path, task="last-warm-item")
+    perform(run)
+    summary = summary_of(run)
+    users = pl.read_parquet(run.folder / "users.parquet")
+    assert users.columns[3:] == ["recall@20", "recall@50", "ndcg@20", "ndcg@50"]
+    for metric in users.columns[3:]:
+        assert users[metric].mean() == pytest.approx(summary["test"][metric])
+    assert users["similarity"].max() < 1 - 1e-6  # type: ignore[operator]  # no item is its own
+    assert users["history"].sum() + 2 * users.height == summary["dataset"]["interactions"]["warm"]
+    sample = json.loads((run.folder / "sample.json").read_text())
+    assert sample
+    for user in sample:
+        best = {item["title"] for item in user["recommended"]}
+        assert not best & set(user["history"])
+    with np.load(run.folder / "embeddings.npz") as arrays:
+        assert set(arrays.files) == {"warm"}
+
+
+def test_rules_that_cannot_rank_a_task_do_not_come_with_it() -> None:
+    names = {chosen.name for chosen in choose("ridge", True, "last-warm-item")}
+    assert names == {"ridge", "ridge:frozen", *RULES} - {"kernel-ridge"}
+
+
+def test_a_method_of_a_comparison_cannot_rank_something_else() -> None:
+    with pytest.raises(SnowdropError, match="changes task; give --set for all methods"):
+        Chosen.parse("ridge@task=last-warm-item")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from common.users.randomness import permuted, stream, uniform, user_keys
+from common.users.randomness import draw, draw_at, permuted, stream, uniform, user_keys
 
 SECRET = b"a fixed secret"
 
@@ -66,3 +66,10 @@ def test_keys_are_the_hmac_of_the_user_id() -> None:
     inner = hashlib.sha256(bytes(b ^ 0x36 for b in block) + "zoë".encode()).digest()
     digest = hashlib.sha256(bytes(b ^ 0x5C for b in block) + inner).digest()
     assert user_keys(SECRET, ["ann", "zoë"])[1] == int.from_bytes(digest[:8], "little")
+
+
+def test_a_single_draw_is_that_of_the_stream() -> None:
+    starts = stream(user_keys(b"s", ["a", "b", "c"]), "any")
+    table = draw(starts, 5)
+    users, places = np.array([2, 0, 2, 1]), np.array([4, 0, 1, 3])
+    np.testing.assert_array_equal(draw_at(starts[users], places), table[users, places])

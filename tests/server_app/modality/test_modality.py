@@ -59,7 +59,7 @@ def test_an_unknown_modality_is_told_what_would_be_right(data: Path, name: str) 
     with pytest.raises(SnowdropError) as refusal:
         made(data, f"text,{name}")
     assert str(refusal.value) == (
-        f"modalities names '{name}', which is neither text nor image nor a features file: name "
+        f"the modality '{name}' is neither text nor image nor a features file: name "
         f"text or image, or put {name}.features.npy or {name}.features.parquet into {data}"
     )
 
@@ -70,7 +70,8 @@ def test_generated_items_have_texts_alone(tmp_path: Path) -> None:
     assert text["text"].shape == (10, 1)
     for name, sentence in (("image", "generated items have no images"), ("audio", "neither text")):
         with pytest.raises(SnowdropError, match=sentence):
-            encode_features(catalogue, None, settings_of(tmp_path, modalities=name), CPU)
+            settings = settings_of(tmp_path, modalities=name, modality=name)
+            encode_features(catalogue, None, settings, CPU)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,18 @@ def test_importing_the_encoders_loads_none_of_their_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_a_method_reads_is_loaded_as_well(data: Path) -> None:
+    np.save(data / "audio.features.npy", np.arange(10.0).reshape(5, 2))
+    assert list(made(data, "text", modality="audio+text")) == ["text", "audio"]
+    assert modality_names(settings_of(data, modalities="a", modality="b,a:2")) == ["a", "b"]
+
+
+def test_items_that_a_features_file_knows_nothing_of_are_counted(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(data / "audio.features.npy", np.array([[0, 0], [1, 0], [0, 0], [0, 2], [3, 3]]))
+    with caplog.at_level("INFO", "snowdrop"):
+        made(data, "audio")
+    assert "audio.features.npy; 2 of 5 items have none, only zeros" in caplog.text
