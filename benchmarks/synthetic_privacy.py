@@ -29,7 +29,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def privacy_row(told: dict[str, Any]) -> list[str]:
-    """ε, nearest real users beside those of held-out people, and the attacks of one folder."""
+    """One folder: ε, likeness, nearest real users beside those of held-out people, attacks."""
     epsilon = told["epsilon"]
     measured = told["measured"]
     sides = [measured["similarity"][side] for side in ("synthetic", "control")]
@@ -38,6 +38,7 @@ def privacy_row(told: dict[str, Any]) -> list[str]:
         told["data"],
         told["method"],
         "none" if epsilon is None else f"{epsilon:.3g}",
+        f"{measured['fidelity']['popularity_distance']:.2f}",
         " / ".join(f"{100 * share:.1f} %" for share in below),
         " / ".join(f"{side['nearest_quantiles']['0.5']:.2f}" for side in sides),
         " / ".join(f"{100 * side['copies'] / side['users']:.1f} %" for side in sides),
@@ -73,7 +74,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
     told = [read_mark(folder) for folder in parser.parse_args().folders]
-    head = ["data", "method", "ε", "pairs below 0.1", "nearest, median", "exact copies"]
+    head = [
+        "data",
+        "method",
+        "ε",
+        "popularity distance",
+        "pairs below 0.1",
+        "nearest, median",
+        "exact copies",
+    ]
     print(table([*head, *ATTACKS.values()], [privacy_row(one) for one in told]))
     if rows := [row for one in told for row in replay_rows(one)]:
         head = ["data", "method", "ε", "planted", "nearest", "of others", "others as near"]

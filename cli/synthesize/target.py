@@ -50,6 +50,7 @@ class Target:
         self.path, self._force = path, force
         self._request = json.dumps(request, sort_keys=True)
         self.training = path / TRAINING
+        self._there = path.exists()
 
     def __enter__(self) -> Self:
         self._check()
@@ -164,8 +165,9 @@ class Target:
 
     def _tidy(self) -> None:
         shutil.rmtree(self.training)
-        with suppress(OSError):  # others' files are in it
-            self.path.rmdir()
+        if not self._there:
+            with suppress(OSError):  # something is in it
+                self.path.rmdir()
 
 
 def digest_of(users: UserTable) -> str:

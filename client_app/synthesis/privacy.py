@@ -8,6 +8,7 @@ layers are; ε is `opacus`' (Rényi differential privacy of the sampled Gaussian
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,9 @@ def spent(noise: float, trainings: Sequence[Training], delta: float) -> float:
         ) from error
     accountant = RDPAccountant()
     accountant.history = [(noise, own.rate, own.steps) for own in trainings]
-    return float(accountant.get_epsilon(delta, alphas=ORDERS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of orders at the end of the range, while noise is sought
+        return float(accountant.get_epsilon(delta, alphas=ORDERS))
 
 
 def noise_multiplier(epsilon: float, delta: float, trainings: Sequence[Training]) -> float:

@@ -1,22 +1,31 @@
 """`snowdrop synthesize`, from a data folder to a folder of synthetic users."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from cli.commands import app
 from cli.simulate import check_data
 from client_app.synthesis.data import read_users
 from client_app.synthesis.folder import read_synthetic
+from common import methods
 from common.errors import OverflowedError, SnowdropError
 from common.settings import RunSettings
 from tests.cli.browser import DESKTOP, PHONE, Visit, check_page
 from tests.cli.synthesize.conftest import Synthesize, contents
 
+ROOT = Path(__file__).parents[3]
 LIKES = "user_id,item_id,liked\n"
 
 
@@ -82,6 +91,45 @@ def test_options_stand_for_settings_of_the_method(
     page = (tmp_path / "report.html").read_text()
     assert "differential privacy with ε = 2.5" in page
     assert "nothing bounds" not in page
+
+
+def test_the_method_that_is_taken_where_none_is_named_makes_users(
+    synthesize: Synthesize, data_folder: Path, tmp_path: Path
+) -> None:
+    quick = {"vae_epochs": 2, "vae_hidden": 8, "vae_latent": 4, "epochs": 2, "steps": 4}
+    first = methods.synthesizers()[0]
+    options = [f"--set={first}.{name}={value}" for name, value in quick.items()]
+    arguments = [str(data_folder), "--out", str(tmp_path), *options, "--users", "30"]
+    result = CliRunner().invoke(app, ["synthesize", *arguments])
+    assert result.exit_code == 0, result.output
+    summary = summary_of(tmp_path)
+    assert summary["method"] == first
+    assert summary["users"] + summary["users_without_items"] == 30
+    assert {name: summary["settings"][name] for name in quick} == quick
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_real_process_with_one_sentence(data_folder: Path, tmp_path: Path) -> None:
+    first = methods.synthesizers()[0]
+    endless = [f"--set={first}.{name}=1000000" for name in ("vae_epochs", "vae_patience")]
+    command = [sys.executable, "-m", "cli.main", "synthesize", data_folder, "--out", tmp_path]
+    process = subprocess.Popen(
+        [*map(str, command), *endless],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while (
+        not (tmp_path / "training" / "own" / "training.state").exists()
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert told.splitlines()[-1].startswith("snowdrop: stopped; the same command goes on")
+    assert "Traceback" not in told
+    assert [path.name for path in tmp_path.iterdir()] == ["training"]
 
 
 def test_users_that_were_held_out_are_never_seen(synthesize: Synthesize, tmp_path: Path) -> None:
