@@ -92,6 +92,7 @@ class Node:
             warm=len(index.rows("warm")),
             items=items,
             state_of=state_of,
+            catalogue=index,
         )
 
     def scorer(

@@ -14,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -23,6 +22,7 @@ from common.catalogue import ItemIndex
 from common.durable import read_checked, write_checked
 from common.errors import FormatError, SnowdropError
 from common.users.heads import State
+from common.users.personal import rearranged
 
 log = logging.getLogger("snowdrop.node")
 
@@ -140,11 +140,7 @@ class StateStore:
         known = json.loads(read_checked(folder / f"users-{digest}.json"))
         row = {user: k for k, user in enumerate(known)}
         places = np.array([row.get(user, -1) for user in data.users], dtype=np.int64)
-        here = torch.from_numpy(np.flatnonzero(places >= 0))
-        state = {name: tensor.clone() for name, tensor in fresh.items()}
-        for name, tensor in tensors.items():
-            state[name][here] = tensor[torch.from_numpy(places[places >= 0])]
-        return state
+        return rearranged(tensors, fresh, places)
 
     def drop_from(self, training: str, number: int) -> None:
         """Delete this training's states of round ``number`` and later ones."""

@@ -43,6 +43,14 @@ class ItemIndex:
             digest.update(f"{len(item)}:{item}{split};".encode())
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def warm_keys(self) -> np.ndarray:
+        """A number for each warm item that depends on its id alone, uint64 (warm,)."""
+        raw = b"".join(
+            hashlib.blake2b(item.encode(), digest_size=8).digest() for item in self.ids_of("warm")
+        )
+        return np.frombuffer(raw, "<u8").astype(np.uint64)
+
     def rows(self, split: str) -> np.ndarray:
         """Places of the items of ``split`` in the catalogue, int64 (items of the split,)."""
         return np.flatnonzero(np.asarray(self.splits) == split)

@@ -99,6 +99,8 @@ def send_out(training: Training, grid: Grid, folder: RunFolder) -> dict[str, Any
     items = sum(len(index.rows(split)) for split in COLD_SPLITS)
     if not items:
         raise SnowdropError("every item is warm: there is no new item to publish")
+    if not settings.card.ranks_new_items:
+        raise SnowdropError(f"the method {settings.card.name} ranks no new items to publish")
     nodes = Nodes(grid, index, settings.round_timeout)
     nodes.wait(settings.nodes, settings.nodes_timeout, at_least=1)
     if isinstance(training.method, ItemTable):
@@ -116,6 +118,9 @@ def recommend(training: Training, nodes: Nodes) -> tuple[int, int]:
     """Have the nodes rank the cold items: users served, and nodes that served them."""
     settings, index = training.settings, training.index
     if not any(len(index.rows(split)) for split in COLD_SPLITS):
+        return 0, 0
+    if not settings.card.ranks_new_items:
+        log.info("the method %s ranks no new items: none is recommended", settings.card.name)
         return 0, 0
     scoring = training.method.scoring(COLD_SPLITS)
     request = messages.RecommendRequest(

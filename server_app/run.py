@@ -18,7 +18,7 @@ from server_app.baselines import TWIN, compare, forget_twin, frozen_twin, to_bes
 from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
 from server_app.measure import Task, count_users, describe, order_of
-from server_app.methods import ItemTable, World
+from server_app.methods import World
 from server_app.nodes import Nodes
 from server_app.publish import publish, publish_todays_items
 from server_app.result_table import result_table
@@ -76,7 +76,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         nodes = Nodes(grid, training.index, settings.round_timeout)
         nodes.wait(settings.nodes, settings.nodes_timeout)
         task = Task(settings, nodes)
-        moves = isinstance(training.method, ItemTable) and settings.server_lr > 0
+        moves = training.trained is not None and settings.server_lr > 0
         with_twin = settings.baselines and settings.twin and moves
         if with_twin:
             log.info("afterwards its frozen twin is trained as well; twin=false leaves it out")

@@ -133,7 +133,7 @@ BUILT_IN = {
 }
 """Cards of the methods in this repository, by the name of their file."""
 
-HELPERS = {"base", "table", "network", "denoiser"}
+HELPERS = {"base", "table", "network", "denoiser", "backbone"}
 """Files among the halves that are no method's own."""
 
 

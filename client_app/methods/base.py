@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from client_app.scorers import SCORERS, Scorer
+from common.catalogue import ItemIndex
 from common.errors import OverflowedError, SnowdropError
 from common.messages import TrainAnswer, TrainRequest, for_wire
 from common.settings import TrainingSettings
@@ -37,6 +38,8 @@ class Local:
     """Items that are to be ranked; 0 where nothing is."""
     state_of: Callable[[], State]
     """The users' private state, read when it is asked for."""
+    catalogue: ItemIndex | None = None
+    """The item ids and splits that this node was told of."""
 
     def table(self, name: str, rows: int, columns: int | None = None) -> Tensor:
         """An array of the message as a float32 tensor of the announced shape.

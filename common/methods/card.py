@@ -137,6 +137,11 @@ class Card:
     formerly: str = ""
 
     @property
+    def ranks_new_items(self) -> bool:
+        """Whether it can rank items that nobody has touched."""
+        return "cold-items" in self.tasks
+
+    @property
     def all_variants(self) -> dict[str, Variant]:
         """Its variants, with the frozen twin of a method that is trained in a federation."""
         if self.kind != "trained":

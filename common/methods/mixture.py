@@ -26,11 +26,11 @@ class MixtureSettings(MethodSettings):
 
         for key in ("first", "second"):
             part = methods.card(getattr(self, key))
-            if part.kind != "trained" or part.parts:
+            if part.kind != "trained" or part.parts or not part.ranks_new_items:
                 fitting = [
                     own.name
                     for own in methods.cards().values()
-                    if own.kind == "trained" and not own.parts
+                    if own.kind == "trained" and not own.parts and own.ranks_new_items
                 ]
                 raise ValueError(
                     f"{name}.{key} = {part.name} makes no embeddings of its own; choose one of "

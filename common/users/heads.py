@@ -5,6 +5,7 @@ at once. Adding a head is one class and one line in `HEADS`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -65,9 +66,56 @@ class Head(ABC):
         """Whether users start from zeros rather than at random."""
         return False
 
+    def scores(self, state: State, items: Tensor) -> Tensor:
+        """Scores of the same items for all users, float32 (users, items).
+
+        Parameters
+        ----------
+        state : State
+            Tensors float32 (users, …).
+        items : Tensor, float32 (items, d)
+        """
+        users = len(next(iter(state.values())))
+        return self.logits(state, items.expand(users, -1, -1))
+
+    def flat(self, parts: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+        """Some parts of heads as one vector each, float32 (…, numbers).
+
+        Parameters
+        ----------
+        parts : Mapping[str, Tensor]
+            Tensors float32 (…, shape of the part).
+        names : Sequence[str]
+            The parts, in the order in which they stand in the vector; one at least.
+        """
+        shapes = {name: parts[name].dim() - len(self.shapes(1)[name][0]) for name in names}
+        return torch.cat([parts[name].flatten(shapes[name]) for name in names], dim=-1)
+
+    def parts(self, vector: Tensor, names: Sequence[str], dim: int) -> State:
+        """What `flat` made one vector of, tensors float32 (…, shape of the part).
+
+        Parameters
+        ----------
+        vector : Tensor, float32 (…, numbers)
+        names : Sequence[str]
+        dim : int
+            Dimensions d of an item embedding.
+        """
+        shapes = {name: self.shapes(dim)[name][0] for name in names}
+        sizes = [int(np.prod(shape)) for shape in shapes.values()]
+        pieces = vector.split(sizes, dim=-1)
+        return {
+            name: piece.reshape(*vector.shape[:-1], *shape)
+            for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+        }
+
+    def size(self, names: Sequence[str], dim: int) -> int:
+        """Numbers in some parts of one head."""
+        return sum(int(np.prod(self.shapes(dim)[name][0])) for name in names)
+
     def state_size(self, dim: int) -> int:
         """Numbers in one user's state."""
-        return sum(int(np.prod(shape)) for shape, _ in self.shapes(dim).values())
+        return self.size(list(self.shapes(dim)), dim)
 
 
 class LinearHead(Head):
@@ -78,6 +126,9 @@ class LinearHead(Head):
 
     def starts_at_zero(self, settings: TrainingSettings) -> bool:
         return settings.head_start == "zero"
+
+    def scores(self, state: State, items: Tensor) -> Tensor:
+        return torch.addmm(state["bias"], state["weight"], items.T)
 
     def logits(self, state: State, rows: Tensor) -> Tensor:
         return torch.baddbmm(state["bias"].unsqueeze(2), rows, state["weight"].unsqueeze(2))[
@@ -90,6 +141,9 @@ class DotHead(Head):
 
     def shapes(self, dim: int) -> dict[str, tuple[tuple[int, ...], float]]:
         return {"user": ((dim,), dim**-0.5)}
+
+    def scores(self, state: State, items: Tensor) -> Tensor:
+        return state["user"] @ items.T
 
     def logits(self, state: State, rows: Tensor) -> Tensor:
         return torch.bmm(rows, state["user"].unsqueeze(2))[:, :, 0]

@@ -6,7 +6,8 @@ forward pass and an SGD step on the touched rows, with the binary cross-entropy 
 the mean over the batch. Interactions and negatives are distinct, so a sample is a row.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from common.settings import TrainingSettings
 from common.users.heads import HEADS, Head, State
-from common.users.mechanism import mechanism_of
+from common.users.mechanism import Mechanism, mechanism_of
 from common.users.negatives import draw_negatives
 from common.users.ragged import Ragged
 from common.users.randomness import mix, stream, uniform
@@ -37,12 +38,16 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class RoundResult:
-    """Sums over the users that trained."""
+    """Sums over the users that trained; where these are in groups, each sum has a row a group."""
 
     change: Tensor  # float32 (warm, d): Σ_u (E_u − E), noise included
     touches: Tensor  # int64 (warm,)
     loss_sum: float
     users: int
+    scorer: State = field(default_factory=dict)
+    """Σ_u (θ_u − θ) of each part of the shared scorer, or Σ_u θ_u of a private part that is told,
+    noise included; float32."""
+    members: Tensor | None = None  # int64 (groups,): users of each group
 
 
 class Pull(Protocol):
@@ -73,6 +78,87 @@ class Pull(Protocol):
         ...
 
 
+class Personal(Protocol):
+    """Rows of an item table of each user's own, which are added to those of the shared table."""
+
+    rate: float
+    """Their learning rate, as a multiple of that of the shared rows."""
+
+    def rows(self, users: np.ndarray, samples: Samples) -> Tensor:
+        """Each user's own rows as the round finds them, float32 (users, width, d)."""
+        ...
+
+    def gradients(self, own: Tensor, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of a further loss on a user's own rows and on its copy of the shared ones.
+
+        Parameters
+        ----------
+        own, rows : Tensor, float32 (users, batch, d)
+        weights : Tensor, float32 (users, batch)
+            Of each sample in the mean over a user's batch.
+        """
+        ...
+
+    def keep(self, users: np.ndarray, samples: Samples, own: Tensor) -> None:
+        """Take over users' own rows as the round leaves them, float32 (users, width, d)."""
+        ...
+
+
+class LogitLoss(Protocol):
+    """A further loss on users' scores of their samples, such as a distance to a teacher's."""
+
+    def losses(
+        self, users: np.ndarray, samples: Samples, batch: Tensor | None, logits: Tensor
+    ) -> Tensor:
+        """The loss of each user on one batch, float32 (users,); it has a gradient.
+
+        Parameters
+        ----------
+        users : ndarray, int64 (users,)
+            Numbers of the users.
+        samples : Samples
+        batch : Tensor, int64 (users, batch), optional
+            Columns of the samples that are in the batch; None for all of them.
+        logits : Tensor, float32 (users, batch)
+            Scores before the sigmoid; padding, where ``samples.real`` is 0, does not count.
+        """
+        ...
+
+
+class Groups(Protocol):
+    """Groups of users, by which sums are kept apart."""
+
+    count: int
+
+    def of(self, users: np.ndarray, state: State) -> Tensor:
+        """The group of each user, int64 (users,), which a user can tell from its own state.
+
+        Parameters
+        ----------
+        users : ndarray, int64 (users,)
+            Numbers of the users.
+        state : State
+            Their heads, and their own copies of the shared scorer, at the end of the round.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """What a method trains, or adds to the loss, beside heads and the item table."""
+
+    scorer: Mapping[str, Tensor] = field(default_factory=dict)
+    """Parts of the head that all users share: each trains a copy, and what leaves is its change."""
+    scorer_lr: float = 0.0
+    rows_by_sum: bool = False
+    """Whether rows step down the sum of a batch's losses, and not their mean."""
+    personal: Personal | None = None
+    loss: LogitLoss | None = None
+    groups: Groups | None = None
+    told: tuple[str, ...] = ()
+    """Private parts of the heads whose sums over users leave the node beside those of `scorer`."""
+
+
 def train_round(
     table: Tensor,
     state: State,
@@ -81,6 +167,7 @@ def train_round(
     round_number: int,
     settings: TrainingSettings,
     pull: Pull | None = None,
+    beside: Beside | None = None,
 ) -> tuple[State, RoundResult]:
     """Train every user that takes part in this round.
 
@@ -96,7 +183,8 @@ def train_round(
     round_number : int
     settings : TrainingSettings
     pull : Pull, optional
-        A further gradient on the item embeddings.
+        A further gradient on the item embeddings; it knows no groups.
+    beside : Beside, optional
 
     Returns
     -------
@@ -104,34 +192,138 @@ def train_round(
         Heads after the round.
     result : RoundResult
     """
-    head = HEADS[settings.head]
-    new_state = {name: tensor.clone() for name, tensor in state.items()}
-    change = torch.zeros_like(table)
-    touches = torch.zeros(len(table), dtype=torch.int64)
-    loss_sum = 0.0
+    beside = beside or Beside()
+    if pull is not None and beside.groups is not None:
+        raise ValueError("a pull knows no groups of users")
     mechanism = mechanism_of(settings)
-    participants = _participants(keys, round_number, settings.fraction)
-    for users in _chunks(interactions, participants, head, settings):
-        samples = draw_samples(
-            interactions.take(users), keys[users], round_number, settings.negatives, len(table)
-        )
-        chunk = {name: tensor[users] for name, tensor in new_state.items()}
-        moved, losses, batches = _train_chunk(head, table, chunk, samples, settings, pull)
-        elsewhere = torch.zeros(len(users)) if pull is None else pull.elsewhere(samples, batches)
-        kept = mechanism.kept(moved, elsewhere)
-        if mechanism.bounds:
-            moved = moved * kept[:, None, None]
+    asked = participants(keys, round_number, settings.fraction)
+    new_state = {name: tensor.clone() for name, tensor in state.items()}
+    told = {name: torch.zeros(state[name].shape[1:]) for name in beside.told}
+    sums = _Sums(table, {**beside.scorer, **told}, beside.groups)
+    for trained in train_users(
+        asked, table, state, interactions, keys, round_number, settings, pull, beside
+    ):
+        users, samples = trained.users, trained.samples
+        elsewhere = sums.scorer_norm(trained)
         if pull is not None:
-            pull.note(samples, batches, kept)
-        change.index_add_(0, samples.items.flatten(), moved.flatten(0, 1))
-        touches.index_add_(0, samples.items.flatten(), samples.real.flatten().long())
-        loss_sum += float(losses.double().sum())
-        for name, tensor in chunk.items():
-            new_state[name][users] = tensor
+            elsewhere = elsewhere + pull.elsewhere(samples, trained.batches)
+        kept = mechanism.kept(trained.moved, elsewhere)
+        if pull is not None:
+            pull.note(samples, trained.batches, kept)
+        sums.add(trained, kept if mechanism.bounds else None)
+        for name in state:
+            new_state[name][users] = trained.state[name]
+        if beside.personal is not None and trained.own is not None:
+            beside.personal.keep(users, samples, trained.own)
     if pull is not None:
-        change += pull.change()
-    change += mechanism.noise(len(participants), tuple(table.shape))
-    return new_state, RoundResult(change, touches, loss_sum, len(participants))
+        sums.change += pull.change()
+    return new_state, sums.result(mechanism)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A chunk of users at the end of a round."""
+
+    users: np.ndarray  # int64 (users,)
+    samples: Samples
+    state: State
+    """Heads, and each user's own copy of the shared scorer, float32 (users, …)."""
+    moved: Tensor  # float32 (users, width, d): E_u − E on each user's rows
+    own: Tensor | None  # float32 (users, width, d): the rows of its own item table
+    losses: Tensor  # float32 (users,): mean over its batches, each before the step on the head
+    batches: Tensor  # float32 (users,): batches that each user had
+
+
+def train_users(
+    users: np.ndarray,
+    table: Tensor,
+    state: State,
+    interactions: Ragged,
+    keys: np.ndarray,
+    round_number: int,
+    settings: TrainingSettings,
+    pull: Pull | None = None,
+    beside: Beside | None = None,
+) -> Iterator[Trained]:
+    """Train some users for one round, chunk by chunk; nothing that is given is changed.
+
+    Parameters
+    ----------
+    users : ndarray, int64 (users,)
+        Numbers of the users that train; all else is as for `train_round`.
+    """
+    beside = beside or Beside()
+    head = HEADS[settings.head]
+    for chunk in _chunks(interactions, users, head, settings, beside):
+        samples = draw_samples(
+            interactions.take(chunk), keys[chunk], round_number, settings.negatives, len(table)
+        )
+        own = {name: tensor[chunk] for name, tensor in state.items()}
+        copies = {
+            name: shared.expand(len(chunk), *shared.shape) for name, shared in beside.scorer.items()
+        }
+        yield _train_chunk(chunk, head, table, own | copies, samples, settings, pull, beside)
+
+
+class _Sums:
+    """Sums over users, with a row for each group.
+
+    Parameters
+    ----------
+    table : Tensor, float32 (warm, d)
+    scorer : Mapping[str, Tensor]
+        Of each part of users' heads that leaves the node, what it is the difference to.
+    by : Groups, optional
+    """
+
+    def __init__(self, table: Tensor, scorer: Mapping[str, Tensor], by: Groups | None) -> None:
+        self._scorer, self._groups = scorer, by
+        self._rows = len(table)
+        groups = 1 if by is None else by.count
+        self.change = torch.zeros(groups, *table.shape)
+        self._touches = torch.zeros(groups, len(table), dtype=torch.int64)
+        self._moved = {n: torch.zeros(groups, *shared.shape) for n, shared in self._scorer.items()}
+        self._members = torch.zeros(groups, dtype=torch.int64)
+        self._loss = 0.0
+
+    def scorer_norm(self, trained: Trained) -> Tensor:
+        """L1 norm of what leaves of each user's head, float32 (users,)."""
+        norms = torch.zeros(len(trained.users))
+        for name, shared in self._scorer.items():
+            norms += (trained.state[name] - shared).flatten(1).abs().sum(1)
+        return norms
+
+    def add(self, trained: Trained, kept: Tensor | None) -> None:
+        """Add a chunk of users, the share ``kept`` of each one's change, float32 (users,)."""
+        samples, state = trained.samples, trained.state
+        if self._groups is None:
+            group = torch.zeros(len(trained.users), dtype=torch.int64)
+        else:
+            group = self._groups.of(trained.users, state)
+        moved = trained.moved if kept is None else trained.moved * kept[:, None, None]
+        rows = (group[:, None] * self._rows + samples.items).flatten()
+        self.change.flatten(0, 1).index_add_(0, rows, moved.flatten(0, 1))
+        self._touches.flatten().index_add_(0, rows, samples.real.flatten().long())
+        self._members += torch.bincount(group, minlength=len(self._members))
+        for name, shared in self._scorer.items():
+            change = state[name] - shared
+            if kept is not None:
+                change = change * kept.reshape(-1, *[1] * shared.dim())
+            self._moved[name].index_add_(0, group, change)
+        self._loss += float(trained.losses.double().sum())
+
+    def result(self, mechanism: Mechanism) -> RoundResult:
+        """The sums with the mechanism's noise; without groups, not divided by any."""
+        users = int(self._members.sum())
+        change = self.change + mechanism.noise(users, tuple(self.change.shape))
+        scorer = {
+            name: moved + mechanism.noise(users, tuple(moved.shape))
+            for name, moved in self._moved.items()
+        }
+        if self._groups is None:
+            scorer = {name: moved[0] for name, moved in scorer.items()}
+            return RoundResult(change[0], self._touches[0], self._loss, users, scorer)
+        return RoundResult(change, self._touches, self._loss, users, scorer, self._members)
 
 
 def draw_samples(
@@ -168,7 +360,8 @@ def batch_order(samples: Samples, epoch: int) -> Tensor:
     return torch.from_numpy(np.argsort(noise, axis=1, kind="stable"))
 
 
-def _participants(keys: np.ndarray, round_number: int, fraction: float) -> np.ndarray:
+def participants(keys: np.ndarray, round_number: int, fraction: float) -> np.ndarray:
+    """Numbers of the users that take part in a round, each with the same chance, int64."""
     if fraction == 1:
         return np.arange(len(keys))
     chance = uniform(stream(keys, "participation", round_number), 1)[:, 0]
@@ -176,15 +369,20 @@ def _participants(keys: np.ndarray, round_number: int, fraction: float) -> np.nd
 
 
 def _chunks(
-    interactions: Ragged, users: np.ndarray, head: Head, settings: TrainingSettings
+    interactions: Ragged,
+    users: np.ndarray,
+    head: Head,
+    settings: TrainingSettings,
+    beside: Beside,
 ) -> list[np.ndarray]:
     """Users of similar sample counts together, each chunk within `CHUNK_NUMBERS`."""
     counts = interactions.counts[users] * (1 + settings.negatives)
     order = users[np.argsort(-counts, kind="stable")]
     widths = np.sort(counts)[::-1]
+    row = settings.dim * (1 if beside.personal is None else 2)
     chunks, begin = [], 0
     while begin < len(order):
-        each = int(widths[begin]) * settings.dim + head.state_size(settings.dim)
+        each = int(widths[begin]) * row + head.state_size(settings.dim)
         end = begin + max(1, CHUNK_NUMBERS // each)
         chunks.append(order[begin:end])
         begin = end
@@ -197,28 +395,23 @@ def item_rate(settings: TrainingSettings, warm: int) -> float:
 
 
 def _train_chunk(
+    users: np.ndarray,
     head: Head,
     table: Tensor,
     state: State,
     samples: Samples,
     settings: TrainingSettings,
     pull: Pull | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Train a chunk of users; ``state`` is replaced in place.
-
-    Returns
-    -------
-    moved : Tensor, float32 (users, width, d)
-        E_u − E on each user's rows.
-    losses : Tensor, float32 (users,)
-        Mean loss of each user over its batches, each before the step on the head.
-    batches : Tensor, float32 (users,)
-        Batches that each user had.
-    """
+    beside: Beside,
+) -> Trained:
+    """Train a chunk of users; ``state`` is replaced in place."""
+    rates = dict.fromkeys(state, settings.head_lr)
+    rates |= dict.fromkeys(beside.scorer, beside.scorer_lr)
     item_lr = item_rate(settings, len(table))
     width = samples.items.shape[1]
     rows = table[samples.items]
     moved = torch.zeros_like(rows)
+    own = None if beside.personal is None else beside.personal.rows(users, samples)
     loss_total = torch.zeros(len(rows))
     batches = torch.zeros(len(rows))
     for epoch in range(settings.local_epochs):
@@ -226,22 +419,39 @@ def _train_chunk(
         order = None if whole else batch_order(samples, epoch)
         for begin in range(0, width, width if whole else settings.batch_size):
             batch = None if order is None else order[:, begin : begin + settings.batch_size]
-            loss, step = _batch_step(head, state, rows, samples, batch, settings.head_lr, item_lr)
+            part = _Batch(users, samples, batch, beside.loss)
+            scored = rows if own is None else rows + own
+            loss, gradient = part.step(head, state, scored, rates)
             loss_total += loss
+            if beside.rows_by_sum:
+                gradient *= part.samples
             active = _pick(samples.real, batch).amax(1)
             batches += active
             pulled = None if pull is None else pull.step(rows, samples, active)
-            if batch is None:
-                moved += step
-                rows = rows + step if epoch + 1 < settings.local_epochs else rows
-            else:
-                where = batch[:, :, None].expand(-1, -1, rows.shape[2])
-                moved.scatter_add_(1, where, step)
-                rows.scatter_add_(1, where, step)
+            if beside.personal is not None and own is not None:
+                pair = _pick(own, batch), _pick(rows, batch)
+                weights = (
+                    part.weights * part.samples[:, :, 0] if beside.rows_by_sum else part.weights
+                )
+                to_own, to_shared = beside.personal.gradients(*pair, weights)
+                own_lr = item_lr * beside.personal.rate
+                _step(own, (gradient + to_own).mul_(-own_lr), batch)
+                gradient = gradient + to_shared
+            step = gradient.mul_(-item_lr)
+            _step(moved, step, batch)
+            _step(rows, step, batch)
             if pulled is not None:
                 moved += pulled
-                rows += pulled
-    return moved, loss_total / batches, batches
+                rows = rows + pulled
+    return Trained(users, samples, state, moved, own, loss_total / batches, batches)
+
+
+def _step(values: Tensor, step: Tensor, batch: Tensor | None) -> None:
+    """Add a step to the columns of a batch of values, (users, width, d), in place."""
+    if batch is None:
+        values.add_(step)
+    else:
+        values.scatter_add_(1, batch[:, :, None].expand(-1, -1, values.shape[2]), step)
 
 
 def _pick(values: Tensor, batch: Tensor | None) -> Tensor:
@@ -253,32 +463,55 @@ def _pick(values: Tensor, batch: Tensor | None) -> Tensor:
     return values.gather(1, batch[:, :, None].expand(-1, -1, values.shape[2]))
 
 
-def _batch_step(
-    head: Head,
-    state: State,
-    rows: Tensor,
-    samples: Samples,
-    batch: Tensor | None,
-    head_lr: float,
-    item_lr: float,
-) -> tuple[Tensor, Tensor]:
-    """SGD on the heads, then on the rows with a fresh forward pass; losses and the rows' step."""
-    labels, real = _pick(samples.labels, batch), _pick(samples.real, batch)
-    picked = _pick(rows, batch)
-    weights = real / real.sum(1, keepdim=True).clamp(min=1)
+class _Batch:
+    """A batch of some users.
 
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in state.items()}
-    losses = _losses(head, leaves, picked, labels, weights)
-    gradients = torch.autograd.grad(losses.sum(), list(leaves.values()))
-    for (name, tensor), gradient in zip(leaves.items(), gradients, strict=True):
-        state[name] = tensor.detach() - head_lr * gradient
+    Parameters
+    ----------
+    users : ndarray, int64 (users,)
+    samples : Samples
+    batch : Tensor, int64 (users, batch), optional
+        Columns of the samples; None for all of them.
+    loss : LogitLoss, optional
+    """
 
-    leaf = picked.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(_losses(head, state, leaf, labels, weights).sum(), leaf)
-    return losses.detach(), gradient.mul_(-item_lr)
+    def __init__(
+        self, users: np.ndarray, samples: Samples, batch: Tensor | None, loss: LogitLoss | None
+    ) -> None:
+        self._users, self._samples, self._batch, self._loss = users, samples, batch, loss
+        self._labels = _pick(samples.labels, batch)
+        real = _pick(samples.real, batch)
+        counts = real.sum(1, keepdim=True).clamp(min=1)
+        self.weights = real / counts
+        self.samples = counts[:, :, None]  # float32 (users, 1, 1)
 
+    def step(
+        self, head: Head, state: State, rows: Tensor, rates: Mapping[str, float]
+    ) -> tuple[Tensor, Tensor]:
+        """SGD on the heads; then losses before it, and the rows' gradient by a fresh forward pass.
 
-def _losses(head: Head, state: State, rows: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Equation 1 as a mean over each user's batch, float32 (users,)."""
-    logits = head.logits(state, rows)
-    return (binary_cross_entropy_with_logits(logits, labels, reduction="none") * weights).sum(1)
+        Returns
+        -------
+        losses : Tensor, float32 (users,)
+            Of equation 1 alone.
+        gradient : Tensor, float32 (users, batch, d)
+        """
+        picked = _pick(rows, self._batch)
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in state.items()}
+        losses, whole = self._losses(head.logits(leaves, picked))
+        gradients = torch.autograd.grad(whole.sum(), list(leaves.values()))
+        for (name, tensor), gradient in zip(leaves.items(), gradients, strict=True):
+            state[name] = tensor.detach() - rates[name] * gradient
+        leaf = picked.detach().requires_grad_()
+        _, whole = self._losses(head.logits(state, leaf))
+        (gradient,) = torch.autograd.grad(whole.sum(), leaf)
+        return losses.detach(), gradient
+
+    def _losses(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Equation 1 as a mean over each user's batch, and what is minimised; float32 (users,)."""
+        entropy = binary_cross_entropy_with_logits(logits, self._labels, reduction="none")
+        losses = (entropy * self.weights).sum(1)
+        if self._loss is None:
+            return losses, losses
+        further = self._loss.losses(self._users, self._samples, self._batch, logits)
+        return losses, losses + further

@@ -17,6 +17,7 @@ from torch import Tensor
 from common import methods
 from common.catalogue import COLD_SPLITS, ItemIndex
 from common.errors import OverflowedError, SnowdropError
+from common.settings import RunSettings
 from common.users.heads import HEADS, State
 from common.users.mechanism import without_mechanism
 from common.users.synthetic import SyntheticUsers
@@ -90,11 +91,7 @@ class ItemTable(Trained):
         return arrays
 
     def expected(self) -> dict[str, Expected]:
-        rows, columns = self.table.shape
-        expected = {"change": Expected((rows, columns), bounded=True)}
-        if self.settings.average == "touches":
-            expected["touches"] = Expected((rows,), counts="change")
-        return expected
+        return expected_change(self.table, self.settings)
 
     def train_synthetic(
         self, made: SyntheticUsers, keys: np.ndarray, state: State | None, number: int
@@ -115,16 +112,10 @@ class ItemTable(Trained):
         if not summed.users:
             self.round += 1
             return
-        divisor: Any = summed.users
-        if self.settings.average == "touches":
-            divisor = np.maximum(summed.sums["touches"], 1)[:, None]
-        change = torch.from_numpy((summed.sums["change"] / divisor).astype(np.float32))
-        self.table = self.table + self.settings.server_lr * change
+        self.table = stepped(self.table, summed, self.settings)
         self.round += 1
         if not torch.isfinite(self.table).all():
-            raise OverflowedError(
-                f"the item table overflowed in round {self.round}; lower item_lr or head_lr"
-            )
+            raise overflowed(self.round)
 
     def prepare(self, number: int, validating: bool) -> dict[str, Any]:
         if not self._due(number, validating, bool(self._fitted_round)):
@@ -246,16 +237,8 @@ class ItemTable(Trained):
             self._grow(former)
 
     def _grow(self, former: ItemIndex) -> None:
-        row_of = {item: row for row, item in enumerate(former.ids_of("warm"))}
-        ids = self.world.catalogue.ids_of("warm")
-        rows = torch.tensor([row_of.get(item, -1) for item in ids], dtype=torch.int64)
+        rows = former_rows(former, self.world.catalogue)
         known = rows >= 0
-        if 2 * int(known.sum()) < len(row_of):
-            raise SnowdropError(
-                f"of the {len(row_of)} warm items of the checkpoint, the catalogue has only "
-                f"{int(known.sum())} as warm: it is another one; give the same data, or another "
-                "run_dir"
-            )
         table = self._own_start()
         table[known] = self.table[rows[known]]
         self.table = table
@@ -276,6 +259,48 @@ class ItemTable(Trained):
 
     def _seed(self) -> int:
         return self.settings.seed * 1_000_003 + self.round
+
+
+def expected_change(table: Tensor, settings: RunSettings) -> dict[str, Expected]:
+    """The sums from which `stepped` makes a step."""
+    rows, columns = table.shape
+    expected = {"change": Expected((rows, columns), bounded=True)}
+    if settings.average == "touches":
+        expected["touches"] = Expected((rows,), counts="change")
+    return expected
+
+
+def stepped(table: Tensor, summed: Summed, settings: RunSettings) -> Tensor:
+    """E + η_s · Σ_u (E_u − E) / users, or per row over the users that touched it, (warm, d)."""
+    divisor: Any = summed.users
+    if settings.average == "touches":
+        divisor = np.maximum(summed.sums["touches"], 1)[:, None]
+    change = torch.from_numpy((summed.sums["change"] / divisor).astype(np.float32))
+    return table + settings.server_lr * change
+
+
+def overflowed(number: int) -> OverflowedError:
+    """What to say where the item table overflows in round ``number``."""
+    return OverflowedError(f"the item table overflowed in round {number}; lower item_lr or head_lr")
+
+
+def former_rows(former: ItemIndex, today: ItemIndex) -> Tensor:
+    """The row that each warm item of today had in the item table, int64 (warm,); −1: none.
+
+    Raises
+    ------
+    SnowdropError
+        If most of the items are gone.
+    """
+    row_of = {item: row for row, item in enumerate(former.ids_of("warm"))}
+    rows = torch.tensor([row_of.get(item, -1) for item in today.ids_of("warm")], dtype=torch.int64)
+    known = int((rows >= 0).sum())
+    if 2 * known < len(row_of):
+        raise SnowdropError(
+            f"of the {len(row_of)} warm items of the checkpoint, the catalogue has only {known} as "
+            "warm: it is another one; give the same data, or another run_dir"
+        )
+    return rows
 
 
 def _some(rows: Tensor) -> Tensor:

@@ -123,7 +123,11 @@ def test_only_these_settings_travel_to_nodes() -> None:
         "method", "task", "dim", "head", "head_start", "local_epochs", "batch_size", "negatives",
         "head_lr", "item_lr", "item_lr_per_item", "average", "fraction", "clip_norm",
         "laplace_scale", "wire_dtype", "keep_rounds", "seed", "mixture.first", "ipfedrec.pull",
-        "ifedncf.pull",
+        "ifedncf.pull", "fcf.solver", "fcf.confidence", "fcf.ridge", "fedncf.scorer_lr",
+        "pfedrec.personal", "fedrap.difference", "fedrap.sparsity", "fedrap.schedule",
+        "fedrap.own_scale", "fedrap.own_start", "fedrap.own_rate", "fedrap.keep",
+        *(f"{name}.{own}" for name in ("fcf", "fedncf", "pfedrec", "fedrap")
+          for own in ("item_lr_per_sample", "lr_decay")),
     }  # fmt: skip
 
 
@@ -257,6 +261,7 @@ def test_a_run_has_a_title(values: dict[str, Any], title: str) -> None:
         ),
         ({"resume": True, "fresh": True}, "resume goes on and fresh begins anew"),
         ({"mixture.first": "content-profile"}, "mixture.first = content-profile makes no embedd"),
+        ({"mixture.second": "fcf"}, "mixture.second = fcf makes no embeddings of its own; choose"),
         ({"mixture.second": "mixture"}, "mixture.second = mixture makes no embeddings"),
         ({"mixture.first": "similar-items"}, "must be two methods"),
         ({"method_settings": "a ="}, "method_settings cannot be read as TOML"),

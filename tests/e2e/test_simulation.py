@@ -6,12 +6,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
 import psutil
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cli.commands import app
@@ -46,8 +48,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def chosen_for(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings of a small run, without those of other methods' groups."""
+    chosen = SMALL | dict(settings)
+    group = f"{chosen['method']}."
+    return {key: v for key, v in chosen.items() if "." not in key or key.startswith(group)}
+
+
 def command(data: Path, run_dir: Path, nodes: int, **settings: object) -> list[str]:
-    chosen = SMALL | settings
+    chosen = chosen_for(settings)
     pairs = [part for k, v in chosen.items() for part in ("--set", f"{k}={json.dumps(v)}")]
     arguments = [str(data), "--run-dir", str(run_dir), "--nodes", str(nodes), *pairs]
     return [sys.executable, "-m", "cli.main", "simulate", *arguments]
@@ -133,6 +142,21 @@ def test_in_process_gives_what_flower_gives(data: Path, tmp_path: Path) -> None:
         assert here["tested_users"] == there["tested_users"]
         for split in ("validation", "test"):
             assert here[split] == pytest.approx(there[split], abs=1e-9)
+
+
+@pytest.mark.parametrize("method", ["fedncf", "fedrap"])
+def test_shared_scorers_and_users_own_tables_train_through_flower(
+    data: Path, tmp_path: Path, method: str
+) -> None:
+    there, here = tmp_path / "flower", tmp_path / "here"
+    few = {"method": method, "rounds": 2, "dim": 8, "baselines": False}
+    shown = simulate(data, there, 2, **few)
+    assert "round 2/2" in shown
+    values = chosen_for(few) | {"data": str(data), "run_dir": str(here), "nodes": 2}
+    server_run.run(InProcessGrid(2, values), RunSettings.parse(values))
+    assert_same_training(here, there)
+    torch.testing.assert_close(newest(here)["scorer"], newest(there)["scorer"])
+    assert json.loads((there / "summary.json").read_text())["tested_users"] > 0
 
 
 def test_ctrl_c_stops_the_run_and_resume_goes_on(data: Path, tmp_path: Path) -> None:

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from client_app.methods import half_of
 from client_app.methods.base import Local, NodeMethod
+from client_app.methods.fcf import FCF
+from client_app.methods.fedncf import FedNCF
+from client_app.methods.fedrap import FedRAP
 from client_app.methods.ifedncf import IFedNCF
 from client_app.methods.ipfedrec import IPFedRec
 from client_app.methods.mixture import Mixture
+from client_app.methods.pfedrec import PFedRec
 from client_app.scorers import SCORERS, Scorer
 from common import methods
 from common.errors import SnowdropError
@@ -23,7 +27,15 @@ from common.users.heads import HEADS
 from common.users.ragged import Ragged
 from common.users.randomness import user_keys
 
-OWN = {"ipfedrec": IPFedRec, "ifedncf": IFedNCF, "mixture": Mixture}
+OWN = {
+    "ipfedrec": IPFedRec,
+    "ifedncf": IFedNCF,
+    "mixture": Mixture,
+    "fcf": FCF,
+    "fedncf": FedNCF,
+    "pfedrec": PFedRec,
+    "fedrap": FedRAP,
+}
 KEYS = user_keys(b"s", ["ann", "bob"])
 HISTORIES = Ragged(np.array([0, 2, 5]), np.array([1, 4, 0, 2, 3]))
 HEADER: dict[str, Any] = {"catalogue": "v", "training": "ab" * 8, "round": 1}

@@ -35,13 +35,14 @@ def test_the_methods_of_this_project_are_all_there() -> None:
     """In the order of tables: federations first, then rules, the random order last."""
     assert list(CARDS) == [
         "mixture", "mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf", "similar-items",
-        "ridge", "own-features", "kernel-ridge", "kernel-profile", "tfidf-profile",
+        "ridge", "own-features", "fcf", "fedncf", "pfedrec", "fedrap", "kernel-ridge",
+        "kernel-profile", "tfidf-profile",
         "content-profile", "random", *SYNTHESIZERS,
     ]  # fmt: skip
     kinds = [own.kind for own in CARDS.values()]
     synthesizers = ["synthesizer"] * len(SYNTHESIZERS)
-    assert kinds == ["trained"] * 9 + ["rule"] * 4 + ["floor", *synthesizers]
-    assert methods.names() == list(CARDS)[:14]
+    assert kinds == ["trained"] * 13 + ["rule"] * 4 + ["floor", *synthesizers]
+    assert methods.names() == list(CARDS)[:18]
     assert SYNTHESIZERS == [
         "sdrm", "multivae-prior", "multivae", "ctgan", "tvae", "codigem", "diffrec",
     ]  # fmt: skip
@@ -102,7 +103,19 @@ def test_halves_are_modules_of_the_methods_name(name: str) -> None:
 def test_methods_of_papers_name_them(name: str) -> None:
     paper = CARDS[name].paper
     assert (paper is not None) == (
-        name in {"mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf", *SYNTHESIZERS}
+        name
+        in {
+            "mdifffr",
+            "ipfedrec",
+            "ifedncf",
+            "cs-fcf",
+            "cs-fedncf",
+            "fcf",
+            "fedncf",
+            "pfedrec",
+            "fedrap",
+            *SYNTHESIZERS,
+        }
     )
     if paper is not None:
         assert paper.title

@@ -16,6 +16,7 @@ from common.users.pull import MappedPull
 from common.users.ragged import Ragged
 from common.users.randomness import stream, uniform, user_keys
 from common.users.training import RoundResult, batch_order, draw_samples, train_round
+from tests.common.users.alone import plain_scores
 
 ITEMS, DIM, USERS, ROUND = 30, 4, 14, 3
 BASE: dict[str, Any] = {
@@ -45,17 +46,6 @@ def make_interactions() -> Ragged:
 
 def make_keys() -> np.ndarray:
     return user_keys(b"secret", [f"user {k}" for k in range(USERS)])
-
-
-def plain_scores(head: str, state: State, rows: Tensor) -> Tensor:
-    """Scores of one user's rows, float32 (items,), as the papers write them."""
-    if head == "linear":
-        return rows @ state["weight"] + state["bias"]
-    if head == "dot":
-        return rows @ state["user"]
-    both = torch.cat([state["user"].expand(len(rows), -1), rows], dim=1)
-    matrix = torch.cat([state["user_weight"], state["item_weight"]])
-    return torch.relu(both @ matrix + state["hidden_bias"]) @ state["weight"] + state["bias"]
 
 
 def train_alone(
