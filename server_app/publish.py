@@ -96,11 +96,11 @@ def send_out(training: Training, grid: Grid, folder: RunFolder) -> dict[str, Any
         If no item is cold, or no node served anybody.
     """
     settings, index = training.settings, training.index
+    if not settings.card.ranks_new_items:
+        raise SnowdropError(f"the method {settings.card.name} ranks no new items to publish")
     items = sum(len(index.rows(split)) for split in COLD_SPLITS)
     if not items:
         raise SnowdropError("every item is warm: there is no new item to publish")
-    if not settings.card.ranks_new_items:
-        raise SnowdropError(f"the method {settings.card.name} ranks no new items to publish")
     nodes = Nodes(grid, index, settings.round_timeout)
     nodes.wait(settings.nodes, settings.nodes_timeout, at_least=1)
     if isinstance(training.method, ItemTable):

@@ -484,7 +484,7 @@ def test_no_user_is_told_of_in_any_answer_of_a_federations_life(world: World) ->
     allowed = {
         messages.QUERY_CATALOGUE: ({"status"},),
         messages.QUERY_DESCRIBE: ({"users", "users_without_warm", "warm", "validation", "test",
-                                   "unknown", "peak_rss_mb"},),
+                                   "unknown", "order", "peak_rss_mb"},),
         messages.QUERY_COUNT: ({"users"},),
         messages.QUERY_SYNTHETIC: ({"answer"},),
         messages.QUERY_RECOMMEND: ({"users"},),
