@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cli.bench.methods import SHARED, choose, groups, read_tuned, shared_settings
+from cli.bench.methods import SHARED, choose, groups, only_task, read_tuned, shared_settings
 from cli.bench.runs import Run, execute, plan
 from cli.progress import Progress
 from cli.report import make_report
@@ -53,6 +53,8 @@ def bench(
     shared = shared_settings(set_ or [])
     if tensorboard:
         shared["tensorboard"] = True
+    if "task" not in shared and (task := only_task(chosen)):
+        shared["task"] = task
     place = {"data": data, "run_dir": str(out.absolute())}
     of_all = {name: shared[name] for name in SHARED if name in shared}
     first = RunSettings.parse({**of_all, **place})

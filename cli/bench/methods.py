@@ -179,6 +179,33 @@ def always(task: str = "cold-items") -> list[str]:
     ]
 
 
+def _expanded(text: str) -> list[str]:
+    """Names of methods from a comma-separated list of names and groups."""
+    written = [name.strip() for name in text.split(",") if name.strip()]
+    if not written:
+        raise SnowdropError(f"no method is named; choose from {', '.join(methods.names())}")
+    known = groups()
+    return [part for name in written for part in known.get(name, (name,))]
+
+
+def only_task(text: str) -> str:
+    """The one task that methods of a comma-separated list can rank for; empty if there are several.
+
+    Raises
+    ------
+    SnowdropError
+        If there is none.
+    """
+    cards = {name: Chosen.parse(name).named.card for name in _expanded(text)}
+    common = set.intersection(*(set(own.tasks) for own in cards.values()))
+    if not common:
+        told = "; ".join(f"{name} for {', '.join(own.tasks)}" for name, own in cards.items())
+        raise SnowdropError(
+            f"these methods rank for no task in common ({told}); compare them in two commands"
+        )
+    return common.pop() if len(common) == 1 else ""
+
+
 def choose(text: str, twins: bool = True, task: str = "cold-items") -> list[Chosen]:
     """Methods from a comma-separated list of names and groups.
 
@@ -190,13 +217,8 @@ def choose(text: str, twins: bool = True, task: str = "cold-items") -> list[Chos
     SnowdropError
         If none is named, or one is unknown.
     """
-    written = [name.strip() for name in text.split(",") if name.strip()]
-    if not written:
-        raise SnowdropError(f"no method is named; choose from {', '.join(methods.names())}")
-    known = groups()
-    expanded = [part for name in written for part in known.get(name, (name,))]
     found: dict[str, Chosen] = {}
-    for name in [*expanded, *always(task)]:
+    for name in [*_expanded(text), *always(task)]:
         chosen = Chosen.parse(name)
         found.setdefault(chosen.name, chosen)
         if twins and (twin := chosen.twin()) is not None:

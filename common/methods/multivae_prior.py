@@ -27,5 +27,6 @@ CARD = Card(
         },
     ),
     search={f"multivae-prior.{name}": choices for name, choices in SEARCH.items()},
+    scored_by_search=True,
     order=402,
 )

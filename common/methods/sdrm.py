@@ -129,5 +129,6 @@ CARD = Card(
         "sdrm.layers": OneOf([0, 1, 2, 3]),
         "sdrm.epochs": OneOf([100, 200, 400]),
     },
+    scored_by_search=True,
     order=400,
 )

@@ -2,7 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from cli.bench.methods import SHARED, Chosen, always, choose, groups, read_tuned, shared_settings
+from cli.bench.methods import (
+    SHARED,
+    Chosen,
+    always,
+    choose,
+    groups,
+    only_task,
+    read_tuned,
+    shared_settings,
+)  # fmt: skip
 from common import methods
 from common.errors import SnowdropError
 from common.settings import RunSettings, given_by_command
@@ -28,7 +37,16 @@ def test_every_method_has_settings(name: str) -> None:
     assert {key: values[key] for key in chosen.named.fixed} == chosen.named.fixed
     assert settings.seed == 4
     assert settings.card is chosen.named.card
-    assert all(values[key] == RunSettings.model_fields[key].default for key in SHARED)
+    free = set(SHARED) - set(chosen.named.fixed)
+    assert all(values[key] == RunSettings.model_fields[key].default for key in free)
+
+
+def test_methods_are_compared_on_a_task_that_all_of_them_can_rank_for() -> None:
+    assert only_task("ridge,mdifffr") == ""
+    assert only_task("backbones") == only_task("ridge,fcf") == "last-warm-item"
+    assert only_task("kernel-ridge,ridge") == "cold-items"
+    with pytest.raises(SnowdropError, match=r"no task in common .*compare them in two commands"):
+        only_task("kernel-ridge,fcf")
 
 
 def test_paper_means_the_published_settings() -> None:

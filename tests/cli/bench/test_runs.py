@@ -34,7 +34,14 @@ RULES = ["kernel-ridge", "kernel-profile", "tfidf-profile", "content-profile", "
 def planned(
     methods: str, data: Path, out: Path, seeds: int = 1, twins: bool = False, **shared: Any
 ) -> list[Run]:
-    return plan(choose(methods, twins, shared.get("task", "cold-items")), seeds, str(data), out, {}, QUICK | shared)
+    return plan(
+        choose(methods, twins, shared.get("task", "cold-items")),
+        seeds,
+        str(data),
+        out,
+        {},
+        QUICK | shared,
+    )
 
 
 def summary_of(run: Run) -> dict[str, Any]:
