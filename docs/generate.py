@@ -25,6 +25,7 @@ PACKAGES = {
     "api/server_app.md": "server_app",
     "api/client_app.md": "client_app",
     "api/bench.md": "cli/bench",
+    "api/bench_synthetic.md": "cli/bench_synthetic",
 }
 OUTSIDE = ("LICENSE", "CITATION.cff")
 """Files that the README links to and the site does not hold."""

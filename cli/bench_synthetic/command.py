@@ -64,6 +64,13 @@ def bench_synthetic(
     keep: Annotated[
         bool, typer.Option(help="keep trained synthesizers for more samplings")
     ] = False,
+    cold_start: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="train this method for new items on synthetic users instead; DATA then has items",
+        ),
+    ] = "",
 ) -> None:
     """Judge synthetic users by what recommenders learn from them; make only what is missing."""
     from cli.bench_synthetic.methods import choose, choose_recommenders, read_tuned, shared_settings
@@ -73,6 +80,13 @@ def bench_synthetic(
     from common.device import pick_device
 
     rows, names = choose(chosen), choose_recommenders(recommenders)
+    if cold_start:
+        from cli.bench_synthetic.cold_start import bench_cold_start
+
+        if tuned:
+            raise SnowdropError("--tuned is not for --cold-start; give --set NAME.SETTING=VALUE")
+        bench_cold_start(data, out, rows, cold_start, runs, users, set_ or [], jobs, keep)
+        return
     shared, files = shared_settings(set_ or []), read_tuned(tuned or [])
     pick_device(device, "--device")
     world = World.read(data)
