@@ -183,14 +183,17 @@ def test_what_a_run_that_ranks_last_warm_items_leaves(data_folder: Path, tmp_pat
     assert users.columns[3:] == ["recall@20", "recall@50", "ndcg@20", "ndcg@50"]
     for metric in users.columns[3:]:
         assert users[metric].mean() == pytest.approx(summary["test"][metric])
-    # No item is its own nearest one; only a few of the demo's items share a title.
+    titles = pl.read_csv(data_folder / "items.csv")["title"]
+    doubled = set(titles.filter(titles.is_duplicated()))
+    assert len(doubled) < 5
+    # No item is its own nearest one, and none is recommended again.
     assert (users["similarity"] < 1 - 1e-6).mean() > 0.8  # type: ignore[operator]
     assert users["history"].sum() + 2 * users.height == summary["dataset"]["interactions"]["warm"]
     sample = json.loads((run.folder / "sample.json").read_text())
     assert sample
     for user in sample:
         best = {item["title"] for item in user["recommended"]}
-        assert not best & set(user["history"])
+        assert best & set(user["history"]) <= doubled
     with np.load(run.folder / "embeddings.npz") as arrays:
         assert set(arrays.files) == {"warm"}
 
