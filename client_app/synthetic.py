@@ -14,6 +14,7 @@ import numpy as np
 
 from client_app.interactions import arrange
 from common.catalogue import ItemIndex
+from common.device import one_thread
 from common.errors import SnowdropError
 from common.methods import Named
 from common.settings import NodeSettings, RunSettings
@@ -85,8 +86,9 @@ def _make(
     named = Named.parse(run.synthesizer)
     maker = synthesizer_of(named.name, run.group(named.card.name), len(columns))
     seed = run.seed * 1_000_003 + node.partition
-    maker.fit(Silo(likes, likes), seed, folder=folder / "training")
-    sample = maker.sample(run.synthetic_users or len(own.counts), seed)
+    with one_thread():  # the same users in the process as through Flower
+        maker.fit(Silo(likes, likes), seed, folder=folder / "training")
+        sample = maker.sample(run.synthetic_users or len(own.counts), seed)
     ids = np.array(index.ids_of("warm"), dtype=object)[columns].tolist()
     write_synthetic(folder, sample.likes, ids, {"epsilon": maker.epsilon, "recipe": recipe})
     shutil.rmtree(folder / "training", ignore_errors=True)

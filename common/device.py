@@ -1,5 +1,7 @@
-"""Which device torch computes on."""
+"""Which device torch computes on, and with how many threads."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from common.errors import SnowdropError
@@ -31,3 +33,20 @@ def pick_device(name: str, asked: str = "server_device") -> "torch.device":
     except (RuntimeError, AssertionError) as error:
         raise SnowdropError(f"{asked} = {name!r} cannot be used on this machine") from error
     return torch.device(name)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread within.
+
+    Float sums come out the same whatever the number of cores, and small steps do not wait for
+    threads that a busy machine holds up.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from common.device import one_thread
 from common.methods.generator import NetworkSettings
 from server_app.methods.base import Generator
 from server_app.pace import Pace
@@ -61,7 +62,7 @@ class NetworkGenerator(Generator[OwnNetwork]):
             decay = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, epochs * batches)
         loss_sum = torch.zeros((), device=self.device)
         pace = Pace(epochs, FIT_SECONDS)
-        with self._seeded(seed), torch.enable_grad(), _one_thread():
+        with self._seeded(seed), torch.enable_grad(), one_thread():
             self._network.train()
             for epoch in range(epochs):
                 loss_sum.zero_()
@@ -100,15 +101,3 @@ class NetworkGenerator(Generator[OwnNetwork]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One CPU thread: steps are too small to share, and threads that wait for each other on a
-    busy machine make them ten times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

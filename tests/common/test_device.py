@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.device import pick_device
+from common.device import one_thread, pick_device
 from common.errors import SnowdropError
 
 
@@ -15,3 +15,15 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         pick_device("abacus")
     with pytest.raises(SnowdropError, match="--device = 'abacus' cannot be used"):
         pick_device("abacus", "--device")
+
+
+def test_one_thread_within_and_as_many_as_before_afterwards() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with pytest.raises(ZeroDivisionError), one_thread():
+            assert torch.get_num_threads() == 1
+            raise ZeroDivisionError
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

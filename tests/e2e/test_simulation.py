@@ -49,10 +49,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chosen_for(settings: Mapping[str, object]) -> dict[str, object]:
-    """Settings of a small run, without those of other methods' groups."""
-    chosen = SMALL | dict(settings)
-    group = f"{chosen['method']}."
-    return {key: v for key, v in chosen.items() if "." not in key or key.startswith(group)}
+    """Settings of a small run, whose own group is left out where the method is another one."""
+    method = settings.get("method", SMALL["method"])
+    own = {key: v for key, v in SMALL.items() if key.partition(".")[0] == method or "." not in key}
+    return own | dict(settings)
 
 
 def command(data: Path, run_dir: Path, nodes: int, **settings: object) -> list[str]:
