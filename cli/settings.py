@@ -32,8 +32,8 @@ def settings(
     models, shown = _of_method(method, preset)
     for group, model in models.items():
         for name, field in model.model_fields.items():
-            if name != "groups":
-                whole = f"{group}.{name}" if group else name
+            whole = f"{group}.{name}" if group else name
+            if whole != "groups":
                 meaning = f"{field.description}{_choices(field.annotation)}"
                 table.add_row(whole, str(shown[whole]), meaning)
     Console().print(table)

@@ -26,7 +26,7 @@ from pydantic import (
 
 from common import methods
 from common.errors import SnowdropError
-from common.methods import Card, MethodSettings, Named
+from common.methods import FROZEN, Card, MethodSettings, Named
 from common.renamed import FORMER, translated
 from common.roles import (
     Count,
@@ -178,7 +178,9 @@ class TrainingSettings(SettingsModel):
         own = self.groups.get(self.card.name)
         if self.card.parts and own is not None:
             parts = [methods.card(getattr(own, key)).title for key in self.card.parts]
-            return " + ".join(parts) + (", frozen" if self.named.variant else "")
+            if len(parts) == 1:
+                parts.append(self.card.title)
+            return " + ".join(parts) + (", frozen" if self.named.variant == FROZEN else "")
         return self.named.title
 
 
@@ -485,8 +487,9 @@ class RunSettings(TrainingSettings):
         for name, model in models.items():
             neutral = set(fields_with(model, _NEUTRAL)) if name else self._without_effect()
             for field, told in model.model_fields.items():
-                if field != "groups" and field not in neutral:
-                    defaults[f"{name}.{field}" if name else field] = told.default
+                whole = f"{name}.{field}" if name else field
+                if whole != "groups" and field not in neutral:
+                    defaults[whole] = told.default
         values = self.flat()
         return {name: values[name] for name, default in defaults.items() if values[name] != default}
 
@@ -544,10 +547,8 @@ def base_values(
 ) -> dict[str, Any]:
     """What a method brings over the defaults; of a mixture, what its first part brings, too."""
     base: dict[str, Any] = {}
-    for key in named.card.parts[:1]:
-        whole = f"{named.card.name}.{key}"
-        default = named.card.settings.model_fields[key].default
-        part = Named.parse(str(given.get(whole, default)))
+    for name in named.part_names(given)[:1]:
+        part = Named.parse(name)
         base |= {**part.base(form, tuned), **part.fixed}
     base |= named.base(form, tuned)
     if (maker := _synthesizer(given)) is not None:
@@ -564,11 +565,10 @@ def active_groups(values: Mapping[str, Any]) -> dict[str, type[MethodSettings]]:
     values : Mapping[str, Any]
         Flat settings.
     """
-    own = Named.parse(str(values.get("method") or _default("method"))).card
-    found = {own.name: own.settings}
-    for key in own.parts:
-        name = f"{own.name}.{key}"
-        part = methods.card(str(values.get(name, own.settings.model_fields[key].default)))
+    named = Named.parse(str(values.get("method") or _default("method")))
+    found = {named.card.name: named.card.settings}
+    for name in named.part_names(values):
+        part = methods.card(name)
         found[part.name] = part.settings
     if (maker := _synthesizer(values)) is not None:
         found[maker.card.name] = maker.card.settings
@@ -670,15 +670,10 @@ def described() -> list[tuple[str, Any, list[str], str]]:
     models: dict[str, type[BaseModel]] = {"": RunSettings}
     models |= {own.name: own.settings for own in methods.cards().values()}
     return [
-        (
-            f"{group}.{name}" if group else name,
-            field.default,
-            roles_of(model, name),
-            field.description or "",
-        )
+        (whole, field.default, roles_of(model, name), field.description or "")
         for group, model in models.items()
         for name, field in model.model_fields.items()
-        if name != "groups"
+        if (whole := f"{group}.{name}" if group else name) != "groups"
     ]
 
 

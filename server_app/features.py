@@ -75,12 +75,16 @@ class Blocks:
             rows = features[name]
             absent = ~rows.any(1)
             return torch.where(absent[:, None], mean, rows) if absent.any() else rows
-        parts = []
+        return torch.cat(list(self.scaled(features).values()), 1)
+
+    def scaled(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each modality by itself, centred and scaled, float32 (items, c) by name."""
+        parts = {}
         for name, weight in self.weights.items():
             rows = features[name]
-            scaled = (rows - self.means[name]) * (weight / self.norms[name])
-            parts.append(scaled * rows.any(1)[:, None])
-        return torch.cat(parts, 1)
+            scaled = (rows - self.means[name]) * (weight / (self.norms[name] or 1.0))
+            parts[name] = scaled * rows.any(1)[:, None]
+        return parts
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

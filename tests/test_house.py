@@ -162,8 +162,12 @@ def test_every_half_is_of_a_method() -> None:
 HOMES = ("common.methods", "server_app.methods", "client_app.methods", "common.renamed")
 """Where methods may be named: at home, and where former names are translated."""
 
-OTHER_MEANINGS = {"common.settings": {"random"}, "client_app.scorers": {"random"}}
-"""Words that are a method's name, and something else there: a start, a scorer."""
+OTHER_MEANINGS = {
+    "common.settings": {"random"},
+    "client_app.scorers": {"random"},
+    "server_app.fusion": {"mixture"},
+}
+"""Words that are a method's name, and something else there: a start, a scorer, a module."""
 
 
 def methods_named_in(module: str) -> set[str]:

@@ -70,16 +70,38 @@ class Backbone(NodeMethod):
         return state
 
     def train(self, request: TrainRequest, local: Local) -> tuple[State, TrainAnswer]:
-        settings = local.settings
         state, result = self.one_round(local, local.state_of(), request.round)
+        return state, self.answer(result, request, local.settings)
+
+    def answer(
+        self,
+        result: RoundResult,
+        request: TrainRequest,
+        settings: TrainingSettings,
+        heads: Tensor | None = None,
+    ) -> TrainAnswer:
+        """What leaves the node.
+
+        Parameters
+        ----------
+        result : RoundResult
+            With ``change`` and ``touches`` of all groups one after the other, where there are any.
+        request : TrainRequest
+        settings : TrainingSettings
+        heads : Tensor, optional
+            Sums of users' private parts, float32 (groups, n), where these are told.
+        """
         sums = {"change": result.change}
+        if heads is not None:
+            sums["heads"] = heads
         if names := self.own(settings).shared:
-            sums["scorer"] = HEADS[settings.head].flat(result.scorer, names)[None]
+            scorer = HEADS[settings.head].flat(result.scorer, names)
+            sums["scorer"] = scorer.reshape(-1, scorer.shape[-1])
         scale = np.float32(request.scale)
         travelling = {n: for_wire(one.numpy() / scale, settings) for n, one in sums.items()}
         if settings.average == "touches":
             travelling["touches"] = result.touches.numpy()
-        return state, TrainAnswer(result.users, result.loss_sum, travelling)
+        return TrainAnswer(result.users, result.loss_sum, travelling)
 
     def fit_heads(self, rounds: Iterable[int], local: Local) -> State:
         alone = replace(local, settings=without_mechanism(local.settings))
@@ -89,9 +111,20 @@ class Backbone(NodeMethod):
             check_loss(result.loss_sum)
         return state
 
-    def one_round(self, local: Local, state: State, number: int) -> tuple[State, RoundResult]:
-        """Train all users for one round: their whole state after it, and what leaves the node."""
-        beside = self.beside(local, state, number)
+    def one_round(
+        self, local: Local, state: State, number: int, beside: Beside | None = None
+    ) -> tuple[State, RoundResult]:
+        """Train all users for one round: their whole state after it, and what leaves the node.
+
+        Parameters
+        ----------
+        local : Local
+        state : State
+        number : int
+        beside : Beside, optional
+            By default the method's own `beside`.
+        """
+        beside = beside or self.beside(local, state, number)
         heads, result = train_round(
             local.table("table", local.warm, local.settings.dim),
             self.heads_of(state),

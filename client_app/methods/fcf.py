@@ -8,16 +8,18 @@ from client_app.scorers import Scorer
 from common.methods.fcf import FCFSettings
 from common.users.heads import State
 from common.users.least_squares import least_squares_round, vectors
-from common.users.training import RoundResult
+from common.users.training import Beside, RoundResult
 
 
 class FCF(Backbone):
     """As every backbone; or, with ``fcf.solver=least-squares``, as published."""
 
-    def one_round(self, local: Local, state: State, number: int) -> tuple[State, RoundResult]:
+    def one_round(
+        self, local: Local, state: State, number: int, beside: Beside | None = None
+    ) -> tuple[State, RoundResult]:
         own: FCFSettings = local.settings.group(self.name)
         if own.solver == "sgd":
-            return super().one_round(local, state, number)
+            return super().one_round(local, state, number, beside)
         table = local.table("table", local.warm, local.settings.dim)
         result = least_squares_round(
             table, local.histories, local.keys, number, local.settings, own.confidence, own.ridge

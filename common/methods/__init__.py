@@ -201,6 +201,14 @@ class Named:
         """Settings that make it this method."""
         return self.card.fixed_of(self.variant)
 
+    def part_names(self, given: Mapping[str, Any]) -> list[str]:
+        """Names of the methods that it combines, as flat settings, it or its defaults say."""
+        own = self.card
+        defaults = {f"{own.name}.{key}": own.settings.model_fields[key].default
+                    for key in own.parts}  # fmt: skip
+        chosen = {**defaults, **self.fixed, **given}
+        return [str(chosen[name]) for name in defaults]
+
 
 def tuned_of(own: Card, tuned: Mapping[str, Values]) -> Values:
     """Tuned settings of a method: given ones, its own, or those of the method it is like."""

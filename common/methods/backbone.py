@@ -37,6 +37,11 @@ class BackboneSettings(MethodSettings):
         """Parts of the scoring head that all users share, in the order in which they travel."""
         return ()
 
+    @property
+    def takes_steps(self) -> bool:
+        """Whether users train by steps down a loss, to which a further one can be added."""
+        return True
+
     def rates(self, settings: "TrainingSettings", number: int) -> dict[str, float]:
         """Learning rates of round ``number``, by the names of the settings."""
         left = self.lr_decay ** (number - 1)

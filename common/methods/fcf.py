@@ -26,6 +26,10 @@ class FCFSettings(BackboneSettings):
     ridge: Positive = setting(1.0, "λ of least-squares", Role.TRAVELS)
     adam_lr: Positive = setting(0.1, "learning rate of the server's Adam, with least-squares")
 
+    @property
+    def takes_steps(self) -> bool:
+        return self.solver == "sgd"
+
     def check(self, run: "RunSettings", name: str) -> None:
         if self.solver == "least-squares" and run.average != "users":
             raise ValueError(

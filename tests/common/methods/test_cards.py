@@ -28,21 +28,22 @@ SEARCHED = [(name, dimension) for name, own in CARDS.items() for dimension in ow
 
 def known_settings(own: Card) -> set[str]:
     shared = set(RunSettings.model_fields) - {"groups"}
-    return shared | {f"{own.name}.{name}" for name in own.settings.model_fields}
+    groups = [own, *(CARDS[name] for name in TRAINED if own.parts)]  # it may set those of its parts
+    return shared | {f"{one.name}.{name}" for one in groups for name in one.settings.model_fields}
 
 
 def test_the_methods_of_this_project_are_all_there() -> None:
     """In the order of tables: federations first, then rules, the random order last."""
     assert list(CARDS) == [
         "mixture", "mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf", "similar-items",
-        "ridge", "own-features", "fcf", "fedncf", "pfedrec", "fedrap", "kernel-ridge",
+        "ridge", "own-features", "fcf", "fedncf", "pfedrec", "fedrap", "gfmfr", "kernel-ridge",
         "kernel-profile", "tfidf-profile",
         "content-profile", "random", *SYNTHESIZERS,
     ]  # fmt: skip
     kinds = [own.kind for own in CARDS.values()]
     synthesizers = ["synthesizer"] * len(SYNTHESIZERS)
-    assert kinds == ["trained"] * 13 + ["rule"] * 4 + ["floor", *synthesizers]
-    assert methods.names() == list(CARDS)[:18]
+    assert kinds == ["trained"] * 14 + ["rule"] * 4 + ["floor", *synthesizers]
+    assert methods.names() == list(CARDS)[:19]
     assert SYNTHESIZERS == [
         "sdrm", "multivae-prior", "multivae", "ctgan", "tvae", "codigem", "diffrec",
     ]  # fmt: skip
@@ -114,6 +115,7 @@ def test_methods_of_papers_name_them(name: str) -> None:
             "fedncf",
             "pfedrec",
             "fedrap",
+            "gfmfr",
             *SYNTHESIZERS,
         }
     )

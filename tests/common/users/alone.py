@@ -48,6 +48,10 @@ class Alone:
         Probability of each item, float32 (warm,).
     distil : float
         Weight of KL(teacher ‖ prediction).
+    temperature : float
+        What scores are divided by for it.
+    ratio : float, optional
+        Running mean of (cross-entropy) / KL, by which the weight is multiplied; 0: none yet.
     """
 
     settings: TrainingSettings
@@ -61,6 +65,8 @@ class Alone:
     by_sum: bool = False
     teacher: Tensor | None = None
     distil: float = 0.0
+    temperature: float = 1.0
+    ratio: float | None = None
 
     def scores(self, head: State, table: Tensor, own: Tensor | None, items: Tensor) -> Tensor:
         rows = table[items] if own is None else table[items] + own[items]
@@ -71,9 +77,14 @@ class Alone:
         entropy = binary_cross_entropy_with_logits(scores, labels)
         if self.teacher is None:
             return entropy, entropy
-        t, p = self.teacher[items], torch.sigmoid(scores)
-        kl = t * (t / p).log() + (1 - t) * ((1 - t) / (1 - p)).log()
-        return entropy, entropy + self.distil * kl.mean()
+        t, p = self.teacher[items], torch.sigmoid(scores / self.temperature)
+        kl = (t * (t / p).log() + (1 - t) * ((1 - t) / (1 - p)).log()).mean()
+        weight = self.distil * self.temperature**2
+        if self.ratio is not None:
+            now = min(100.0, entropy.item() / kl.item())
+            self.ratio = 0.9 * self.ratio + 0.1 * now if self.ratio else now
+            weight *= self.ratio
+        return entropy, entropy + weight * kl
 
     def train(self, items: np.ndarray, key: np.ndarray, number: int) -> tuple[float, Tensor]:
         """Train for a round: the mean loss, and how often each row was sampled."""

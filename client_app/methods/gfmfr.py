@@ -1,0 +1,112 @@
+"""GFMFR's node half: users pick their group, and are taught what it prefers.
+
+Zhang, Zhang, Long, Xue, Xia and Yang, "Multimodal-enhanced Federated Recommendation: A Group-wise
+Fusion Approach", WWW 2026 (arXiv 2509.19955). A user minimises its backbone's loss plus
+λ · ρ · T² · KL(t_g ‖ ŷ) over the items that it samples, where g is the group whose centroid is
+nearest to the private parts of its scoring head. Sums over users leave the node for each group
+apart; which group a user is in does not.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from client_app.methods import half_of
+from client_app.methods.backbone import Backbone
+from client_app.methods.base import Local, NodeMethod
+from client_app.scorers import Scorer
+from common.errors import SnowdropError
+from common.messages import TrainAnswer, TrainRequest
+from common.methods.gfmfr import GFMFRSettings
+from common.settings import TrainingSettings
+from common.users.groups import NearestCentroid, Teacher
+from common.users.heads import HEADS, State
+from common.users.training import Beside
+
+RATIO = "teacher.ratio"
+"""The part of the state that holds ρ of each user, where it is not constant."""
+
+
+class GFMFR(NodeMethod):
+    """A backbone whose users have a teacher."""
+
+    def own(self, settings: TrainingSettings) -> GFMFRSettings:
+        """The method's own settings."""
+        group: GFMFRSettings = settings.group(self.name)
+        return group
+
+    def backbone(self, settings: TrainingSettings) -> Backbone:
+        """The half of the recommender that is taught.
+
+        Raises
+        ------
+        SnowdropError
+            If the message names another kind of method.
+        """
+        half = half_of(self.own(settings).backbone)
+        if not isinstance(half, Backbone):
+            raise SnowdropError(f"{half.name} is no recommender that can be taught")
+        return half
+
+    def fresh(self, keys: np.ndarray, settings: TrainingSettings) -> State:
+        own, state = self.own(settings), self.backbone(settings).fresh(keys, settings)
+        if own.fusion != "off" and own.balance == "adaptive":
+            state[RATIO] = torch.zeros(len(keys))
+        return state
+
+    def train(self, request: TrainRequest, local: Local) -> tuple[State, TrainAnswer]:
+        half, alone = self.backbone(local.settings), _without_teacher(local)
+        if self.own(local.settings).fusion == "off":
+            return half.train(request, alone)
+        state, number = alone.state_of(), request.round
+        beside = self.beside(half, local, state, number)
+        after, result = half.one_round(alone, state, number, beside)
+        if isinstance(beside.loss, Teacher) and beside.loss.ratio is not None:
+            after = after | {RATIO: beside.loss.ratio}
+        elif RATIO in local.state_of():
+            after = after | {RATIO: local.state_of()[RATIO]}
+        head = HEADS[local.settings.head]
+        assert result.members is not None
+        groups = replace(
+            result, change=result.change.flatten(0, 1), touches=result.touches.flatten()
+        )
+        answer = half.answer(groups, request, local.settings, head.flat(result.scorer, beside.told))
+        return after, replace(answer, sums={**answer.sums, "members": result.members.numpy()})
+
+    def beside(self, half: Backbone, local: Local, state: State, number: int) -> Beside:
+        """What the backbone trains, with users in groups and their teacher."""
+        settings, own = local.settings, self.own(local.settings)
+        head = HEADS[settings.head]
+        heads = half.heads_of(state)
+        names = [name for name in head.shapes(settings.dim) if name in heads]
+        columns = head.size(names, settings.dim)
+        centroids = local.table("centroids", own.groups, columns)
+        groups = NearestCentroid(centroids, head, names, own.distance)
+        loss = None
+        if "teacher" in local.arrays:
+            group = groups.of(np.arange(len(local.keys)), heads)
+            new = groups.points(heads) == groups.points(half.fresh(local.keys, settings))
+            group[new.all(1)] = -1
+            ratio = local.state_of().get(RATIO)
+            wanted = local.table("teacher", own.groups, local.warm)
+            loss = Teacher(wanted, group, own.share_of(number), own.temperature, ratio)
+        plain = half.beside(local, state, number)
+        return replace(plain, loss=loss, groups=groups, told=tuple(names))
+
+    def fit_heads(self, rounds: Iterable[int], local: Local) -> State:
+        kept = {n: part for n, part in local.state_of().items() if n == RATIO}
+        return self.backbone(local.settings).fit_heads(rounds, _without_teacher(local)) | kept
+
+    def scorer(self, name: str, local: Local) -> Scorer:
+        return self.backbone(local.settings).scorer(name, _without_teacher(local))
+
+
+def _without_teacher(local: Local) -> Local:
+    """The same node, as the backbone knows its users' state."""
+
+    def state_of() -> State:
+        return {name: part for name, part in local.state_of().items() if name != RATIO}
+
+    return replace(local, state_of=state_of)

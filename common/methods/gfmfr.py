@@ -1,0 +1,130 @@
+"""GFMFR: groups of similar users, whose fused item embeddings teach a federated backbone."""
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from common.methods.backbone import FIXED, TASK, BackboneSettings
+from common.methods.card import Card, MethodSettings, Paper, Variant
+from common.methods.search import Number, OneOf
+from common.roles import Count, Positive, Role, setting
+
+if TYPE_CHECKING:
+    from common.settings import RunSettings
+
+
+class GFMFRSettings(MethodSettings):
+    """Which recommender is taught, how users are grouped, and how modalities are fused."""
+
+    backbone: str = setting(
+        "pfedrec",
+        "recommender for warm items that is taught; its settings for nodes are taken",
+        Role.IDENTITY,
+        Role.TRAVELS,
+    )
+    fusion: Literal["off", "sum", "mlp", "gate", "attention", "mixture"] = setting(
+        "mlp",
+        "how an item's embedding for a group is made of the group and the item's modalities; off: "
+        "the backbone alone",
+        Role.IDENTITY,
+        Role.TRAVELS,
+    )
+    groups: Count = setting(5, "groups of users", Role.IDENTITY, Role.TRAVELS)
+    distance: Literal["cosine", "euclidean"] = setting(
+        "cosine", "by which a user picks the nearest centroid", Role.IDENTITY, Role.TRAVELS
+    )
+    least_users: Count = setting(
+        10, "users of a round that a group needs; a smaller one is merged before it is used"
+    )
+    weight: float = setting(
+        1.0, "weight λ of the distance to the teacher in a user's loss", Role.TRAVELS, ge=0
+    )
+    balance: Literal["constant", "adaptive"] = setting(
+        "constant",
+        "whether λ is multiplied by a running mean of each user's (other loss) / (distance to the "
+        "teacher)",
+        Role.IDENTITY,
+        Role.TRAVELS,
+    )
+    fade_rounds: int = setting(
+        100, "R: λ falls as cos(π r / 2 R) and is 0 from round R on; 0: it stays", Role.TRAVELS,
+        ge=0,
+    )  # fmt: skip
+    temperature: Positive = setting(
+        1.0, "T: scores of teacher and user are divided by it", Role.TRAVELS
+    )
+    width: Count = setting(128, "hidden width of the fusion module mlp", Role.IDENTITY)
+    fit_steps: Count = setting(20, "steps of the fusion's training in each round")
+    fit_batch: Count = setting(256, "items in a step, each for all groups")
+    optimizer: Literal["adamw", "sgd"] = setting("adamw", "its optimiser", Role.IDENTITY)
+    lr: Positive = setting(1e-3, "its learning rate")
+    weight_decay: float = setting(1e-4, "its weight decay", ge=0)
+
+    def share_of(self, number: int) -> float:
+        """The weight λ of round ``number``."""
+        if not self.fade_rounds:
+            return self.weight
+        left = math.cos(math.pi / 2 * min(1.0, number / self.fade_rounds))
+        return self.weight * max(0.0, left)
+
+    def check(self, run: "RunSettings", name: str) -> None:
+        from common import methods
+
+        every = methods.cards().values()
+        fitting = [own.name for own in every if issubclass(own.settings, BackboneSettings)]
+        if self.backbone not in fitting:
+            raise ValueError(
+                f"{name}.backbone = {self.backbone} is no recommender that can be taught; choose "
+                f"one of {', '.join(fitting)}"
+            )
+        for key, value in methods.card(self.backbone).fixed.items():
+            if getattr(run, key) != value:
+                raise ValueError(f"{name}.backbone = {self.backbone} needs {key} = {value}")
+        own: BackboneSettings = run.group(self.backbone)
+        if self.fusion != "off" and not own.takes_steps:
+            raise ValueError(
+                f"{name} teaches users that train by steps: it needs {self.backbone}.solver = sgd"
+            )
+
+
+CARD = Card(
+    name="gfmfr",
+    title="GFMFR",
+    kind="trained",
+    server="server_app.methods.gfmfr:GFMFR",
+    node="client_app.methods.gfmfr:GFMFR",
+    paper=Paper(
+        "Multimodal-enhanced Federated Recommendation: A Group-wise Fusion Approach",
+        "Zhang, Zhang, Long, Xue, Xia, Yang",
+        arxiv="2509.19955",
+        venue="WWW 2026",
+    ),
+    settings=GFMFRSettings,
+    fixed=FIXED,
+    published={
+        "gfmfr.distance": "euclidean",
+        "gfmfr.balance": "adaptive",
+        "gfmfr.fit_steps": 350,  # 50 passes over ml-100k
+        "gfmfr.optimizer": "sgd",
+        "gfmfr.lr": 0.01,
+    },
+    variants={
+        "fcf": Variant(
+            "FCF + GFMFR",
+            {"gfmfr.backbone": "fcf"},
+            published={"fcf.solver": "sgd", "average": "users"},
+        ),
+        "fedncf": Variant("FedNCF + GFMFR", {"gfmfr.backbone": "fedncf"}),
+        "pfedrec": Variant("PFedRec + GFMFR", {"gfmfr.backbone": "pfedrec"}),
+        "fedrap": Variant("FedRAP + GFMFR", {"gfmfr.backbone": "fedrap"}),
+    },
+    parts=("backbone",),
+    search={
+        "gfmfr.weight": Number(0.03, 30),
+        "gfmfr.groups": OneOf([1, 2, 3, 5, 8]),
+        "gfmfr.fusion": OneOf(["sum", "mlp", "gate", "attention", "mixture"]),
+        "gfmfr.temperature": Number(0.3, 3),
+        "gfmfr.lr": Number(3e-4, 1e-2),
+    },
+    tasks=(TASK,),
+    order=140,
+)

@@ -1,0 +1,325 @@
+"""GFMFR through the whole engine, against one user after another and whole tables."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cli.in_process import InProcessGrid
+from common import messages
+from common.settings import RunSettings
+from common.users.heads import HEADS
+from server_app.checkpoint import Checkpoints
+from server_app.items import load_catalogue, world_of
+from server_app.methods import make
+from server_app.methods.gfmfr import GFMFR
+from tests.common.users.alone import Alone, plain_scores
+from tests.server_app.methods.test_backbone_run import (
+    SHARED,
+    SMALL,
+    Plain,
+    values_of,
+    warm_folder,  # noqa: F401
+)
+from tests.server_app.runs import SpoiltGrid, run_here, silent, state_of, with_answer
+
+OWN: dict[str, Any] = {
+    "gfmfr.groups": 3,
+    "gfmfr.least_users": 6,
+    "gfmfr.weight": 2.0,
+    "gfmfr.fade_rounds": 6,
+    "gfmfr.width": 8,
+    "gfmfr.fit_steps": 7,
+    "gfmfr.fit_batch": 32,
+    "gfmfr.lr": 0.01,
+}
+TAUGHT: dict[str, dict[str, Any]] = {
+    "fcf": {"gfmfr.fusion": "gate"},
+    "fedncf": {"gfmfr.fusion": "sum", "gfmfr.balance": "adaptive", "gfmfr.weight": 0.05},
+    "pfedrec": {"gfmfr.fusion": "mlp", "gfmfr.temperature": 2.0, "pfedrec.personal": False},
+    "fedrap": {"gfmfr.fusion": "attention", "gfmfr.distance": "euclidean"},
+}
+
+
+def fused_values(folder: Path, run_dir: Path, backbone: str, **changed: Any) -> dict[str, Any]:
+    changed = {name.replace("__", "."): value for name, value in changed.items()}
+    plain = values_of(folder, run_dir, backbone)
+    return {**plain, **OWN, **TAUGHT[backbone], **changed, "method": f"gfmfr:{backbone}"}
+
+
+class Taught(Plain):
+    """The backbone's plain algorithm, with groups, a teacher, and the server's network."""
+
+    def __init__(self, folder: Path, backbone: str) -> None:
+        super().__init__(folder, backbone)
+        values = fused_values(folder, folder, backbone)
+        self.settings = RunSettings.parse(values)
+        self.own, self.fused = self.settings.group(backbone), self.settings.group("gfmfr")
+        server = make("gfmfr", world_of(
+            self.settings, load_catalogue(self.settings), torch.device("cpu")))  # fmt: skip
+        assert isinstance(server, GFMFR)
+        self.server, self.teacher = server, None
+        self.ratios = torch.zeros(len(self.keys))
+        self.centroids = torch.zeros(3, len(self.point(0)))
+
+    def point(self, user: int) -> Tensor:
+        return torch.cat([part[user] for part in self.private.values()])
+
+    def group(self, point: Tensor) -> int:
+        if self.fused.distance == "euclidean":
+            gaps = [float((point - c).square().sum()) for c in self.centroids]
+        else:
+            gaps = [-float(point @ c / c.norm().clamp(min=1e-12)) for c in self.centroids]
+        return gaps.index(min(gaps))
+
+    def user(self, number: int, user: int) -> Alone:
+        one = super().user(number, user)
+        if self.teacher is not None:
+            one.teacher = self.teacher[self.group(self.point(user))]
+            left = float(np.cos(np.pi * number / 2 / self.fused.fade_rounds))
+            one.distil = left * self.fused.weight
+            one.temperature = self.fused.temperature
+            if self.fused.balance == "adaptive":
+                one.ratio = float(self.ratios[user])
+        return one
+
+    def round(self, number: int) -> None:
+        table, scorer, users = self.table, dict(self.scorer), len(self.keys)
+        change = torch.zeros(3, *table.shape)
+        touches = torch.zeros(3, len(table))
+        moved = {n: torch.zeros(3, *part.shape) for n, part in scorer.items()}
+        heads, members = torch.zeros_like(self.centroids), torch.zeros(3)
+        trained = []
+        for user in range(users):
+            one = self.user(number, user)
+            _, touched = one.train(self.histories.of(user), self.keys[user : user + 1], number)
+            trained.append(one)
+            point = torch.cat([one.head[name] for name in self.private])
+            g = self.group(point)
+            change[g] += one.table - table
+            touches[g] += touched
+            heads[g] += point
+            members[g] += 1
+            for name in moved:
+                moved[name][g] += one.head[name] - scorer[name]
+        for user, one in enumerate(trained):
+            for name, part in self.private.items():
+                part[user] = one.head[name]
+            if one.ratio is not None:
+                self.ratios[user] = one.ratio
+            if self.tables is not None:
+                assert one.own is not None
+                self.tables[user] = one.own
+        by_users = self.settings.average == "users"
+        whole = users if by_users else touches.sum(0).clamp(min=1)[:, None]
+        self.table = table + change.sum(0) / whole
+        self.scorer = {n: part + moved[n].sum(0) / users for n, part in scorer.items()}
+        self.learn(number, table, change, touches, heads, members, scorer, moved)
+
+    def learn(
+        self, number: int, table: Tensor, change: Tensor, touches: Tensor, heads: Tensor,
+        members: Tensor, scorer: dict[str, Tensor], moved: dict[str, Tensor],
+    ) -> None:  # fmt: skip
+        from server_app.groups import merge, next_centroids
+
+        merged = merge(heads, members.long(), self.fused.least_users)
+        assert merged is not None
+        kept = [int(k) for k in merged.kept]
+        sums = [[k for k in range(3) if merged.into[k] == g] for g in kept]
+        counts = torch.stack([members[k].sum() for k in sums])
+        means = torch.stack([heads[k].sum(0) for k in sums]) / counts[:, None]
+        by_users = self.settings.average == "users"
+        tables = [
+            table + change[k].sum(0) / (
+                members[k].sum() if by_users else touches[k].sum(0).clamp(min=1)[:, None])
+            for k in sums
+        ]  # fmt: skip
+        self.centroids = next_centroids(means, counts, merged, 3 * 1_000_003 + number)
+        features, seed = self.server._features(), 3 * 1_000_003 + number
+        own, fusion = self.fused, self.server.fusion
+        fusion.fit(merged.kept, torch.stack(tables), features, own.fit_steps, own.fit_batch, seed)
+        made = torch.cat(list(fusion.make(merged.kept, features)), 1)
+        told = []
+        for k, g in enumerate(sums):
+            head = {name: moved[name][g].sum(0) / counts[k] + part for name, part in scorer.items()}
+            begin = 0
+            for name, part in self.private.items():
+                size = part[0].numel()
+                head[name] = means[k, begin : begin + size].reshape(part[0].shape)
+                begin += size
+            scores = plain_scores(self.settings.head, head, made[k])
+            told.append(torch.sigmoid(scores / own.temperature))
+        self.teacher = torch.stack([told[kept.index(int(into))] for into in merged.into])
+
+
+@pytest.fixture(scope="module")
+def taught(warm_folder: Path) -> dict[str, tuple[Taught, list[dict[str, float]]]]:  # noqa: F811
+    found = {}
+    for backbone in TAUGHT:
+        one, history = Taught(warm_folder, backbone), []
+        for number in range(1, SMALL["rounds"] + 1):
+            one.round(number)
+            history.append(one.metrics(number, "validation"))
+        found[backbone] = one, history
+    return found
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 7])
+@pytest.mark.parametrize("backbone", TAUGHT)
+def test_a_run_is_the_plain_algorithm_on_any_number_of_nodes(
+    warm_folder: Path, tmp_path: Path, taught: Any, backbone: str, nodes: int  # noqa: F811
+) -> None:  # fmt: skip
+    expected, history = taught[backbone]
+    run_here(fused_values(warm_folder, tmp_path, backbone, nodes=nodes))
+    last = state_of(tmp_path, SMALL["rounds"])
+    close = {"atol": 1e-3, "rtol": 1e-3}
+    torch.testing.assert_close(last["table"], expected.table, **close)
+    torch.testing.assert_close(last["centroids"], expected.centroids, **close)
+    assert len(last["scorers"]["kept"]) > 1
+    if backbone in SHARED:
+        parts = HEADS["mlp"].parts(last["scorer"][0], SHARED[backbone], SMALL["dim"])
+        for name, part in expected.scorer.items():
+            torch.testing.assert_close(parts[name], part, **close)
+    for row, metrics in zip(last["history"], history, strict=True):
+        for name, value in metrics.items():
+            assert row[f"validation_{name}"] == pytest.approx(value, abs=2e-2), name
+
+
+@pytest.mark.parametrize("backbone", TAUGHT)
+def test_without_fusion_it_is_the_backbone(
+    warm_folder: Path, tmp_path: Path, backbone: str  # noqa: F811
+) -> None:  # fmt: skip
+    plain, off = tmp_path / "plain", tmp_path / "off"
+    run_here(values_of(warm_folder, plain, backbone, rounds=2))
+    personal = {"pfedrec.personal": True} if backbone == "pfedrec" else {}
+    run_here(
+        {**fused_values(warm_folder, off, backbone, rounds=2), **personal, "gfmfr.fusion": "off"}
+    )
+    states = [state_of(folder, 2) for folder in (plain, off)]
+    for name in ("table", "scorer"):
+        assert torch.equal(states[0][name], states[1][name])
+    names = [name for name in states[0]["history"][0] if name.startswith("validation")]
+    assert names
+    assert [[row[n] for n in names] for row in states[0]["history"]] == [
+        [row[n] for n in names] for row in states[1]["history"]
+    ]
+
+
+@pytest.mark.parametrize("backbone", ["fedncf", "pfedrec"])
+def test_resuming_equals_an_undisturbed_run(
+    warm_folder: Path, tmp_path: Path, backbone: str  # noqa: F811
+) -> None:  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run_here(fused_values(warm_folder, whole, backbone))
+    run_here(fused_values(warm_folder, cut, backbone, rounds=2))
+    Checkpoints(cut / "checkpoint").close()
+    run_here(fused_values(warm_folder, cut, backbone, resume=True))
+    states = [state_of(folder, 4) for folder in (whole, cut)]
+    for name in ("table", "scorer", "centroids"):
+        assert torch.equal(states[0][name], states[1][name]), name
+    for name in ("into", "kept", "heads", "shared"):
+        assert torch.equal(states[0]["scorers"][name], states[1]["scorers"][name]), name
+    for name, part in states[0]["fusion"]["network"].items():
+        assert torch.equal(part, states[1]["fusion"]["network"][name]), name
+
+
+def answers_of(values: dict[str, Any]) -> list[messages.TrainAnswer]:
+    answers: list[messages.TrainAnswer] = []
+
+    class Listening(InProcessGrid):
+        def deliver(self, message: Any) -> Any:
+            reply = super().deliver(message)
+            asked = message.metadata.message_type == messages.TRAIN
+            if asked and "values" in reply.content.config_records:
+                answers.append(messages.TrainAnswer.from_record(reply.content))
+            return reply
+
+    run_here(values, Listening(2, values))
+    return answers
+
+
+@pytest.mark.parametrize("backbone", TAUGHT)
+def test_what_leaves_a_node(warm_folder: Path, tmp_path: Path, backbone: str) -> None:  # noqa: F811
+    answers = answers_of(fused_values(warm_folder, tmp_path, backbone, rounds=2))
+    expected = {"change": (3 * 80, 4), "heads": (3, 4 if backbone in ("fcf", "fedncf") else 5)}
+    expected["members"] = (3,)  # type: ignore[assignment]
+    if backbone == "fedncf":
+        expected["scorer"] = (3, HEADS["mlp"].size(SHARED["fedncf"], 4))
+    else:
+        expected["touches"] = (3 * 80,)  # type: ignore[assignment]
+    assert len(answers) == 4
+    for answer in answers:
+        assert {name: one.shape for name, one in answer.sums.items()} == expected
+        assert answer.sums["members"].sum() == answer.users
+
+
+def test_the_frozen_twin_has_no_teacher(warm_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    values = fused_values(warm_folder, tmp_path, "pfedrec", rounds=2, baselines=True)
+    summary = run_here(values)
+    assert summary["method"] == "PFedRec + GFMFR"
+    assert summary["baselines"]["frozen"]["kind"] == "twin"
+    state = Checkpoints(tmp_path / "frozen" / "checkpoint", exclusive=False).load(2)
+    assert state["scorers"] is None
+    assert not state["centroids"].any()
+
+
+@pytest.mark.parametrize("backbone", ["fedncf", "fedrap"])
+def test_bounds_noise_and_half_numbers(
+    warm_folder: Path, tmp_path: Path, backbone: str  # noqa: F811
+) -> None:  # fmt: skip
+    private = {"clip_norm": 0.5, "laplace_scale": 0.01, "average": "users"}
+    values = fused_values(
+        warm_folder, tmp_path, backbone, rounds=3, wire_dtype="float16", fraction=0.5, **private
+    )
+    summary = run_here(values)
+    assert 0 < summary["validation"]["recall@20"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept"),
+    [
+        ({"gfmfr.groups": 100, "gfmfr.least_users": 1}, None),  # more groups than users
+        ({"gfmfr.least_users": 40}, 1),  # of 60 users: at most one group is large enough
+        ({"gfmfr.groups": 1}, 1),
+        ({"gfmfr.least_users": 61}, 0),
+    ],
+)
+def test_numbers_are_sound_however_users_fall_into_groups(
+    warm_folder: Path, tmp_path: Path, caplog: Any, changed: dict[str, Any], kept: int | None  # noqa: F811
+) -> None:  # fmt: skip
+    values = fused_values(warm_folder, tmp_path, "pfedrec")
+    run_here({**values, **changed})
+    state = state_of(tmp_path, 4)
+    assert torch.isfinite(state["table"]).all()
+    assert torch.isfinite(state["centroids"]).all()
+    if kept == 0:
+        assert state["scorers"] is None
+        assert "60 users are fewer than gfmfr.least_users = 61" in caplog.text
+    elif kept is not None:
+        assert len(state["scorers"]["kept"]) == kept
+    if changed.get("gfmfr.groups") != 1 and kept != 0:
+        assert "are merged" in caplog.text
+
+
+def test_a_node_that_is_silent_or_counts_wrongly_is_left_out(
+    warm_folder: Path, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    def miscounting(message: Any, reply: Any) -> Any:
+        if "values" not in reply.content.config_records:
+            return reply
+        answer = messages.TrainAnswer.from_record(reply.content)
+        sums = {**answer.sums, "members": np.minimum(answer.sums["members"], 1)}
+        return with_answer(sums=sums)(message, reply)
+
+    tables = []
+    for name, spoil in {"silent": silent, "miscounting": miscounting}.items():
+        values = fused_values(warm_folder, tmp_path / name, "pfedrec", rounds=2, least_users=2)
+        values["gfmfr.least_users"] = 2
+        del values["least_users"]
+        summary = run_here(values, SpoiltGrid(2, values, spoil))
+        assert summary["failed_answers"] > 0
+        tables.append(state_of(tmp_path / name, 2)["table"])
+    assert torch.equal(*tables)
