@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from common.errors import OverflowedError, SnowdropError
 from common.messages import CountAnswer, EvaluateAnswer, TrainAnswer
 from common.settings import RunSettings
-from server_app.aggregation import Expected, PlainSum, check, check_counts, check_metrics
+from server_app.aggregation import (
+    Expected,
+    PlainSum,
+    Summed,
+    check,
+    check_counts,
+    check_metrics,
+)
 
 ITEMS, DIM = 5, 3
 EXPECTED = {
@@ -186,3 +193,14 @@ def test_counts_that_cannot_be_are_refused(counts: np.ndarray) -> None:
 
 def test_counts_of_no_item_are_fine() -> None:
     assert len(check_counts(CountAnswer(np.zeros(0, np.int64)), 0, RunSettings())) == 0
+
+
+def test_answers_of_nodes_and_of_the_server_itself_add_up() -> None:
+    refused = SnowdropError("its loss is NaN or Inf")
+    sums = {"change": np.full((ITEMS, DIM), 2.0), "touches": np.arange(ITEMS)}
+    others = {"change": np.full((ITEMS, DIM), 3.0), "touches": np.ones(ITEMS, np.int64)}
+    both = Summed(3, 1.5, sums, 2.0, {7: refused}) + Summed(4, 0.25, others, 3.0, {8: refused})
+    assert (both.users, both.loss_sum, both.largest) == (7, 1.75, 3.0)
+    np.testing.assert_array_equal(both.sums["change"], np.full((ITEMS, DIM), 5.0))
+    np.testing.assert_array_equal(both.sums["touches"], np.arange(ITEMS) + 1)
+    assert both.dropped == {7: refused, 8: refused}

@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -60,3 +61,18 @@ def test_a_state_has_this_many_numbers(head: str, size: int) -> None:
     assert HEADS[head].state_size(DIM) == size
     state = HEADS[head].fresh(KEYS, TrainingSettings(dim=DIM, head=head))
     assert sum(tensor[0].numel() for tensor in state.values()) == size
+
+
+@pytest.mark.parametrize("users", [(), (4,), (2, 3)])
+def test_parts_of_heads_travel_as_one_vector_each(users: tuple[int, ...]) -> None:
+    head, dim = HEADS["mlp"], 3
+    whole = {name: torch.randn(*users, *shape) for name, (shape, _) in head.shapes(dim).items()}
+    names = list(whole)[::-1]
+    vector = head.flat(whole, names)
+    assert vector.shape == (*users, head.size(names, dim))
+    plain = [np.asarray(whole[name]).reshape(*users, -1) for name in names]
+    torch.testing.assert_close(vector, torch.from_numpy(np.concatenate(plain, axis=-1)))
+    back = head.parts(vector, names, dim)
+    assert list(back) == names
+    for name in names:
+        torch.testing.assert_close(back[name], whole[name])
