@@ -14,6 +14,9 @@ from deploy.flower import ENVIRONMENT
 
 SUPERLINK = "superlink"
 EXECUTOR = "executor"
+WARM = ("python", "-P", "-m", "deploy.warm")
+"""What starts a SuperNode, so that a warm process handles its messages."""
+
 SYNTHETIC = "synthetic"
 """Folder of a node's synthetic users, in its own."""
 
@@ -101,6 +104,8 @@ def node(federation: Federation, place: NodePlace) -> Process:
         describes="a node: its users' interactions and state",
         folder=folder,
         command=(
+            _program(federation, WARM[0]),
+            *WARM[1:],
             _program(federation, "flower-supernode"),
             "--root-certificates", str(folder / "ca.crt"),
             "--auth-supernode-private-key", str(folder / "key"),

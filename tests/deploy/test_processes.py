@@ -17,7 +17,7 @@ from common.settings import RunSettings
 from deploy import compose
 from deploy.federation import Federation, free_ports
 from deploy.flower import ENVIRONMENT, tool
-from deploy.processes import EXECUTOR, SUPERLINK, processes
+from deploy.processes import EXECUTOR, SUPERLINK, WARM, processes
 from deploy.systemd import unit_name
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +43,8 @@ def help_of(*words: str) -> str:
 
 def check(command: list[str]) -> None:
     """Every option of a command, and every command before them, stands in its program's help."""
+    if [Path(command[0]).name, *command[1 : len(WARM)]] == list(WARM):
+        command = command[len(WARM) :]
     words: tuple[str, ...] = (command[0],)
     for word in command[1:]:
         if word.startswith(("-", "/")):

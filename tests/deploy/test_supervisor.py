@@ -41,13 +41,15 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     for name in ("flower-superlink", "flower-superexec", "flower-supernode"):
         (programs / name).write_text(STUB)
         (programs / name).chmod(0o755)
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "python").chmod(0o755)
     place = tmp_path / "fed"
     place.mkdir()
     Federation.new(place, "fed", 2, (), 0, programs=str(programs)).save(place)
     local._start_supervisor(place)
     try:
         wait_for(lambda: state(place, "node-0") == "running")
-        wait_for(lambda: len(supervisor.family(place, "node-0")) == 2)
+        wait_for(lambda: len(supervisor.family(place, "node-0")) == 3)  # and the warm process
         yield place
     finally:
         local.down(place)

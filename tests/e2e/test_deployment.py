@@ -31,6 +31,9 @@ def test_a_run_over_tls_ends_in_recommendations_on_the_nodes(fed: Federation) ->
     assert run.rounds()["users"].to_list() == [80, 80]
     assert run.summary()["failed_answers"] == 0
     for node in ("node-0", "node-1"):
+        log = fed.log(node)
+        forks = log.count("a fork of the warm process takes this message")
+        assert forks == log.count("Start `flwr-clientapp` process") > 2
         user = fed.users_of(node)[0]
         shown = snowdrop("recommend", fed.state(node), "--user", user, "--items", fed.data)
         assert shown.count("item-") == 5

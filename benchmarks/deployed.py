@@ -1,0 +1,164 @@
+"""Seconds of a deployed round, and where they go, as a Markdown table.
+
+    python benchmarks/deployed.py --out runs/deployed [--rounds 10] [--nodes 2] [--test]
+
+Brings up a federation of separate processes on generated data (d = 64), once with a process that is
+started anew for every message and once with the warm process, and trains some rounds. With
+``--test``, also the seconds of the final test of one more run.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from deploy import local, supervisor
+from deploy.federation import Federation
+from deploy.flower import Flower
+from server_app.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[1]
+SHORT = {"dim": 64, "evaluate_every": 1000, "baselines": False, "method": "own-features"}
+FLOWERS_PAUSE = 3.0  # a SuperNode's sleep after it found no message
+
+
+def snowdrop(*arguments: object, **environment: str) -> None:
+    """A `snowdrop` command, run to its end."""
+    command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | environment)
+
+
+class Watch(threading.Thread):
+    """Seconds that each ClientApp process of a node is there."""
+
+    def __init__(self, folder: Path, node: str) -> None:
+        super().__init__(daemon=True)
+        family = supervisor.family(folder, node)
+        starter = next(p for p in family if any("superexec" in part for part in p.cmdline()))
+        self._children = Path(f"/proc/{starter.pid}/task/{starter.pid}/children")
+        self._ended = threading.Event()
+        self.seconds: list[float] = []
+
+    def run(self) -> None:
+        """Look every 20 ms until `end`."""
+        began: dict[str, float] = {}
+        while not self._ended.wait(0.02):
+            now = time.monotonic()
+            alive = {pid for pid in self._children.read_text().split() if _runs(pid)}
+            for pid in alive - began.keys():
+                began[pid] = now
+            self.seconds += [now - began.pop(pid) for pid in began.keys() - alive]
+
+    def end(self) -> list[float]:
+        """The seconds, one for each message since the start."""
+        self._ended.set()
+        self.join()
+        return self.seconds
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def cpu_seconds(folder: Path, nodes: list[str]) -> float:
+    """CPU seconds of the nodes' processes so far, with those that have ended."""
+    times = [p.cpu_times() for name in nodes for p in supervisor.family(folder, name)]
+    return sum(t.user + t.system + t.children_user + t.children_system for t in times)
+
+
+def memory_mb(folder: Path, node: str) -> float:
+    """Memory of a node's processes, in MB; what they share is counted once."""
+    return sum(p.memory_full_info().pss for p in supervisor.family(folder, node)) / 2**20
+
+
+def run(flower: Flower, folder: Path, run_dir: Path, **settings: object) -> str:
+    """Start a run; its id."""
+    config = folder / "run.toml"
+    values = {**SHORT, "run_dir": str(run_dir), "resume": False} | settings
+    config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items()))
+    answer = flower.json("run", str(ROOT), flower.connection, "--run-config", str(config))
+    return str(answer["run-id"])
+
+
+def measured(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """The numbers of one line of the table, of a federation that is up."""
+    description = Federation.load(folder)
+    flower, nodes = local.connection(folder, description), description.node_names()
+    run_dir = folder / "server" / "measured"
+    run_id = run(flower, folder, run_dir, rounds=options.rounds + 1)
+    while RunFolder(run_dir).rounds_done() < 1:
+        time.sleep(0.1)
+    watch, before = Watch(folder, nodes[0]), cpu_seconds(folder, nodes)
+    watch.start()
+    while RunFolder(run_dir).rounds_done() < options.rounds:
+        time.sleep(0.1)
+    cpu, processes = cpu_seconds(folder, nodes) - before, watch.end()
+    memory = memory_mb(folder, nodes[0])
+    flower.status(run_id)
+    seconds = [row["train_seconds"] for row in RunFolder(run_dir).read_rounds()[1:]]
+    found = {
+        "round": statistics.median(seconds),
+        "worst": max(seconds),
+        "process": statistics.median(processes),
+        "cpu": cpu / (options.rounds - 1) / len(nodes),
+        "memory": memory,
+    }
+    if options.test:
+        began = time.monotonic()
+        run_id = run(flower, folder, folder / "server" / "tested", rounds=1, baselines=True)
+        flower.status(run_id)
+        while not flower.status(run_id).startswith("finished"):
+            time.sleep(0.5)
+        found["run"] = time.monotonic() - began
+    return found
+
+
+def main() -> None:
+    """Measure both ways and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--nodes", type=int, default=2)
+    parser.add_argument("--test", action="store_true", help="a run with a whole test too")
+    parser.add_argument("--ways", nargs="*", default=["cold", "warm"])
+    options = parser.parse_args()
+    heads = ("ClientApp", "round s", "slowest s", "above 3 s", "its process s",
+             "CPU s a message", "MB of a node")  # fmt: skip
+    heads += ("run with test s",) if options.test else ()
+    print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads), flush=True)
+    for way in options.ways:
+        folder = (options.out / way).absolute()
+        shutil.rmtree(folder, ignore_errors=True)
+        snowdrop("deploy", "init", folder, "--nodes", options.nodes, "--port", 0)
+        snowdrop("deploy", "up", folder, "--demo", SNOWDROP_WARM="0" if way == "cold" else "1")
+        try:
+            found = measured(folder, options)
+        finally:
+            snowdrop("deploy", "down", folder)
+        cells = [
+            way,
+            f"{found['round']:.2f}",
+            f"{found['worst']:.2f}",
+            f"{found['round'] - FLOWERS_PAUSE:.2f}",
+            f"{found['process']:.2f}",
+            f"{found['cpu']:.2f}",
+            f"{found['memory']:.0f}",
+            *([f"{found['run']:.0f}"] if options.test else []),
+        ]
+        print("| " + " | ".join(cells) + " |", flush=True)
+    print(f"(load average {os.getloadavg()[0]:.1f} on {psutil.cpu_count()} cores)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""`python -P -m deploy.warm flower-supernode …`: becomes that SuperNode, with a warm process.
+
+The SuperNode keeps this process's id: whoever supervises this process supervises the SuperNode.
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from deploy.warm import launcher
+
+SWITCH = "SNOWDROP_WARM"
+"""Environment variable; with '0' all is as Flower does it."""
+
+POLL = ("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.2")
+"""Flower's own: seconds between two looks at whether a message has come; 1 by default."""
+
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+"""An image may set it; a run's app would be compiled anew for every message."""
+
+
+def main(command: list[str]) -> None:
+    """Start the warm process, and become the SuperNode, which finds it through ``PATH``."""
+    if sys.platform == "linux" and os.environ.get(SWITCH, "1") != "0":
+        os.environ.setdefault(*POLL)
+        os.environ.pop(NO_BYTECODE, None)
+        home = Path(os.environ.get("FLWR_HOME") or Path.home() / ".flwr")
+        try:
+            folder = private_folder(home.absolute() / "warm")
+            programs = write_launcher(folder, os.getpid())
+            launcher.start_server(str(folder), os.getpid())
+            os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        except OSError as error:
+            launcher.say(f"there is no warm process for messages: {error}")
+    os.execvp(command[0], command)
+
+
+def private_folder(folder: Path) -> Path:
+    """The folder, which no other account can enter.
+
+    Raises
+    ------
+    OSError
+        If it is another account's, or cannot be made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)  # fails where it is another account's
+    return folder
+
+
+def write_launcher(folder: Path, node: int) -> Path:
+    """Write a program `flwr-clientapp`; the folder that holds it and nothing else.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the warm process.
+    node : int
+        Process id of the SuperNode.
+    """
+    command = [sys.executable, "-I", "-S", launcher.__file__, str(folder), str(node)]
+    programs = folder / launcher.PROGRAMS
+    programs.mkdir(exist_ok=True)
+    aside = programs / f"{launcher.CLIENTAPP}.{node}"
+    aside.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    aside.chmod(0o700)
+    aside.replace(programs / launcher.CLIENTAPP)
+    return programs
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
