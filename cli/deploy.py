@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli import deploy_node
 from cli.prepare.folder import carry_features, read
 from cli.prepare.generated import generated
 from common.errors import SnowdropError
@@ -23,6 +24,9 @@ from deploy.health import healthy
 from deploy.processes import SYNTHETIC, processes
 
 app = typer.Typer(no_args_is_help=True, help="Set up and run a federation of separate processes.")
+
+app.command()(deploy_node.policy)
+app.command()(deploy_node.withdraw)
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="the federation's folder")]
 ProcessName = Annotated[str, typer.Argument(help="superlink, executor, or a node's name")]

@@ -44,6 +44,10 @@ def simulate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="a setting; `snowdrop settings` lists all"),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="policy.toml of all simulated nodes: what they answer, and at which ε"),
+    ] = None,
     tensorboard: Annotated[bool, typer.Option(help="write curves for TensorBoard too")] = False,
     verbose: Annotated[bool, typer.Option(help="show Flower's and Ray's own log too")] = False,
 ) -> None:
@@ -53,6 +57,8 @@ def simulate(
     values = parse_assignments(set_ or [])
     if nodes is not None:
         values["nodes"] = nodes
+    if policy is not None:
+        values["policy"] = str(policy)
     if tensorboard:
         values["tensorboard"] = True
     name = Path(data).name
@@ -60,6 +66,7 @@ def simulate(
     if folder.exists() and not folder.is_dir():
         raise SnowdropError(f"{folder} is a file; give --run-dir a folder")
     values |= {"data": data, "run_dir": str(folder.absolute())}
+    values |= checked_policy(values)
     settings = RunSettings.parse(values)
     RunFolder(Path(settings.run_dir)).refuse_training(settings, option="--set ")
     values["data"] = check_data(settings)
@@ -76,6 +83,23 @@ def simulate(
         typer.echo(f"more: snowdrop recommend {folder} --user {sample}")
     typer.echo(f"results are in {folder}: summary.json, rounds.csv, metrics.png, embeddings.png")
     typer.echo(f"all of it on one page: snowdrop report {folder}")
+
+
+def checked_policy(values: Mapping[str, Any]) -> dict[str, str]:
+    """The policy that settings name, as an absolute path; nothing where they name none.
+
+    Raises
+    ------
+    SnowdropError
+        If it is missing, or is no policy.
+    """
+    if not values.get("policy"):
+        return {}
+    from client_app.policy import Policy
+
+    path = Path(str(values["policy"])).absolute()
+    Policy.read(path)
+    return {"policy": str(path)}
 
 
 def check_data(settings: RunSettings, measured: str | None = None) -> str:

@@ -7,6 +7,7 @@ import logging
 import resource
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Context, Error, Message, RecordDict
@@ -19,32 +20,49 @@ from client_app.ranking import evaluate
 from client_app.recommend import recommend
 from common import messages
 from common.catalogue import COLD_SPLITS, ItemIndex
-from common.errors import OverflowedError, SnowdropError
+from common.errors import OverflowedError, PolicyError, SnowdropError
 from common.users.ragged import Ragged, merged
 
 log = logging.getLogger("snowdrop.node")
 app = ClientApp()
 
+Request = TypeVar("Request", bound=messages.Body)
 
-def _guarded(handle: Callable[[Node, RecordDict], RecordDict]) -> Callable[..., Message]:
-    """Answer every failure with a fixed sentence, since an exception's text could hold an id."""
 
-    def handler(message: Message, context: Context) -> Message:
-        try:
-            return Message(handle(Node(context), message.content), reply_to=message)
-        except CatalogueMissingError:
-            return Message(messages.status_record(messages.NEEDS_CATALOGUE), reply_to=message)
-        except SnowdropError as error:
-            print(f"snowdrop node: {error}", file=sys.stderr)
-            overflowed = isinstance(error, OverflowedError)
-            return _refusal(
-                message, "a refusal", messages.OVERFLOWED if overflowed else messages.REFUSED
-            )
-        except Exception:
-            log.exception("%s failed on this node", message.metadata.message_type)
-            return _refusal(message, "an error", messages.REFUSED)
+def _guarded(
+    request_type: type[Request],
+) -> Callable[[Callable[[Node, Request], RecordDict]], Callable[[Message, Context], Message]]:
+    """Read a message, and ask what this node's owner agrees to before an interaction is read.
 
-    return handler
+    Every failure is answered with a fixed sentence, since an exception's text could hold an id.
+    """
+
+    def guard(
+        handle: Callable[[Node, Request], RecordDict],
+    ) -> Callable[[Message, Context], Message]:
+        def handler(message: Message, context: Context) -> Message:
+            try:
+                node = Node(context)
+                request = request_type.from_record(message.content)
+                node.agree(message.metadata.message_type, request)
+                return Message(handle(node, request), reply_to=message)
+            except CatalogueMissingError:
+                return Message(messages.status_record(messages.NEEDS_CATALOGUE), reply_to=message)
+            except PolicyError as error:
+                return _outside_policy(message, error)
+            except SnowdropError as error:
+                print(f"snowdrop node: {error}", file=sys.stderr)
+                overflowed = isinstance(error, OverflowedError)
+                return _refusal(
+                    message, "a refusal", messages.OVERFLOWED if overflowed else messages.REFUSED
+                )
+            except Exception:
+                log.exception("%s failed on this node", message.metadata.message_type)
+                return _refusal(message, "an error", messages.REFUSED)
+
+        return handler
+
+    return guard
 
 
 def _refusal(message: Message, kind: str, code: int) -> Message:
@@ -52,19 +70,29 @@ def _refusal(message: Message, kind: str, code: int) -> Message:
     return Message(Error(code=code, reason=reason), reply_to=message)
 
 
+def _outside_policy(message: Message, error: PolicyError) -> Message:
+    kind = message.metadata.message_type
+    print(f"snowdrop node: {kind} is outside the policy: {error}", file=sys.stderr)
+    reason = f"its owner has not agreed to this {kind}: {error}"
+    return Message(Error(code=messages.OUTSIDE_POLICY, reason=reason), reply_to=message)
+
+
 @app.query("catalogue")
-@_guarded
-def keep_catalogue(node: Node, record: RecordDict) -> RecordDict:
+@_guarded(messages.CatalogueNotice)
+def keep_catalogue(node: Node, request: messages.CatalogueNotice) -> RecordDict:
     """Keep the announced item ids and splits."""
-    node.store.save_index(messages.CatalogueNotice.from_record(record).index())
+    node.store.save_index(request.index())
     return messages.status_record(messages.KEPT)
 
 
 @app.query("describe")
-@_guarded
-def describe(node: Node, record: RecordDict) -> RecordDict:
+@_guarded(messages.DescribeRequest)
+def describe(node: Node, request: messages.DescribeRequest) -> RecordDict:
     """Counts of this node's data."""
-    _, data = node.interactions(messages.DescribeRequest.from_record(record).catalogue)
+    _, data = node.interactions(request.catalogue)
+    node.policy.check_users(len(data.users))
+    if not request.counts or not node.policy.may_be_bare(messages.QUERY_DESCRIBE):
+        return messages.DescribeAnswer(len(data.users), order=data.order).to_record()
     return messages.DescribeAnswer(
         users=len(data.users),
         users_without_warm=data.users_without_warm,
@@ -76,54 +104,54 @@ def describe(node: Node, record: RecordDict) -> RecordDict:
 
 
 @app.query("count")
-@_guarded
-def count_users(node: Node, record: RecordDict) -> RecordDict:
+@_guarded(messages.CountRequest)
+def count_users(node: Node, request: messages.CountRequest) -> RecordDict:
     """How many of this node's users have interacted with each cold item of the test split."""
-    index, data = node.interactions(messages.CountRequest.from_record(record).catalogue)
+    index, data = node.interactions(request.catalogue)
+    node.policy.check_users(len(data.users))
     items = data.by_split["test"].items
     counts = np.bincount(items, minlength=len(index.rows("test"))).astype(np.int64)
     return messages.CountAnswer(counts).to_record()
 
 
 @app.train()
-@_guarded
-def train(node: Node, record: RecordDict) -> RecordDict:
+@_guarded(messages.TrainRequest)
+def train(node: Node, request: messages.TrainRequest) -> RecordDict:
     """Train every user of this node for one round."""
-    return node.train(messages.TrainRequest.from_record(record)).to_record()
+    return node.train(request).to_record()
 
 
 @app.train("heads")
-@_guarded
-def fit_heads(node: Node, record: RecordDict) -> RecordDict:
+@_guarded(messages.HeadsRequest)
+def fit_heads(node: Node, request: messages.HeadsRequest) -> RecordDict:
     """Fit the heads of users that train in no round to the item table that came of the others."""
-    return node.fit_heads(messages.HeadsRequest.from_record(record)).to_record()
+    return node.fit_heads(request).to_record()
 
 
 @app.query("synthetic")
-@_guarded
-def send_synthetic(node: Node, record: RecordDict) -> RecordDict:
+@_guarded(messages.SyntheticRequest)
+def send_synthetic(node: Node, request: messages.SyntheticRequest) -> RecordDict:
     """How this node answers a training, and its synthetic users where its owner sends some."""
-    return node.synthetic(messages.SyntheticRequest.from_record(record)).to_record()
+    return node.synthetic(request).to_record()
 
 
 @app.evaluate()
-@_guarded
-def evaluate_split(node: Node, record: RecordDict) -> RecordDict:
+@_guarded(messages.EvaluateRequest)
+def evaluate_split(node: Node, request: messages.EvaluateRequest) -> RecordDict:
     """Rank a split's items for every user that has some to find; sums go back."""
-    request = messages.EvaluateRequest.from_record(record)
     index, data = node.interactions(request.catalogue)
     if request.split not in COLD_SPLITS:
         raise SnowdropError(f"the split {request.split!r} cannot be measured")
     ranking = tasks.ranking(request.task, request.split, index, data, node.keys(data))
     users, sums = evaluate(ranking, node.scorer(request, index, data, ranking.items))
+    node.policy.check_users(users)
     return messages.EvaluateAnswer(users, list(sums), list(sums.values())).to_record()
 
 
 @app.query("recommend")
-@_guarded
-def recommend_new(node: Node, record: RecordDict) -> RecordDict:
+@_guarded(messages.RecommendRequest)
+def recommend_new(node: Node, request: messages.RecommendRequest) -> RecordDict:
     """Rank new items for every user; the lists stay here."""
-    request = messages.RecommendRequest.from_record(record)
     index, data = node.interactions(request.catalogue)
     ids = [item for split in COLD_SPLITS for item in index.ids_of(split)]
     seen = None if node.settings.simulated else _seen(index, data)

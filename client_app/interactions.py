@@ -2,10 +2,11 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -53,7 +54,22 @@ class NodeInteractions:
     @cached_property
     def users_digest(self) -> str:
         """Names this set of users in the state store."""
-        return hashlib.sha256("\n".join(self.users).encode()).hexdigest()[:16]
+        return digest_of(self.users)
+
+
+def digest_of(users: Sequence[str]) -> str:
+    """Names a set of users in the state store."""
+    return hashlib.sha256("\n".join(users).encode()).hexdigest()[:16]
+
+
+class Staying(Protocol):
+    """Tells which users still take part; equal and hashable by what it tells."""
+
+    def staying(self, users: Iterable[str]) -> list[bool]:
+        """Whether each of these users still takes part."""
+        ...
+
+    def __hash__(self) -> int: ...
 
 
 def shard_of(users: Sequence[str], shards: int) -> np.ndarray:
@@ -163,7 +179,13 @@ def _stamp(paths: Sequence[Path]) -> tuple[tuple[int, int], ...]:
 
 @lru_cache(maxsize=64)
 def _load(
-    source: str | Path, stamp: object, partition: int, partitions: int, seed: int, index: ItemIndex
+    source: str | Path,
+    stamp: object,
+    partition: int,
+    partitions: int,
+    seed: int,
+    index: ItemIndex,
+    among: Staying | None,
 ) -> NodeInteractions:
     if source == DEMO:
         frame = demo_interactions(demo.USERS, demo.ITEMS, demo.INTERACTIONS_PER_USER, seed)
@@ -174,11 +196,15 @@ def _load(
         users = frame["user_id"].unique()
         mine = shard_of(users.cast(pl.String).to_list(), partitions) == partition
         frame = frame.join(users.filter(pl.Series(mine)).to_frame(), on="user_id", how="semi")
+    if among is not None:
+        users = frame["user_id"].unique()
+        stay = pl.Series(among.staying(users.cast(pl.String).to_list()), dtype=pl.Boolean)
+        frame = frame.join(users.filter(stay).to_frame(), on="user_id", how="semi")
     return arrange(frame, index)
 
 
 def load_interactions(
-    node: NodeSettings, data: str, seed: int, index: ItemIndex
+    node: NodeSettings, data: str, seed: int, index: ItemIndex, among: Staying | None = None
 ) -> NodeInteractions:
     """This node's share of the data, read again only when a file has changed.
 
@@ -192,6 +218,8 @@ def load_interactions(
         Of the demo data.
     index : ItemIndex
         The announced catalogue; the same object gives a cached answer.
+    among : Staying, optional
+        Which users take part; by default all.
     """
     source = node.interactions or (DEMO if data == DEMO else Path(data))
     if isinstance(source, Path):
@@ -199,4 +227,4 @@ def load_interactions(
         stamp = _stamp(files)
     else:
         stamp = ()
-    return _load(source, stamp, node.partition, node.partitions, seed, index)
+    return _load(source, stamp, node.partition, node.partitions, seed, index, among)

@@ -10,16 +10,21 @@ from flwr.app import Context
 
 from client_app import tasks
 from client_app.interactions import NodeInteractions, load_interactions
+from client_app.ledger import Ledger
 from client_app.methods import half_of
 from client_app.methods.base import Local, NodeMethod, check_loss
+from client_app.policy import Policy, refusal
 from client_app.scorers import Scorer
 from client_app.store import StateStore
 from client_app.synthetic import synthetic_users
+from client_app.withdrawal import Withdrawn
 from common import messages
 from common.catalogue import ItemIndex
 from common.errors import SnowdropError
-from common.settings import NodeSettings, RunSettings
+from common.privacy import Cost
+from common.settings import NodeSettings, RunSettings, TrainingSettings
 from common.users.heads import State
+from common.users.mechanism import mechanism_of
 from common.users.ragged import Ragged
 from common.users.randomness import user_keys
 
@@ -40,6 +45,58 @@ class Node:
         self._run = run
         self.settings = NodeSettings.parse(context.node_config, run)
         self.store = StateStore(self.settings.state_dir)
+        self.policy = Policy.read(self.settings.policy)
+        self.ledger = Ledger(self.settings.state_dir)
+        self.withdrawn = Withdrawn.read(self.settings.state_dir)
+
+    def agree(self, kind: str, request: messages.Body) -> None:
+        """Refuse a request that this node's owner has not agreed to; no interaction is read.
+
+        Parameters
+        ----------
+        kind : str
+            The message's type.
+        request : Body
+
+        Raises
+        ------
+        PolicyError
+            If the policy says no, or the owner has withdrawn.
+        SnowdropError
+            If the method's sums would not carry the noise that the settings ask for.
+        """
+        if self.withdrawn.everyone:
+            raise refusal("withdrawn")
+        self.policy.check(kind)
+        if not isinstance(request, messages.OfTraining):
+            return
+        settings = request.training_settings()
+        self.policy.check_training(settings)
+        if isinstance(request, messages.TrainRequest):
+            self.policy.check_round(self._cost(settings))
+
+    def _cost(self, settings: TrainingSettings) -> Cost | None:
+        """What a round costs a user; None where its answer carries no noise that has an ε."""
+        cost = mechanism_of(settings).cost
+        if cost is not None and not half_of(settings.card.name).noised:
+            raise SnowdropError(
+                f"the method {settings.card.name} adds no noise to what it sends, though the "
+                "settings ask for some"
+            )
+        return cost
+
+    def index(self, version: str) -> ItemIndex:
+        """The catalogue of that version.
+
+        Raises
+        ------
+        CatalogueMissingError
+            If this node does not have it.
+        """
+        index = self.store.load_index(version)
+        if index is None:
+            raise CatalogueMissingError
+        return index
 
     def interactions(self, version: str) -> tuple[ItemIndex, NodeInteractions]:
         """The catalogue of that version and the interactions with its items.
@@ -49,10 +106,9 @@ class Node:
         CatalogueMissingError
             If this node does not have that catalogue.
         """
-        index = self.store.load_index(version)
-        if index is None:
-            raise CatalogueMissingError
-        return index, load_interactions(self.settings, self._run.data, self._run.seed, index)
+        index = self.index(version)
+        among = self.withdrawn if self.withdrawn.users else None
+        return index, load_interactions(self.settings, self._run.data, self._run.seed, index, among)
 
     def keys(self, data: NodeInteractions) -> np.ndarray:
         """Keys of the users' randomness, uint64 (users,)."""
@@ -119,8 +175,9 @@ class Node:
         Raises
         ------
         SnowdropError
-            If this node's owner chose to send no updates, the round is older than all that is
-            kept, the message is malformed, or numbers overflow; nothing is kept then.
+            If this node's owner chose to send no updates, ε is spent, too few users take part, the
+            round is older than all that is kept, the message is malformed, or numbers overflow;
+            nothing is kept then.
         """
         if self.settings.answer == "synthetic":
             raise SnowdropError(
@@ -137,9 +194,13 @@ class Node:
         def work(half: NodeMethod, found: int, local: Local) -> tuple[State, messages.TrainAnswer]:
             _tell_of_older(found, request.round - 1)
             state, answer = half.train(request, local)
+            self.policy.check_users(answer.users)
             check_loss(answer.loss_sum)
             return state, answer
 
+        self.index(request.catalogue)  # a node that must ask for it is asked again
+        if (cost := self._cost(request.training_settings())) is not None:
+            self.ledger.spend(cost, self.policy)
         return self._trained(request, work)
 
     def fit_heads(self, request: messages.HeadsRequest) -> messages.HeadsAnswer:
@@ -172,6 +233,8 @@ class Node:
         self.store.drop_from(request.training, request.round)
         local = self.local(request, request.arrays, index, data, lambda: state)
         after, answer = work(half, found, local)
+        if Withdrawn.read(self.settings.state_dir) != self.withdrawn:  # while this was at work
+            raise refusal("withdrawn")
         self.store.save(request.training, request.round, data, after)
         self.store.prune(request.training, settings.keep_rounds, request.best_round)
         return answer
@@ -195,6 +258,7 @@ class Node:
         made = synthetic_users(self.settings, self._run, index, histories)
         if made.name in request.known:
             return messages.SyntheticAnswer(answer, made.name, made.epsilon)
+        self.ledger.spend_set(made.name, made.epsilon, self.policy)
         log.info("sending %d synthetic users", made.users)
         lists = {"offsets": made.histories.offsets, "items": made.histories.items}
         return messages.SyntheticAnswer(answer, made.name, made.epsilon, lists)

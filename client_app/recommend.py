@@ -72,9 +72,7 @@ def recommend(
     if not frames:
         (folder / FILE).unlink(missing_ok=True)
         return 0
-    buffer = io.BytesIO()
-    pl.concat(frames).write_parquet(buffer)
-    write_atomic(folder / FILE, buffer.getvalue())
+    _keep(pl.concat(frames), folder / FILE)
     return served
 
 
@@ -97,3 +95,34 @@ def read_recommendations(folder: Path, user: str) -> pl.DataFrame | None:
             f"{path} is damaged; the node writes it anew at the end of its next run"
         ) from None
     return frame if frame.height else None
+
+
+def forget_recommendations(folder: Path, user: str | None = None) -> bool:
+    """Delete the kept lists, or that of one user; whether there was one.
+
+    Raises
+    ------
+    SnowdropError
+        If the folder cannot be written to.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return False
+    try:
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError):
+        frame = None  # damaged: the list of this user may be in it
+    if user is None or frame is None:
+        path.unlink()
+        return True
+    staying = frame.filter(pl.col("user_id") != user)
+    if staying.height == frame.height:
+        return False
+    _keep(staying, path)
+    return True
+
+
+def _keep(lists: pl.DataFrame, path: Path) -> None:
+    buffer = io.BytesIO()
+    lists.write_parquet(buffer)
+    write_atomic(path, buffer.getvalue())

@@ -9,6 +9,7 @@ import logging
 import re
 import secrets
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -17,12 +18,12 @@ import numpy as np
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from client_app.interactions import NodeInteractions
+from client_app.interactions import NodeInteractions, digest_of
 from common.catalogue import ItemIndex
 from common.durable import read_checked, write_checked
 from common.errors import FormatError, SnowdropError
 from common.users.heads import State
-from common.users.personal import rearranged
+from common.users.personal import only, rearranged
 
 log = logging.getLogger("snowdrop.node")
 
@@ -150,17 +151,72 @@ class StateStore:
 
     def save(self, training: str, number: int, data: NodeInteractions, state: State) -> None:
         """Keep the state after a round."""
-        self._save_users(self._training(training) / f"users-{data.users_digest}.json", data)
+        self._write(training, number, data.users, data.users_digest, state)
+
+    def _write(
+        self, training: str, number: int, users: Sequence[str], digest: str, state: State
+    ) -> None:
+        self._save_users(self._training(training) / f"users-{digest}.json", users)
         tensors = {name: tensor.contiguous() for name, tensor in state.items()}
         content = save_tensors(tensors, metadata={"format": str(FORMAT)})
-        write_checked(self._path(training, number), data.users_digest.encode() + content)
+        write_checked(self._path(training, number), digest.encode() + content)
 
-    def _save_users(self, path: Path, data: NodeInteractions) -> None:
+    def _save_users(self, path: Path, users: Sequence[str]) -> None:
         if path.exists():
             with suppress(SnowdropError):
                 read_checked(path)
                 return
-        write_checked(path, json.dumps(data.users).encode())
+        write_checked(path, json.dumps(users).encode())
+
+    def forget(self, user: str) -> bool:
+        """Delete what is kept of one user in every training; whether there was anything.
+
+        A state that is damaged is deleted as a whole, since the user may be in it.
+
+        Raises
+        ------
+        FormatError
+            If a later release wrote a state.
+        """
+        found = False
+        for training in self._trainings():
+            for number in self.rounds(training):
+                found |= self._forget_in(training, number, user)
+            self._drop_unused_users(training)
+        return found
+
+    def _forget_in(self, training: str, number: int, user: str) -> bool:
+        path = self._path(training, number)
+        try:
+            content = read_checked(path)
+            _check_format(path, content[16:])
+            digest = content[:16].decode()
+            known = json.loads(read_checked(self._training(training) / f"users-{digest}.json"))
+        except FormatError:
+            raise
+        except SnowdropError:
+            path.unlink()
+            return False
+        if user not in known:
+            return False
+        places = np.array([k for k, name in enumerate(known) if name != user], dtype=np.int64)
+        staying = tuple(known[k] for k in places)
+        if not staying:
+            path.unlink()
+            return True
+        state = only(load_tensors(content[16:]), places)
+        self._write(training, number, staying, digest_of(staying), state)
+        return True
+
+    def forget_all(self) -> None:
+        """Delete all users' state, the catalogues and the secret."""
+        shutil.rmtree(self.folder / "trainings", ignore_errors=True)
+        for path in [self.folder / "secret", *self.folder.glob("catalogue-*.json")]:
+            path.unlink(missing_ok=True)
+
+    def _trainings(self) -> list[str]:
+        folder = self.folder / "trainings"
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
     def prune(self, training: str, keep: int, best: int) -> None:
         """Delete all but the last ``keep`` rounds and the best one, and trainings long unused.
@@ -172,15 +228,18 @@ class StateStore:
         for number in kept[:-keep]:
             if number != of_best:
                 self._path(training, number).unlink()
+        self._drop_unused_users(training)
         folder = self._training(training)
-        used = {self._users_of(self._path(training, number)) for number in self.rounds(training)}
-        for path in folder.glob("users-*.json"):
-            if path.stem not in used:
-                path.unlink()
         others = [path for path in folder.parent.iterdir() if path.name != training]
         others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for other in others[_OTHER_TRAININGS:]:
             shutil.rmtree(other, ignore_errors=True)
+
+    def _drop_unused_users(self, training: str) -> None:
+        used = {self._users_of(self._path(training, number)) for number in self.rounds(training)}
+        for path in self._training(training).glob("users-*.json"):
+            if path.stem not in used:
+                path.unlink()
 
     def _users_of(self, path: Path) -> str:
         with path.open("rb") as file:

@@ -11,3 +11,7 @@ class OverflowedError(SnowdropError):
 
 class FormatError(SnowdropError):
     """A file that a later release wrote, so that nothing in it can be trusted."""
+
+
+class PolicyError(SnowdropError):
+    """A request outside what a node's owner agreed to; the server is sent its text, a fixed one."""

@@ -33,6 +33,8 @@ REFUSED = 200
 """Code of the error reply of a node that cannot do what it was asked, with a fixed sentence."""
 OVERFLOWED = 201
 """The same, where the numbers of its training overflowed."""
+OUTSIDE_POLICY = 202
+"""The same, where the request is outside what the node's owner agreed to."""
 
 
 _STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
@@ -103,19 +105,21 @@ class DescribeRequest(Body):
     """Asks for counts."""
 
     catalogue: str
+    counts: bool = True
+    """Whether anything but the number of users is asked for; a run with noise asks for no more."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class DescribeAnswer(Body):
-    """Counts of a node's data, and its memory."""
+    """Counts of a node's data, and its memory; None where it says the number of users alone."""
 
     users: int
-    users_without_warm: int
-    warm: int
-    validation: int
-    test: int
-    unknown: int
-    peak_rss_mb: float
+    users_without_warm: int | None = None
+    warm: int | None = None
+    validation: int | None = None
+    test: int | None = None
+    unknown: int | None = None
+    peak_rss_mb: float | None = None
     order: Order = "seeded"
     """Which column of its interactions tells their order, none of what it holds."""
 

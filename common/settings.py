@@ -264,6 +264,12 @@ class RunSettings(TrainingSettings):
         _IDENTITY,
         ge=0,
     )
+    policy: str = setting(
+        "",
+        "policy file of simulated nodes: what they answer, and how much ε they spend; empty: the "
+        "defaults. A deployed node has a file of its own",
+        _OPERATION,
+    )
     round_timeout: Positive = setting(
         600.0, "seconds that nodes have for an answer", _OPERATION, _NEUTRAL
     )
@@ -708,6 +714,9 @@ class NodeSettings(BaseModel):
     synthetic: Path | None = Field(
         None, description="folder of this node's synthetic users, as `snowdrop synthesize` wrote it"
     )
+    policy: Path | None = Field(
+        None, description="file that says what this node agrees to; None: the defaults"
+    )
 
     @property
     def simulated(self) -> bool:
@@ -727,12 +736,16 @@ class NodeSettings(BaseModel):
         if "interactions" in node_config:
             if "state-dir" not in node_config:
                 raise SnowdropError("the node configuration has interactions but no state-dir")
-            paths = [Path(str(node_config[key])) for key in ("interactions", "state-dir")]
-            if not all(path.is_absolute() for path in paths):
-                raise SnowdropError("interactions and state-dir must be absolute paths")
+            told = {key: Path(str(node_config[key])) for key in _PATHS if key in node_config}
+            if not all(path.is_absolute() for path in told.values()):
+                raise SnowdropError("interactions, state-dir and policy must be absolute paths")
             answer, synthetic = _owners_answer(node_config)
             return cls(
-                interactions=paths[0], state_dir=paths[1], answer=answer, synthetic=synthetic
+                interactions=told["interactions"],
+                state_dir=told["state-dir"],
+                answer=answer,
+                synthetic=synthetic,
+                policy=told.get("policy"),
             )
         if "partition-id" not in node_config:
             raise SnowdropError(
@@ -746,7 +759,12 @@ class NodeSettings(BaseModel):
             partition=partition,
             partitions=int(node_config["num-partitions"]),
             secret_seed=run.seed,
+            policy=Path(run.policy) if run.policy else None,
         )
+
+
+_PATHS = ("interactions", "state-dir", "policy")
+"""Paths in a deployed node's configuration."""
 
 
 def _owners_answer(node_config: Mapping[str, Any]) -> tuple[Answer, Path | None]:

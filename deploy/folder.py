@@ -11,7 +11,7 @@ from common.settings import Answer
 from common.toml import toml_lines
 from deploy import credentials
 from deploy.federation import Federation
-from deploy.processes import SYNTHETIC, processes
+from deploy.processes import POLICY, SYNTHETIC, processes
 from deploy.systemd import write_start_files
 
 
@@ -49,6 +49,7 @@ def make(folder: Path, federation: Federation, force: bool, keep: bool) -> Feder
     _write_settings(folder, federation)
     _write_connection(folder, federation)
     federation.save(folder)
+    give_policies(folder, federation)
     write_start_files(federation, folder)
     return federation
 
@@ -76,6 +77,7 @@ def add_node(folder: Path, name: str, free_port: bool) -> Federation:
     federation = Federation.load(folder).with_node(name, free=free_port)
     give_key(folder, name)
     federation.save(folder)
+    give_policies(folder, federation)
     write_start_files(federation, folder)
     return federation
 
@@ -92,8 +94,26 @@ def set_answer(folder: Path, name: str, answer: Answer) -> Federation:
     federation = Federation.load(folder).with_answer(name, answer)
     check_synthetic(folder, federation)
     federation.save(folder)
+    give_policies(folder, federation)
     write_start_files(federation, folder)
     return federation
+
+
+def give_policies(folder: Path, federation: Federation) -> None:
+    """Write the policy of each node that has none; one that is there is its owner's.
+
+    Raises
+    ------
+    SnowdropError
+        If one that is there cannot be read.
+    """
+    from client_app.policy import Policy, template
+
+    for name in federation.node_names():
+        path = folder / "nodes" / name / POLICY
+        if not path.exists():
+            credentials.write_public(path, template().encode())
+        Policy.read(path)
 
 
 def check_synthetic(folder: Path, federation: Federation) -> None:

@@ -15,7 +15,7 @@ from common.errors import SnowdropError
 from deploy import supervisor
 from deploy.federation import Federation
 from deploy.flower import Flower
-from deploy.folder import check_synthetic
+from deploy.folder import check_synthetic, give_policies
 from deploy.health import healthy
 from deploy.processes import SUPERLINK, processes
 
@@ -46,6 +46,7 @@ def up(folder: Path, say: Callable[[str], None]) -> None:
     if supervisor.supervisor_pid(folder):
         raise SnowdropError(f"{folder} is up; `snowdrop deploy status {folder}` shows its state")
     check_synthetic(folder, federation)
+    give_policies(folder, federation)
     for process in processes(federation):
         supervisor.held_path(folder, process.name).unlink(missing_ok=True)
     known = registered(folder)

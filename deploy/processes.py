@@ -19,6 +19,8 @@ WARM = ("python", "-P", "-m", "deploy.warm")
 
 SYNTHETIC = "synthetic"
 """Folder of a node's synthetic users, in its own."""
+POLICY = "policy.toml"
+"""What a node agrees to, in its own folder; as `client_app.policy` reads it."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,10 @@ def node(federation: Federation, place: NodePlace) -> Process:
     """One SuperNode with its key, its interactions and its state folder."""
     folder = federation.node_folder(place.name)
     health = address(federation.health_host, place.health_port)
-    data = f'interactions="{folder / "data" / "interactions.csv"}" state-dir="{folder / "state"}"'
+    data = (
+        f'interactions="{folder / "data" / "interactions.csv"}" state-dir="{folder / "state"}" '
+        f'policy="{folder / POLICY}"'
+    )
     if place.answer != "updates":
         data += f' answer="{place.answer}" synthetic="{folder / SYNTHETIC}"'
     return Process(

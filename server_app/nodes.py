@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from common import messages
 from common.catalogue import ItemIndex
-from common.errors import OverflowedError, SnowdropError
+from common.errors import OverflowedError, PolicyError, SnowdropError
 
 log = logging.getLogger("snowdrop")
 
@@ -21,6 +21,8 @@ Answer = TypeVar("Answer", bound=messages.Body)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _LOOK_SECONDS = 2.0
 _LONGEST_REASON = 500
+_REFUSALS = {messages.OVERFLOWED: OverflowedError, messages.OUTSIDE_POLICY: PolicyError}
+"""What an error reply says, by its code."""
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Nodes:
 
     def __init__(self, grid: Grid, index: ItemIndex, timeout: float) -> None:
         self._grid, self._index, self._timeout = grid, index, timeout
-        self.failed = self.overflowed = 0
+        self.failed = self.overflowed = self.unwilling = 0
         self.traffic = Traffic()
         self._asked: dict[str, int] = {}  # node of each reply, by the message that it answers
 
@@ -128,8 +130,7 @@ class Nodes:
             # The SuperLink itself answers for a node that it cannot reach.
             node = self._asked.get(about.reply_to_message_id, about.src_node_id)
             if reply.has_error():
-                overflowed = reply.error.code == messages.OVERFLOWED
-                refusal = OverflowedError if overflowed else SnowdropError
+                refusal = _REFUSALS.get(reply.error.code, SnowdropError)
                 self.refuse(node, kind, refusal(reply.error.reason))
                 continue
             try:
@@ -142,6 +143,7 @@ class Nodes:
         """Count and log an answer that is not used; ``why`` may be the node's own words."""
         self.failed += 1
         self.overflowed += isinstance(why, OverflowedError)
+        self.unwilling += isinstance(why, PolicyError)
         told = "".join(c if c.isprintable() else " " for c in str(why)[:_LONGEST_REASON])
         log.warning("node %d is left out of this %s: %s", node, kind, told)
 

@@ -4,6 +4,7 @@ import logging
 import resource
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         results["recommended_users"] = publish_todays_items(training, nodes, grid, folder)
         failed = nodes.failed  # before the frozen twin asks the same nodes
         results["baselines"] = {}
-        if settings.baselines:
-            splits = task.splits(training)
+        if settings.baselines and (splits := [name for name in SPLITS if name in results]):
             results["baselines"] = compare(training, task, splits)
             if with_twin:
                 results["baselines"][TWIN] = frozen_twin(training, task, folder, grid, splits)
@@ -119,7 +119,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
                 "total_seconds": time.perf_counter() - started,
             },
             "memory": {
-                "peak_rss_mb": max([peak, *(d.peak_rss_mb for d in described)]),
+                "peak_rss_mb": max([peak, *(d.peak_rss_mb or 0.0 for d in described)]),
                 "server_peak_rss_mb": peak,
                 "device": str(device),
             },
@@ -160,8 +160,12 @@ def _tested(training: Training, task: Task, checkpoints: Checkpoints) -> dict[st
         log.info("testing round %d", training.round)
     users = {"validation": 0, "test": 0}
     for split in task.splits(training):
-        results[split], users[split] = task.measure(training, split)
-    if "test" not in results:
+        measured, users[split] = task.measure(training, split)
+        if users[split]:
+            results[split] = measured
+        else:
+            log.warning("no node has told how its users' %s items are ranked", split)
+    if "test" not in task.splits(training):
         log.warning("no test item is cold: there is nothing to test")
     return results | {"validated_users": users["validation"], "tested_users": users["test"]}
 
@@ -179,11 +183,19 @@ def _dataset(catalogue: Catalogue, described: list[messages.DescribeAnswer]) -> 
     """The ``dataset`` part of ``summary.json``: counts alone."""
     return {
         "users": sum(d.users for d in described),
-        "users_without_warm": sum(d.users_without_warm for d in described),
+        "users_without_warm": known_sum(d.users_without_warm for d in described),
         "items": {split: len(catalogue.rows(split)) for split in SPLITS},
-        "interactions": {split: sum(getattr(d, split) for d in described) for split in SPLITS},
-        "unknown_interactions": sum(d.unknown for d in described),
+        "interactions": {
+            split: known_sum(getattr(d, split) for d in described) for split in SPLITS
+        },
+        "unknown_interactions": known_sum(d.unknown for d in described),
     }
+
+
+def known_sum(counts: Iterable[int | None]) -> int | None:
+    """The sum over nodes; None where one of them does not tell."""
+    told = list(counts)
+    return None if None in told else sum(count or 0 for count in told)
 
 
 def _features(world: World) -> dict[str, dict[str, int]]:

@@ -225,7 +225,7 @@ class ColdStart(Strategy):
 
     def _train_on_nodes(self, number: int, grid: Grid) -> MetricRecord:
         for attempt in range(self.settings.round_retries + 1):
-            before = self.nodes.failed, self.nodes.overflowed
+            before = self.nodes.failed, self.nodes.overflowed, self.nodes.unwilling
             config = ConfigRecord({"attempt": attempt})
             asked = self.configure_train(number, ArrayRecord(), config, grid)
             _, trained = self.aggregate_train(number, self.nodes.exchange(list(asked)))
@@ -236,6 +236,12 @@ class ColdStart(Strategy):
                 raise OverflowedError(
                     f"the training overflowed on every node in round {number}; lower item_lr or "
                     "head_lr. The checkpoint of the round before is kept"
+                )
+            if failed and failed == self.nodes.unwilling - before[2]:
+                raise SnowdropError(
+                    f"no node has agreed to round {number}; the warnings above say what each "
+                    "policy refuses. The checkpoint of the round before is kept: change the "
+                    "settings or the policies and go on with resume=true"
                 )
             if attempt < self.settings.round_retries:
                 log.warning("round %d brought no usable answer; trying again", number)

@@ -30,6 +30,8 @@ SCORES_AT_ONCE = 2**24
 class Backbone(NodeMethod):
     """Heads, some of whose parts may be shared, and an item table."""
 
+    noised = True
+
     def fresh(self, keys: np.ndarray, settings: TrainingSettings) -> State:
         """The private parts of the heads of users that never trained."""
         shared = self.own(settings).shared

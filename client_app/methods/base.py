@@ -86,6 +86,15 @@ class NodeMethod:
     scorers: Mapping[str, type[Scorer]] = {}
     """Scorers that this method brings beside those of `client_app.scorers`, by name."""
 
+    noised = True
+    """Whether what `train` sends carries the bound and the noise of `common.users.mechanism`."""
+
+    def __init_subclass__(cls) -> None:
+        """A half with a training of its own carries noise only where it says so itself."""
+        super().__init_subclass__()
+        if "train" in vars(cls) and "noised" not in vars(cls):
+            cls.noised = False
+
     def __init__(self, name: str) -> None:
         self.name = name
 

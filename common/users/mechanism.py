@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.privacy import Cost
 from common.settings import TrainingSettings
 
 
@@ -30,6 +31,11 @@ class Mechanism(ABC):
     @abstractmethod
     def noise(self, users: int, shape: tuple[int, ...]) -> Tensor:
         """What is added to the sum over ``users`` users, float32 of that shape."""
+
+    @property
+    def cost(self) -> Cost | None:
+        """What a round costs a user who takes part in it; None where it has no ε."""
+        return None
 
 
 class Unchanged(Mechanism):
@@ -68,6 +74,12 @@ class ClippedLaplace(Mechanism):
 
     def noise(self, users: int, shape: tuple[int, ...]) -> Tensor:
         return laplace_sum(users, shape, self._scale)
+
+    @property
+    def cost(self) -> Cost | None:
+        if not self._norm or not self._scale:
+            return None
+        return Cost(pure=2 * self._norm / self._scale)
 
 
 def mechanism_of(settings: TrainingSettings) -> Mechanism:

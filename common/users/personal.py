@@ -194,6 +194,15 @@ def rearranged(known: State, fresh: State, places: np.ndarray) -> State:
     return state
 
 
+def only(state: State, places: np.ndarray) -> State:
+    """The state of some of the users, by their numbers in it, int64 (users,)."""
+    whole = torch.from_numpy(places)
+    fresh = {name: tensor[whole] for name, tensor in state.items() if not is_own(name)}
+    if COUNTS in state:
+        fresh |= nothing_kept(len(places), state[ROWS].shape[1])
+    return rearranged(state, fresh, places)
+
+
 def _rearranged_rows(known: State, fresh: State, places: np.ndarray) -> State:
     there = places >= 0
     sizes = [one[COUNTS].numpy() for one in (known, fresh)]

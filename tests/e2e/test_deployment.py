@@ -91,6 +91,20 @@ def test_nodes_that_come_and_go_do_not_stop_the_training(fed: Federation) -> Non
         assert all(written[name] < ended[name] for name in written.keys() & ended.keys())
 
 
+def test_a_node_says_no_when_its_epsilon_is_spent(fed: Federation) -> None:
+    """Its owner's limit and its ledger hold over messages, each a process of its own."""
+    path = fed.folder / "nodes" / "node-0" / "policy.toml"
+    open_to_all = path.read_text()
+    path.write_text('epsilon_total = 0.6\nwithout_noise = ["evaluate"]\n')
+    run = fed.run(rounds=2, average="users", clip_norm=1.0, laplace_scale=4.0)
+    assert run.wait() == "finished:completed", run.log()
+    path.write_text(open_to_all)
+    assert run.rounds()["users"].to_list() == [80, len(fed.users_of("node-1"))]
+    assert "is left out of this train: its owner has not agreed to this train" in run.log()
+    assert "its ε is spent" in run.log()
+    assert "in 1 rounds" in snowdrop("deploy", "policy", fed.folder / "nodes" / "node-0")
+
+
 def test_killed_and_late_nodes_take_part_while_rounds_go_on(fed: Federation) -> None:
     run = fed.run(rounds=1000, round_timeout=20)
     wait_for(lambda: 80 in run.users(), 120, "a round with both nodes")

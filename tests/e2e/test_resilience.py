@@ -145,6 +145,14 @@ def add_items(fed: Federation, count: int) -> list[str]:
     return new["item_id"].to_list()
 
 
+def agree_to_counts(fed: Federation, node: str) -> None:
+    """The node's owner lets it tell how many users each new item has."""
+    path = fed.folder / "nodes" / node / "policy.toml"
+    told = path.read_text()
+    assert "query.count" not in told.partition("answers = [")[2]
+    path.write_text(told.replace("answers = [", 'answers = ["query.count", '))
+
+
 def recommended(fed: Federation, node: str) -> pl.DataFrame:
     return pl.read_parquet(fed.state(node) / "recommendations.parquet")
 
@@ -167,6 +175,7 @@ def test_new_items_reach_every_user_and_become_warm(fed: Federation, undisturbed
         found = pl.DataFrame({"user_id": [fed.users_of(node)[0]], "item_id": [new[0]]})
         seen = pl.read_csv(path).select("user_id", "item_id")
         pl.concat([seen, found]).write_csv(path)
+        agree_to_counts(fed, node)
     before = newest(run.folder)
     one_more(fed, run, warm_after=2)
     after = newest(run.folder)

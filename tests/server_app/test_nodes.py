@@ -283,3 +283,19 @@ def test_waiting_for_nodes_can_be_content_with_fewer(clock: Clock) -> None:
     begin = clock.now
     nodes.wait(3, 20.0)
     assert clock.now - begin < 3
+
+
+def test_a_node_that_does_not_agree_is_counted_and_told_of(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the server's log says of a policy is what the node said, and what to do."""
+    said = "its owner has not agreed to this query.describe: answers: ask the owner"
+    grid = FakeGrid(clock, 3, 5)
+    grid.answers[3] = lambda message, age: Message(
+        Error(code=messages.OUTSIDE_POLICY, reason=said), reply_to=message
+    )
+    with caplog.at_level(logging.WARNING, "snowdrop"):
+        nodes, answered = ask(grid)
+    assert answered == [5]
+    assert (nodes.failed, nodes.unwilling, nodes.overflowed) == (1, 1, 0)
+    assert f"node 3 is left out of this query.describe: {said}" in caplog.text

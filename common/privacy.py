@@ -1,0 +1,88 @@
+"""What answers cost in privacy: pure ε, and Gaussian noise by its exact composition.
+
+This much needs no library, so that a node can keep account of what it spends in each of its short
+processes; the server's accountant (`server_app.accountant`) knows sampling as well.
+"""
+
+import math
+from dataclasses import dataclass
+
+_STEPS = 200
+_FAR = 25.0
+"""From here on the tail of the normal distribution is taken from its bound."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a user has spent, for any two values of what is protected.
+
+    Parameters
+    ----------
+    pure : float
+        Sum of the ε of releases that are ε-private; they compose by adding (Dwork and Roth, "The
+        Algorithmic Foundations of Differential Privacy", theorem 3.16).
+    gaussian : float
+        Σ (Δ / σ)² over releases with L2 sensitivity Δ and Gaussian noise of standard deviation σ:
+        together they are as one release of μ = √Σ (Dong, Roth and Su, "Gaussian Differential
+        Privacy", arXiv 1905.02383, corollary 3.3).
+    """
+
+    pure: float = 0.0
+    gaussian: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.pure + other.pure, self.gaussian + other.gaussian)
+
+    def epsilon(self, delta: float) -> float:
+        """ε of all of it at a δ: that of the Gaussian part, and the pure part added."""
+        return self.pure + gaussian_epsilon(math.sqrt(self.gaussian), delta)
+
+
+NOTHING = Cost()
+
+
+def gaussian_delta(mu: float, epsilon: float) -> float:
+    """δ of the Gaussian mechanism at ε, exactly.
+
+    Φ(μ/2 − ε/μ) − e^ε Φ(−μ/2 − ε/μ) with μ = Δ/σ (Balle and Wang, "Improving the Gaussian
+    Mechanism for Differential Privacy", arXiv 1805.06530, theorem 8).
+    """
+    if mu == 0:
+        return 0.0
+    first = math.exp(_log_tail(epsilon / mu - mu / 2))
+    second = epsilon + _log_tail(epsilon / mu + mu / 2)
+    return max(0.0, first - math.exp(second))
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """The least ε ≥ 0 at which the Gaussian mechanism with μ = Δ/σ has at most this δ.
+
+    Parameters
+    ----------
+    mu : float
+    delta : float
+        Above 0, below 1.
+    """
+    if not math.isfinite(mu):
+        return math.inf
+    low, high = 0.0, 1.0
+    if gaussian_delta(mu, low) <= delta:
+        return 0.0
+    while gaussian_delta(mu, high) > delta:
+        low, high = high, 2 * high
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        if gaussian_delta(mu, middle) > delta:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _log_tail(x: float) -> float:
+    """log P(N(0, 1) > x); where the error function ends, a lower bound of it (Gordon 1941)."""
+    if x < _FAR:
+        return math.log(math.erfc(x / math.sqrt(2)) / 2)
+    return -x * x / 2 - math.log(math.sqrt(2 * math.pi) * (x + 1 / x))
