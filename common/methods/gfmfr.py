@@ -69,6 +69,8 @@ class GFMFRSettings(MethodSettings):
     def check(self, run: "RunSettings", name: str) -> None:
         from common import methods
 
+        if run.laplace_scale:
+            raise ValueError(f"{name} needs laplace_scale = 0: sizes of groups carry no noise")
         every = methods.cards().values()
         fitting = [own.name for own in every if issubclass(own.settings, BackboneSettings)]
         if self.backbone not in fitting:

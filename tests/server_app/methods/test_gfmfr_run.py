@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cli.in_process import InProcessGrid
 from common import messages
+from common.errors import SnowdropError
 from common.settings import RunSettings
 from common.users.heads import HEADS
 from server_app.checkpoint import Checkpoints
@@ -266,11 +267,19 @@ def test_the_frozen_twin_has_no_teacher(warm_folder: Path, tmp_path: Path) -> No
     assert not state["centroids"].any()
 
 
+def test_noise_that_would_not_cover_the_sizes_of_groups_is_refused(
+    warm_folder: Path, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    noise = {"clip_norm": 0.5, "laplace_scale": 0.01, "average": "users"}
+    with pytest.raises(SnowdropError, match="gfmfr needs laplace_scale = 0"):
+        RunSettings.parse(fused_values(warm_folder, tmp_path, "fedncf", **noise))
+
+
 @pytest.mark.parametrize("backbone", ["fedncf", "fedrap"])
-def test_bounds_noise_and_half_numbers(
+def test_bounds_and_half_numbers(
     warm_folder: Path, tmp_path: Path, backbone: str  # noqa: F811
 ) -> None:  # fmt: skip
-    private = {"clip_norm": 0.5, "laplace_scale": 0.01, "average": "users"}
+    private = {"clip_norm": 0.5, "average": "users"}
     values = fused_values(
         warm_folder, tmp_path, backbone, rounds=3, wire_dtype="float16", fraction=0.5, **private
     )
