@@ -16,11 +16,13 @@ from flwr.clientapp import ClientApp
 from client_app import tasks
 from client_app.interactions import NodeInteractions
 from client_app.node import CatalogueMissingError, Node
-from client_app.ranking import evaluate
+from client_app.ranking import evaluate_forms
 from client_app.recommend import recommend
 from common import messages
 from common.catalogue import COLD_SPLITS, ItemIndex
 from common.errors import OverflowedError, PolicyError, SnowdropError
+from common.metrics import metric_names
+from common.settings import KS
 from common.users.ragged import Ragged, merged
 
 log = logging.getLogger("snowdrop.node")
@@ -143,9 +145,11 @@ def evaluate_split(node: Node, request: messages.EvaluateRequest) -> RecordDict:
     if request.split not in COLD_SPLITS:
         raise SnowdropError(f"the split {request.split!r} cannot be measured")
     ranking = tasks.ranking(request.task, request.split, index, data, node.keys(data))
-    users, sums = evaluate(ranking, node.scorer(request, index, data, ranking.items))
+    scorer = node.scorer(request, index, data, ranking.items)
+    users, tried = evaluate_forms(ranking, scorer.forms, request.forms)
     node.policy.check_users(users)
-    return messages.EvaluateAnswer(users, list(sums), list(sums.values())).to_record()
+    sums = [value for one in tried for value in one.values()]
+    return messages.EvaluateAnswer(users, metric_names(KS), sums).to_record()
 
 
 @app.query("recommend")

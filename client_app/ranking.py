@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from client_app.tasks import Ranking, membership
+from common.errors import SnowdropError
 from common.metrics import metric_names, metric_sums, rank
 from common.settings import KS
 
@@ -31,12 +32,42 @@ def evaluate(ranking: Ranking, scores_of: Scores) -> tuple[int, dict[str, float]
     users : int
     sums : dict[str, float]
     """
-    totals = dict.fromkeys(metric_names(KS), 0.0)
+    count, (sums,) = evaluate_forms(ranking, lambda users: iter([scores_of(users)]), 1)
+    return count, sums
+
+
+def evaluate_forms(
+    ranking: Ranking, forms_of: Callable[[np.ndarray], Iterator[Tensor]], forms: int
+) -> tuple[int, list[dict[str, float]]]:
+    """Sums of each metric for several forms of a scorer, over the same users as `evaluate`.
+
+    Parameters
+    ----------
+    ranking : Ranking
+    forms_of : Callable
+        Users' numbers → the scores of each form, float32 (users, items).
+    forms : int
+
+    Raises
+    ------
+    SnowdropError
+        If the scorer has another number of forms.
+    """
+    totals = [dict.fromkeys(metric_names(KS), 0.0) for _ in range(forms)]
     count = 0
-    for users, hits, relevant in ranked_hits(ranking, scores_of):
+    for users in user_chunks(np.flatnonzero(ranking.truth.counts), ranking.items):
+        truth = membership(ranking.truth.take(users), ranking.items)
+        relevant = truth.sum(1)
+        made = 0
+        for scores in forms_of(users):
+            best = rank(_without_known(ranking, scores, users), ranking.order, max(KS))
+            if made < forms:
+                for name, value in metric_sums(truth.gather(1, best), relevant, KS).items():
+                    totals[made][name] += value
+            made += 1
+        if made != forms:
+            raise SnowdropError(f"the scorer has {made} forms, where {forms} are asked for")
         count += len(users)
-        sums = metric_sums(hits, relevant, KS)
-        totals = {name: totals[name] + value for name, value in sums.items()}
     return count, totals
 
 
@@ -59,7 +90,10 @@ def ranked_hits(ranking: Ranking, scores_of: Scores) -> Iterator[tuple[np.ndarra
 
 def ranked_scores(ranking: Ranking, scores_of: Scores, users: np.ndarray) -> Tensor:
     """Scores float32 (users, items); −∞ for what a user knows already."""
-    scores = scores_of(users)
+    return _without_known(ranking, scores_of(users), users)
+
+
+def _without_known(ranking: Ranking, scores: Tensor, users: np.ndarray) -> Tensor:
     if ranking.left_out is None:
         return scores
     return scores.masked_fill(membership(ranking.left_out.take(users), ranking.items), -torch.inf)

@@ -5,6 +5,7 @@ A scorer is known by name (`SCORERS`); a method of another package brings its ow
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +39,10 @@ class Scorer(ABC):
     @abstractmethod
     def __call__(self, users: np.ndarray) -> Tensor:
         """Scores float32 (users, items) of the users with these numbers."""
+
+    def forms(self, users: np.ndarray) -> Iterator[Tensor]:
+        """The scores of each form that the message asks to try; most scorers have one."""
+        yield self(users)
 
 
 class Head(Scorer):

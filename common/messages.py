@@ -208,6 +208,8 @@ class EvaluateRequest(OfTraining):
     scorer: str
     method: str
     """Whose node's half knows the scorer."""
+    forms: int = 1
+    """Forms of the scorer that are tried at once, such as weights of a mixture."""
     arrays: Arrays = field(default_factory=dict)
 
 
@@ -218,6 +220,7 @@ class EvaluateAnswer(Body):
     users: int
     names: list[str] = field(default_factory=list)
     sums: list[float] = field(default_factory=list)
+    """Of each metric of the first form of the scorer, then of the next one."""
 
 
 @dataclass(frozen=True, config=_STRICT)

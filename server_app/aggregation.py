@@ -10,6 +10,9 @@ from common.errors import OverflowedError, SnowdropError
 from common.messages import CountAnswer, EvaluateAnswer, TrainAnswer
 from common.settings import RunSettings
 
+_ROUNDING = 1e-3
+"""By how much a sum of float16 numbers may exceed its bound."""
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -20,6 +23,8 @@ class Expected:
     shape : tuple[int, ...]
     bounded : bool
         Whether ``max_update_norm`` bounds it; such sums are divided by the round's scale.
+    norm : float
+        Most that one user adds to its L2 norm, by the method's own rule; 0: nothing is known.
     counts : str
         The sum whose rows it counts users of, for whole numbers; empty for a table.
     of_each : bool
@@ -28,6 +33,7 @@ class Expected:
 
     shape: tuple[int, ...]
     bounded: bool = False
+    norm: float = 0.0
     counts: str = ""
     of_each: bool = False
 
@@ -170,10 +176,18 @@ def _check_table(name: str, table: np.ndarray, one: Expected, settings: RunSetti
 def _check_norm(name: str, norm: float, one: Expected, users: int, settings: RunSettings) -> None:
     if not norm < float(np.finfo(np.float32).max):
         raise OverflowedError(f"its {name} has norm {norm:.3g}, which no item table can hold")
+    _check_own_norm(name, norm, one, users)
     if one.bounded and settings.max_update_norm and not norm <= settings.max_update_norm * users:
         raise SnowdropError(
             f"its {name} has norm {norm:.3g} for {users} users, above max_update_norm = "
             f"{settings.max_update_norm:g} for each user"
+        )
+
+
+def _check_own_norm(name: str, norm: float, one: Expected, users: int) -> None:
+    if one.norm and not norm <= one.norm * users * (1 + _ROUNDING):
+        raise SnowdropError(
+            f"its {name} has norm {norm:.3g} for {users} users, each of whom can add {one.norm:g}"
         )
 
 
@@ -201,8 +215,19 @@ def check_users(users: int, settings: RunSettings) -> None:
         )
 
 
-def check_metrics(answer: EvaluateAnswer, names: Sequence[str], settings: RunSettings) -> None:
+def check_metrics(
+    answer: EvaluateAnswer, names: Sequence[str], settings: RunSettings, forms: int = 1
+) -> None:
     """Refuse sums of metrics that cannot be; every metric lies between 0 and 1 for each user.
+
+    Parameters
+    ----------
+    answer : EvaluateAnswer
+    names : Sequence[str]
+        Of the metrics.
+    settings : RunSettings
+    forms : int
+        Forms of the scorer that were tried.
 
     Raises
     ------
@@ -210,7 +235,7 @@ def check_metrics(answer: EvaluateAnswer, names: Sequence[str], settings: RunSet
     """
     check_users(answer.users, settings)
     sums = np.asarray(answer.sums)
-    if answer.names != list(names) or len(sums) != len(names):
+    if answer.names != list(names) or len(sums) != len(names) * forms:
         raise SnowdropError("its metrics are not those asked for")
     if not ((sums >= 0) & (sums <= answer.users + 1e-6)).all():
         raise SnowdropError("its sums of metrics cannot be")

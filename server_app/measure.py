@@ -46,6 +46,7 @@ class Task:
             split=split,
             scorer=scoring.scorer,
             method=scoring.method or training.settings.card.name,
+            forms=scoring.forms,
             arrays=packed(scoring.arrays, self.settings),
         )
 
@@ -68,20 +69,43 @@ class Task:
 
     def means(self, replies: Iterable[Message]) -> tuple[Metrics, int]:
         """Mean of each metric over the users of all usable replies, and their number."""
+        (means,), users = self._means_of_forms(replies, 1)
+        return means, users
+
+    def best_form(
+        self, training: Training, split: str, scoring: Scoring, metrics: Sequence[str]
+    ) -> int:
+        """The form of a scorer that ranks a split best; the first of equal ones.
+
+        Parameters
+        ----------
+        training : Training
+        split : str
+        scoring : Scoring
+        metrics : Sequence[str]
+            By the names that files have: the first decides, the next where it is equal.
+        """
+        record = self.request(training, scoring, split).to_record()
+        replies = self.nodes.exchange(self.nodes.to_all(messages.EVALUATE, record))
+        means, _ = self._means_of_forms(replies, scoring.forms)
+        return max(range(scoring.forms), key=lambda form: [means[form][m] for m in metrics])
+
+    def _means_of_forms(self, replies: Iterable[Message], forms: int) -> tuple[list[Metrics], int]:
+        """Mean of each metric for each form of a scorer, and the number of users."""
         names = metric_names(KS)
-        totals = dict.fromkeys(names, 0.0)
+        totals = np.zeros((forms, len(names)))
         users = 0
         usable = self.nodes.usable(messages.EVALUATE, replies, messages.EvaluateAnswer)
         for node, answer in usable:
             try:
-                aggregation.check_metrics(answer, names, self.settings)
+                aggregation.check_metrics(answer, names, self.settings, forms)
             except SnowdropError as error:
                 self.nodes.refuse(node, messages.EVALUATE, error)
                 continue
             users += answer.users
-            for name, value in zip(answer.names, answer.sums, strict=True):
-                totals[name] += value
-        return {name: total / max(users, 1) for name, total in totals.items()}, users
+            totals += np.reshape(answer.sums, totals.shape)
+        means = totals / max(users, 1)
+        return [dict(zip(names, map(float, row), strict=True)) for row in means], users
 
 
 def packed(arrays: Mapping[str, np.ndarray], settings: RunSettings) -> messages.Arrays:

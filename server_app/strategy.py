@@ -33,6 +33,7 @@ from server_app.training import Training
 log = logging.getLogger("snowdrop")
 
 _BEST = "recall@20"
+_BEST_FORM = _BEST, "ndcg@20"
 
 
 class ColdStart(Strategy):
@@ -173,6 +174,7 @@ class ColdStart(Strategy):
             self._fit_heads(number)
         if validating and "validation" in self.task.splits(training):
             begin = time.perf_counter()
+            self._choose_form()
             asked = self.configure_evaluate(number, ArrayRecord(), ConfigRecord(), grid)
             metrics = self.aggregate_evaluate(number, self.nodes.exchange(list(asked)))
             row["evaluate_seconds"] = time.perf_counter() - begin
@@ -190,6 +192,13 @@ class ColdStart(Strategy):
         row["failed_nodes"] = self.nodes.failed - failed_before
         row["seconds"] = time.perf_counter() - started
         return row
+
+    def _choose_form(self) -> None:
+        """Have validation items choose among the forms of the method's scorer, if it has any."""
+        trial = self._method.trial(["validation"])
+        if trial is not None:
+            form = self.task.best_form(self.training, "validation", trial, _BEST_FORM)
+            self._method.choose(form)
 
     @property
     def _method(self) -> Trained:

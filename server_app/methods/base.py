@@ -98,6 +98,8 @@ class Scoring:
     arrays: Mapping[str, np.ndarray]
     method: str = ""
     """The method whose node's half brings the scorer; empty for the scorers that all have."""
+    forms: int = 1
+    """Forms of the scorer that are to be tried at once."""
 
 
 class Method(ABC):
@@ -199,6 +201,23 @@ class Trained(Method):
             Columns of ``rounds.csv``: ``generator_loss`` and ``generator_seconds`` where a
             generator was fitted.
         """
+
+    def trial(self, splits: Sequence[str]) -> Scoring | None:
+        """Several forms of its scorer, of which validation items are to choose one; None: none.
+
+        Asked after `prepare`, in rounds after which items are scored.
+        """
+        return None
+
+    def choose(self, form: int) -> None:
+        """Score by this form of `trial` from now on; the first has number 0.
+
+        Raises
+        ------
+        NotImplementedError
+            If it has no `trial`.
+        """
+        raise NotImplementedError
 
     def fits_in(self, coming: Sequence[tuple[int, bool]]) -> int:
         """How many of the coming rounds fit a generator, for the time that is left.

@@ -8,7 +8,7 @@ import numpy as np
 from common.catalogue import COLD_SPLITS
 from common.methods.kernel_ridge import KernelRidgeSettings
 from server_app import kernels
-from server_app.methods.base import Rule, Scoring
+from server_app.methods.base import Rule, Scoring, World
 
 
 class KernelRidge(Rule[KernelRidgeSettings]):
@@ -20,16 +20,24 @@ class KernelRidge(Rule[KernelRidgeSettings]):
     @cached_property
     def _weights(self) -> dict[str, np.ndarray]:
         """Weights of the items of each cold split, float32 (items, warm), factorised once."""
-        own, rows = self.own, self.world.rows("warm")
-        text = self.world.modality("text").numpy()
-        parts = [(1.0, kernels.half_whitened(text, rows, own.dim, own.whitening))]
-        if own.words:
-            # Frequent words cost the ridge nothing, and leaving them out does.
-            terms = kernels.word_features(self.world.catalogue.texts, rows, stop_words=None)
-            latent = kernels.latent_words(terms, rows, own.word_dim, own.whitening)
-            parts.append((own.words, latent))
-        unit = kernels.side_by_side(parts)
-        cold = self.world.rows(COLD_SPLITS)
-        weights = kernels.ridge_weights(unit[rows], unit[cold], own.sharpness, own.ridge)
+        weights = text_weights(self.world, self.own, text_units(self.world, self.own))
         bound = len(self.world.rows(COLD_SPLITS[0]))
         return dict(zip(COLD_SPLITS, np.split(weights, [bound]), strict=True))
+
+
+def text_units(world: World, own: KernelRidgeSettings) -> np.ndarray:
+    """Encoded texts beside their words, as unit rows, float32 (items, k)."""
+    rows, text = world.rows("warm"), world.modality("text").numpy()
+    parts = [(1.0, kernels.half_whitened(text, rows, own.dim, own.whitening))]
+    if own.words:
+        # Frequent words cost the ridge nothing, and leaving them out does.
+        terms = kernels.word_features(world.catalogue.texts, rows, stop_words=None)
+        latent = kernels.latent_words(terms, rows, own.word_dim, own.whitening)
+        parts.append((own.words, latent))
+    return kernels.side_by_side(parts)
+
+
+def text_weights(world: World, own: KernelRidgeSettings, units: np.ndarray) -> np.ndarray:
+    """Each cold item as a weighted sum of warm ones, float32 (cold, warm), split after split."""
+    warm, cold = units[world.rows("warm")], units[world.rows(COLD_SPLITS)]
+    return kernels.ridge_weights(warm, cold, own.sharpness, own.ridge)

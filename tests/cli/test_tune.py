@@ -184,5 +184,5 @@ def test_a_search_begins_with_what_is_known() -> None:
 
 
 def test_only_methods_with_a_search(data_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SnowdropError, match="'random' has no search; choose from mdifffr, "):
+    with pytest.raises(SnowdropError, match="'random' has no search; choose from one-round, "):
         tune(str(data_folder), "random", tmp_path)

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -6,8 +7,9 @@ import torch
 from torch import Tensor
 
 from client_app import ranking
-from client_app.ranking import evaluate
+from client_app.ranking import evaluate, evaluate_forms
 from client_app.tasks import Ranking
+from common.errors import SnowdropError
 from common.settings import KS
 from common.users.ragged import Ragged
 
@@ -81,3 +83,20 @@ def test_nobody_with_items_to_find_gives_zero_sums() -> None:
     users, sums = evaluate(Ranking(torch.arange(ITEMS), empty), scores_of)
     assert users == 0
     assert set(sums.values()) == {0.0}
+
+
+def test_several_forms_of_a_scorer_are_measured_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "CHUNK_NUMBERS", 3 * ITEMS)
+    task = Ranking(torch.from_numpy(ORDER), TRUTH, known_items())
+
+    def forms_of(users: np.ndarray) -> Iterator[Tensor]:
+        yield scores_of(users)
+        yield -scores_of(users)
+
+    users, tried = evaluate_forms(task, forms_of, 2)
+    alone = [evaluate(task, scores_of), evaluate(task, lambda users: -scores_of(users))]
+    assert [(users, sums) for sums in tried] == alone
+    assert tried[0] != tried[1]
+    for forms in (1, 3):
+        with pytest.raises(SnowdropError, match=f"has 2 forms, where {forms} are asked for"):
+            evaluate_forms(task, forms_of, forms)

@@ -159,6 +159,18 @@ def test_shared_scorers_and_users_own_tables_train_through_flower(
     assert json.loads((there / "summary.json").read_text())["tested_users"] > 0
 
 
+def test_one_sum_over_users_travels_through_flower(data: Path, tmp_path: Path) -> None:
+    there, here = tmp_path / "flower", tmp_path / "here"
+    few = {"method": "one-round", "rounds": 1, "one-round.columns": 6, "baselines": False}
+    simulate(data, there, 2, **few)
+    values = chosen_for(few) | {"data": str(data), "run_dir": str(here), "nodes": 2}
+    server_run.run(InProcessGrid(2, values), RunSettings.parse(values))
+    torch.testing.assert_close(newest(here)["mean"], newest(there)["mean"])
+    assert newest(here)["chosen"] == newest(there)["chosen"]
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (here, there)]
+    assert summaries[0]["test"] == pytest.approx(summaries[1]["test"], abs=1e-9)
+
+
 def test_ctrl_c_stops_the_run_and_resume_goes_on(data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = subprocess.Popen(

@@ -170,6 +170,21 @@ def test_only_bounded_sums_have_a_bound() -> None:
     check(good_answer(), expected, 1.0, RunSettings(max_update_norm=0.1))
 
 
+def test_what_a_user_can_add_by_the_methods_own_rule_bounds_a_sum() -> None:
+    norm = float(np.linalg.norm(ONES))
+    expected = {**EXPECTED, "change": Expected((ITEMS, DIM), norm=norm / 2)}
+    check(good_answer(), expected, 1.0, RunSettings())
+    with pytest.raises(SnowdropError, match="for 2 users, each of whom can add"):
+        check(good_answer(), expected, 1.01, RunSettings())
+
+
+def test_metrics_of_several_forms_are_as_many() -> None:
+    check_metrics(EvaluateAnswer(2, ["recall"], [2.0, 1.0]), ["recall"], RunSettings(), forms=2)
+    for sums in ([2.0], [2.0, 1.0, 0.0], [2.0, 3.0]):
+        with pytest.raises(SnowdropError, match="metrics"):
+            check_metrics(EvaluateAnswer(2, ["recall"], sums), ["recall"], RunSettings(), forms=2)
+
+
 def test_a_node_may_claim_so_many_users_wherever_it_counts_them() -> None:
     capped = RunSettings(max_node_users=2)
     check(good_answer(), EXPECTED, 1.0, capped)

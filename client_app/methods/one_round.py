@@ -1,0 +1,121 @@
+"""One round's node half: each user's part of the sum, and scores of its own history and the sum."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from client_app.methods.base import Local, NodeMethod
+from client_app.scorers import Scorer
+from common.errors import SnowdropError
+from common.messages import TrainAnswer, TrainRequest, for_wire
+from common.settings import TrainingSettings
+from common.users.heads import State
+from common.users.item_sums import gram_sum, sketch_sum
+from common.users.ragged import Ragged
+from common.users.training import participants
+
+
+class HistoryAndSum(Scorer):
+    """(1 − share) · standard(x C') + share · standard(x B C'), each over a user's items.
+
+    A standardised score has mean 0 and deviation 1 over the items that are ranked, so that a share
+    means the same however many they are. The weights of texts are C = U V' + S, and the item-item
+    weights B = I − (I − A f A') / d, with d the diagonal of what it divides. Needs ``items``: U,
+    (items, r); ``warm``: V, (warm, r); ``columns``, int32 (items, s), and ``values``, (items, s):
+    S; ``axes``: A, (warm, a); ``gains``: f of each B that is tried, (b, a); ``shares``: (1, w).
+    The forms are all pairs of a B and a share.
+    """
+
+    def __init__(self, local: Local) -> None:
+        self._histories = local.histories
+        self._items = local.table("items", local.items)
+        self._warm = local.table("warm", local.warm, self._items.shape[1])
+        self._sparse = _sparse(local)
+        axes = local.table("axes", local.warm)
+        gains = local.table("gains", len(local.arrays.get("gains", ())), axes.shape[1])
+        if not len(gains) or not ((gains >= 0) & (gains < 1)).all():
+            raise SnowdropError("'gains' must be numbers from 0 to below 1, at least one row")
+        self._axes = axes
+        self._learnt = [self._parts_of(gain) for gain in gains]
+        self._shares = local.table("shares", 1)[0].tolist()
+
+    def _parts_of(self, gain: Tensor) -> tuple[Tensor, Tensor]:
+        """A B as 1 − 1/d, float32 (warm,), and f A' (C / d)', float32 (a, items)."""
+        one = 1 / (1 - (self._axes.square() @ gain))
+        divided = self._axes * one[:, None]
+        across = (divided.T @ self._warm) @ self._items.T
+        across += torch.from_numpy((self._sparse @ divided.numpy()).T)
+        return 1 - one, gain[:, None] * across
+
+    def __call__(self, users: np.ndarray) -> Tensor:
+        return next(self.forms(users))
+
+    def forms(self, users: np.ndarray) -> Iterator[Tensor]:
+        own = self._histories.take(users)
+        history = standardised(self._carried(own, None))
+        items, offsets = torch.from_numpy(own.items), torch.from_numpy(own.offsets[:-1])
+        seen = embedding_bag(items, self._axes, offsets, mode="sum")  # x A
+        for weights, across in self._learnt:
+            further = standardised(self._carried(own, weights) + seen @ across)
+            for share in self._shares:
+                yield (1 - share) * history + share * further
+
+    def _carried(self, own: Ragged, weights: Tensor | None) -> Tensor:
+        """x C', or (x · weights) C', float32 (users, items)."""
+        items, offsets = torch.from_numpy(own.items), torch.from_numpy(own.offsets[:-1])
+        each = None if weights is None else weights[items]
+        sums = embedding_bag(items, self._warm, offsets, mode="sum", per_sample_weights=each)
+        data = np.ones(len(own.items), np.float32) if each is None else each.numpy()
+        shape = len(own.counts), len(self._warm)
+        rows = csr_array((data, own.items, own.offsets), shape=shape)
+        return sums @ self._items.T + torch.from_numpy((rows @ self._sparse.T).toarray())
+
+
+def _sparse(local: Local) -> csr_array:
+    """S, float32 (items, warm)."""
+    values = local.table("values", local.items).numpy()
+    columns = local.arrays.get("columns")
+    if columns is None or columns.shape != values.shape or columns.dtype.kind != "i":
+        raise SnowdropError("'columns' are missing, or not as many as 'values'")
+    if columns.size and not 0 <= columns.min() <= columns.max() < local.warm:
+        raise SnowdropError("'columns' name warm items that the catalogue lacks")
+    offsets = np.arange(len(values) + 1) * values.shape[1]
+    return csr_array((values.ravel(), columns.ravel(), offsets), shape=(len(values), local.warm))
+
+
+def standardised(scores: Tensor) -> Tensor:
+    """Scores (users, items) with mean 0 and deviation 1 for each user; 0 where all are equal."""
+    centred = scores - scores.mean(1, keepdim=True)
+    spread = centred.square().mean(1, keepdim=True).sqrt()
+    least = 1e-6 * scores.abs().amax(1, keepdim=True).clamp(min=1e-30)
+    return torch.where(spread > least, centred / spread.clamp(min=1e-30), 0.0)
+
+
+class OneRound(NodeMethod):
+    """No head is trained: the one thing that leaves the node is the sum over its users."""
+
+    scorers: Mapping[str, type[Scorer]] = {"history-and-sum": HistoryAndSum}
+
+    def fresh(self, keys: np.ndarray, settings: TrainingSettings) -> State:
+        return {}
+
+    def train(self, request: TrainRequest, local: Local) -> tuple[State, TrainAnswer]:
+        asked = participants(local.keys, request.round, local.settings.fraction)
+        histories = local.histories.take(asked)
+        if "basis" in local.arrays:
+            basis = local.table("basis", local.warm).numpy()
+            sums = {"sketch": sketch_sum(histories, basis)}
+        else:
+            sums = {"gram": gram_sum(histories, local.warm)}
+        travelling = {
+            name: for_wire((array / request.scale).astype(np.float32), local.settings)
+            for name, array in sums.items()
+        }
+        return {}, TrainAnswer(len(asked), 0.0, travelling)
+
+    def fit_heads(self, rounds: Iterable[int], local: Local) -> State:
+        return {}

@@ -1,0 +1,83 @@
+"""One round: item-item weights from a single sum over users, carried to cold items by texts."""
+
+from typing import TYPE_CHECKING
+
+from common.methods.card import Card
+from common.methods.kernel_ridge import KernelRidgeSettings
+from common.methods.search import Number, OneOf
+from common.roles import Count, Role, setting
+
+if TYPE_CHECKING:
+    from common.settings import RunSettings
+
+NUMBERS = 2**23
+"""Numbers of the sum, at most, where nobody chose its columns; see `LEAST_COLUMNS`."""
+LEAST_COLUMNS, MOST_COLUMNS = 64, 512
+"""Of a sketch whose columns nobody chose."""
+
+ITEM_RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Values among which validation items choose."""
+
+
+class OneRoundSettings(KernelRidgeSettings):
+    """The sum, the item-item weights that come of it, and how much they count."""
+
+    columns: int = setting(
+        -1,
+        "columns of the sum over users: 0, one for each warm item; −1, that where the sum then has "
+        "at most 2²³ numbers, else a sketch of 64 to 512 columns",
+        Role.IDENTITY,
+        ge=-1,
+    )
+    rank: Count = setting(384, "numbers of a cold item that say what it has in common with others")
+    neighbours: int = setting(
+        64, "warm items of a cold item whose weights are told beside these numbers", ge=0
+    )
+    directions: Count = setting(256, "numbers of a warm item that say what people take with it")
+    item_ridge: float = setting(
+        0.0,
+        "λ of the item-item weights, in users for each warm item; 0: chosen on validation items",
+        ge=0,
+    )
+    share: float = setting(
+        -1.0,
+        "share of the item-item weights in a score, the rest is the user's own history and texts; "
+        "−1: chosen on validation items",
+        ge=-1,
+        le=1,
+    )
+
+    def check(self, run: "RunSettings", name: str) -> None:
+        if run.clip_norm or run.laplace_scale:
+            raise ValueError(
+                f"the method {name} adds no noise to its sum: clip_norm and laplace_scale must be 0"
+            )
+        if -1 < self.share < 0:
+            raise ValueError(f"{name}.share must be −1, or lie between 0 and 1")
+
+    def columns_for(self, warm: int) -> int:
+        """Columns of the sketch for ``warm`` warm items; 0: the whole sum."""
+        columns = self.columns
+        if columns < 0 and warm * (warm + 1) // 2 > NUMBERS:
+            columns = min(MOST_COLUMNS, max(LEAST_COLUMNS, NUMBERS // warm))
+        return columns if 0 < columns < warm else 0
+
+
+CARD = Card(
+    name="one-round",
+    title="one round",
+    kind="trained",
+    server="server_app.methods.one_round:OneRound",
+    node="client_app.methods.one_round:OneRound",
+    settings=OneRoundSettings,
+    # Later rounds only make the sum anew, with whoever has come since.
+    fixed={"rounds": 1},
+    search={
+        "one-round.columns": OneOf([-1, 64, 512]),
+        "one-round.sharpness": Number(1, 12),
+        "one-round.ridge": Number(0.5, 100),
+    },
+    tasks=("cold-items",),
+    order=15,
+)

@@ -1,0 +1,104 @@
+"""One sum over users of what each history says of pairs of items; each user's part is bounded.
+
+A history is x, a 0/1 row over the m warm items with n ones. Its part is x xᵀ / n (the Gram matrix
+of EASE: Steck, "Embarrassingly shallow autoencoders for sparse data", arXiv 1905.03375, with users
+weighted by 1 / n), or x (xᵀ Q) / (‖x‖ ‖xᵀ Q‖) for a basis Q of fewer columns. Either is a matrix of
+Frobenius norm 1, whatever the history: nobody moves the sum by more than that.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from common.users.ragged import Ragged
+
+CHUNK_NUMBERS = 2**22
+"""Numbers that a chunk of users takes: pairs of its items, or entries of its products."""
+
+
+def gram_sum(histories: Ragged, items: int) -> np.ndarray:
+    """Σ_u x_u x_uᵀ / n_u, the upper triangle as `packed` has it, float64 (m (m + 1) / 2,).
+
+    Parameters
+    ----------
+    histories : Ragged
+    items : int
+        Warm items m.
+    """
+    total = np.zeros((items, items))
+    for part in _chunks(histories, np.square(histories.counts, dtype=np.int64)):
+        x = _rows(part, items)
+        x.data /= np.sqrt(np.repeat(part.counts, part.counts))
+        pairs = (x.T @ x).tocoo()
+        total[pairs.coords] += pairs.data  # each pair stands there once
+    return packed(total)
+
+
+def sketch_sum(histories: Ragged, basis: np.ndarray) -> np.ndarray:
+    """Σ_u x_u (x_uᵀ Q) / (‖x_u‖ ‖x_uᵀ Q‖), float64 (m, k).
+
+    A user whose history is at right angles to the basis adds nothing.
+
+    Parameters
+    ----------
+    histories : Ragged
+    basis : ndarray, float32 (m, k)
+        Q.
+    """
+    total = np.zeros(basis.shape)
+    for part in _chunks(histories, np.full(len(histories.counts), basis.shape[1])):
+        used, columns = np.unique(part.items, return_inverse=True)
+        x = _rows(Ragged(part.offsets, columns), len(used))
+        seen = x @ basis[used].astype(np.float64)
+        size = np.sqrt(part.counts) * np.linalg.norm(seen, axis=1)
+        seen *= np.divide(1, size, out=np.zeros_like(size), where=size > 1e-6)[:, None]
+        total[used] += x.T @ seen
+    return total
+
+
+def packed(symmetric: np.ndarray) -> np.ndarray:
+    """The upper triangle of a symmetric matrix, with the same norm: off-diagonal entries times √2.
+
+    Parameters
+    ----------
+    symmetric : ndarray, float64 (m, m)
+        Spoilt afterwards.
+
+    Returns
+    -------
+    ndarray, float64 (m (m + 1) / 2,)
+    """
+    diagonal = np.diag_indices(len(symmetric))
+    symmetric[diagonal] /= np.sqrt(2)
+    symmetric *= np.sqrt(2)
+    return symmetric[_upper(len(symmetric))]
+
+
+def unpacked(numbers: np.ndarray, items: int) -> np.ndarray:
+    """The symmetric matrix that `packed` made ``numbers`` of, of their dtype (m, m)."""
+    whole = np.zeros((items, items), numbers.dtype)
+    whole[_upper(items)] = numbers / np.sqrt(2)
+    whole += whole.T
+    whole[np.diag_indices(items)] /= np.sqrt(2)
+    return whole
+
+
+def _upper(items: int) -> np.ndarray:
+    return np.tri(items, dtype=bool).T
+
+
+def _rows(lists: Ragged, items: int) -> csr_array:
+    shape = len(lists.counts), items
+    return csr_array((np.ones(len(lists.items)), lists.items, lists.offsets), shape=shape)
+
+
+def _chunks(histories: Ragged, numbers: np.ndarray) -> Iterator[Ragged]:
+    """The users in parts that take `CHUNK_NUMBERS` together, or one user each."""
+    ends = np.cumsum(numbers)
+    begin = 0
+    while begin < len(ends):
+        before = ends[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, before + CHUNK_NUMBERS, side="right")))
+        yield histories.take(np.arange(begin, end))
+        begin = end

@@ -1,0 +1,233 @@
+"""One round's server half: EASE from one sum over users, and the way from warm to cold items.
+
+EASE (Steck, "Embarrassingly shallow autoencoders for sparse data", arXiv 1905.03375) has a closed
+form: with G the Gram matrix of the users' histories and P = (G + λ I)⁻¹, the item-item weights with
+a zero diagonal are B = I − P · diag(1 / diag P) (equation 8). Here a user counts 1 / n, where n is
+the length of its history, so that nobody moves the sum by more than a norm of 1. A user's history x
+then scores the cold items by x B C', where C are the weights of texts of kernel ridge.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.catalogue import COLD_SPLITS, ItemIndex
+from common.methods.one_round import ITEM_RIDGES, SHARES, OneRoundSettings
+from common.users.heads import State
+from common.users.item_sums import gram_sum, packed, sketch_sum, unpacked
+from common.users.synthetic import SyntheticUsers
+from server_app.aggregation import Expected, Summed
+from server_app.compact import Compact, compact
+from server_app.item_weights import directions_of_gram, directions_of_sketch, text_basis
+from server_app.methods.base import Scoring, Trained, World
+from server_app.methods.kernel_ridge import text_units, text_weights
+from server_app.methods.table import former_rows
+
+log = logging.getLogger("snowdrop")
+
+_UNTRIED = 30.0, 0.4
+"""λ and share where nobody chose them and no validation items can."""
+
+
+class OneRound(Trained):
+    """The mean over users of their bounded parts, and what is made of it.
+
+    Each round makes the sum anew, of the histories that nodes have by then.
+
+    Parameters
+    ----------
+    name : str
+        Of the method's card.
+    world : World
+    """
+
+    trains_synthetic = True
+
+    def __init__(self, name: str, world: World) -> None:
+        self.name, self.world, self.settings = name, world, world.settings
+        self.own: OneRoundSettings = world.settings.group(name)
+        self.round = 0
+        self.mean: np.ndarray | None = None  # float32, as `expected` has it, over users
+        self.basis: np.ndarray | None = None  # float32 (warm, k), of the mean that is a sketch
+        self.chosen: tuple[float, float] | None = None
+        self._directions: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def fitted_round(self) -> int:
+        return self.round if self.mean is not None else 0
+
+    @property
+    def warm(self) -> int:
+        """Warm items m of today's catalogue."""
+        return len(self.world.rows("warm"))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        basis = self._todays_basis()
+        return {} if basis is None else {"basis": basis}
+
+    def expected(self) -> dict[str, Expected]:
+        columns = self.own.columns_for(self.warm)
+        if columns:
+            return {"sketch": Expected((self.warm, columns), norm=1.0)}
+        return {"gram": Expected((self.warm * (self.warm + 1) // 2,), norm=1.0)}
+
+    def train_synthetic(
+        self, made: SyntheticUsers, keys: np.ndarray, state: State | None, number: int
+    ) -> tuple[State, Summed]:
+        basis = self._todays_basis()
+        if basis is None:
+            sums = {"gram": gram_sum(made.histories, self.warm)}
+        else:
+            sums = {"sketch": sketch_sum(made.histories, basis)}
+        return {}, Summed(made.users, 0.0, sums)
+
+    def step(self, summed: Summed) -> None:
+        self.round += 1
+        if not summed.users:
+            return
+        (total,) = summed.sums.values()
+        self.mean = (self.settings.server_lr * total / summed.users).astype(np.float32)
+        self.basis, self._directions = self._todays_basis(), None
+
+    def prepare(self, number: int, validating: bool) -> dict[str, Any]:
+        return {}
+
+    def trial(self, splits: Sequence[str]) -> Scoring | None:
+        if self.own.item_ridge and self.own.share >= 0:
+            return None
+        if self.mean is None or not self.mean.any():
+            return None  # nothing was learnt: all forms are the same
+        ridges, shares = self._tried()
+        return self._scoring(splits, ridges, shares)
+
+    def choose(self, form: int) -> None:
+        ridges, shares = self._tried()
+        self.chosen = ridges[form // len(shares)], shares[form % len(shares)]
+        log.info("validation items chose λ = %g and a share of %g", *self.chosen)
+
+    def _tried(self) -> tuple[Sequence[float], Sequence[float]]:
+        return (
+            (self.own.item_ridge,) if self.own.item_ridge else ITEM_RIDGES,
+            (self.own.share,) if self.own.share >= 0 else SHARES,
+        )
+
+    def scoring(self, splits: Sequence[str]) -> Scoring:
+        ridge, share = self.chosen or _UNTRIED
+        own = self.own
+        return self._scoring(
+            splits, (own.item_ridge or ridge,), (own.share if own.share >= 0 else share,)
+        )
+
+    def _scoring(
+        self, splits: Sequence[str], ridges: Sequence[float], shares: Sequence[float]
+    ) -> Scoring:
+        """Nodes' scorer for each λ with each share."""
+        weights = self._carrier(splits)
+        axes, sizes = self._learnt_directions()
+        gains = [sizes / (sizes + ridge / max(self.warm, 1)) for ridge in ridges]
+        arrays = {
+            "items": weights.items,
+            "columns": weights.columns,
+            "values": weights.values,
+            "warm": weights.warm,
+            "axes": axes,
+            "gains": np.stack(gains).astype(np.float32),
+            "shares": np.array([shares], np.float32),
+        }
+        return Scoring("history-and-sum", arrays, self.name, forms=len(ridges) * len(shares))
+
+    def _units(self) -> np.ndarray:
+        return self.world.once(
+            (self.name, "units", *self._kernel()), lambda: text_units(self.world, self.own)
+        )
+
+    def _kernel(self) -> tuple[Any, ...]:
+        own = self.own
+        return own.sharpness, own.ridge, own.dim, own.words, own.word_dim, own.whitening
+
+    def _carrier(self, splits: Sequence[str]) -> Compact:
+        """The weights of texts C of the items of some splits, in few numbers."""
+        own = self.own
+        whole = self.world.once(
+            (self.name, "carrier", *self._kernel(), own.rank, own.neighbours),
+            lambda: compact(text_weights(self.world, own, self._units()), own.rank, own.neighbours),
+        )
+        bound = len(self.world.rows(COLD_SPLITS[0]))
+        if list(splits) == list(COLD_SPLITS):
+            return whole
+        (split,) = splits
+        return whole.rows(slice(None, bound) if split == COLD_SPLITS[0] else slice(bound, None))
+
+    def _todays_basis(self) -> np.ndarray | None:
+        """Q, orthonormal columns that span what warm items' texts have in common, (warm, k)."""
+        columns = self.own.columns_for(self.warm)
+        if not columns:
+            return None
+        return self.world.once(
+            (self.name, "basis", *self._kernel(), columns),
+            lambda: text_basis(self._units()[self.world.rows("warm")], columns),
+        )
+
+    def _learnt_directions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Orthonormal A, float32 (warm, r), and sizes s ≥ 0 (r,), with A diag(s) A' the mean of
+        x x' / n over users, or nearly so."""
+        if self._directions is None:
+            if self.mean is None:
+                self._directions = np.zeros((self.warm, 1), np.float32), np.zeros(1, np.float32)
+            elif self.basis is None:
+                gram = unpacked(self.mean, self.warm)
+                self._directions = directions_of_gram(gram, self.own.directions)
+            else:
+                self._directions = directions_of_sketch(self.mean, self.basis, self.own.directions)
+        return self._directions
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "mean": None if self.mean is None else torch.from_numpy(self.mean),
+            "basis": None if self.basis is None else torch.from_numpy(self.basis),
+            "chosen": self.chosen,
+        }
+
+    def restore(self, state: Mapping[str, Any], former: ItemIndex) -> None:
+        """Take over a checkpoint; of an item that has become warm since, nothing is known yet."""
+        mean, basis = state["mean"], state["basis"]
+        self.mean = None if mean is None else mean.numpy()
+        self.basis = None if basis is None else basis.numpy()
+        self.chosen, self.round = state["chosen"], state["round"]
+        self._directions = None
+        self._follow(former)
+
+    def moved_to(self, world: World) -> "OneRound":
+        moved = copy(self)
+        moved.move(world)
+        return moved
+
+    def move(self, world: World) -> None:
+        """Take another catalogue, in place."""
+        former, self.world, self.settings = self.world.catalogue, world, world.settings
+        self._follow(former)
+
+    def _follow(self, former: ItemIndex) -> None:
+        """Give the items of today's catalogue their rows in the sum."""
+        today = self.world.catalogue
+        if today.version == former.version or self.mean is None:
+            return
+        rows = former_rows(former, today).numpy()
+        if self.basis is None:
+            gram = unpacked(self.mean, len(former.rows("warm")))
+            self.mean = packed(_rearranged(_rearranged(gram, rows).T, rows))
+        else:
+            self.mean, self.basis = _rearranged(self.mean, rows), _rearranged(self.basis, rows)
+        self._directions = None
+        log.info("the catalogue has changed: %d items have become warm", int((rows < 0).sum()))
+
+
+def _rearranged(known: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Today's rows of a matrix that had other ones; zeros for items that it did not know."""
+    today = np.zeros((len(rows), known.shape[1]), known.dtype)
+    today[rows >= 0] = known[rows[rows >= 0]]
+    return today

@@ -1,0 +1,205 @@
+"""One round through the whole engine: its sum, what is chosen, who joins later."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from common import messages
+from common.errors import SnowdropError
+from common.methods.one_round import ITEM_RIDGES, SHARES, OneRoundSettings
+from common.settings import RunSettings
+from common.users.item_sums import unpacked
+from tests.server_app.runs import (
+    SpoiltGrid,
+    rounds_of,
+    run_here,
+    run_values,
+    state_of,
+    untouched,
+    with_answer,
+)
+
+WARM, FORMS = 48, len(ITEM_RIDGES) * len(SHARES)
+
+
+def values_of(data: Path, folder: Path, changed: dict[str, Any] | None = None) -> dict[str, Any]:
+    told = {"method": "one-round", "rounds": 1, "baselines": False}
+    return run_values(data, folder, **told) | (changed or {})
+
+
+def copied(data: Path, to: Path) -> Path:
+    shutil.copytree(data, to)
+    return to
+
+
+@pytest.mark.parametrize("columns", [0, 6])
+def test_the_sum_does_not_depend_on_how_users_share_nodes(
+    data_folder: Path, tmp_path: Path, columns: int
+) -> None:
+    means, results = [], []
+    for nodes in (1, 2, 7):
+        folder = tmp_path / str(nodes)
+        changed = {"nodes": nodes, "one-round.columns": columns}
+        results.append(run_here(values_of(data_folder, folder, changed))["test"])
+        means.append(state_of(folder, 1)["mean"].numpy())
+    assert means[0].shape == ((WARM, columns) if columns else (WARM * (WARM + 1) // 2,))
+    for mean, result in zip(means[1:], results[1:], strict=True):
+        np.testing.assert_allclose(mean, means[0], atol=1e-6)
+        assert result == pytest.approx(results[0], abs=1e-3)
+
+
+def test_the_mean_is_that_of_the_interactions(data_folder: Path, tmp_path: Path) -> None:
+    run_here(values_of(data_folder, tmp_path))
+    state = state_of(tmp_path, 1)
+    warm = [k for k, split in zip(state["ids"], state["splits"], strict=True) if split == "warm"]
+    place = {item: row for row, item in enumerate(warm)}
+    frame = pl.read_csv(data_folder / "interactions.csv").unique()
+    users = frame.filter(pl.col("item_id").is_in(warm)).partition_by("user_id")
+    expected = np.zeros((WARM, WARM))
+    for one in users:
+        x = np.zeros(WARM)
+        x[[place[item] for item in one["item_id"]]] = 1
+        expected += np.outer(x, x) / x.sum() / len(users)
+    np.testing.assert_allclose(unpacked(state["mean"].numpy(), WARM), expected, atol=1e-6)
+
+
+def test_the_frozen_twin_is_kernel_ridge(data_folder: Path, tmp_path: Path) -> None:
+    """With as many numbers of an item as it takes: the same scorer without the sum."""
+    twin = run_here(values_of(data_folder, tmp_path / "twin", {"method": "one-round:frozen"}))
+    rule = run_here(values_of(data_folder, tmp_path / "rule", {"method": "kernel-ridge"}))
+    assert twin["test"] == pytest.approx(rule["test"], abs=1e-3)
+    assert twin["validation"] == pytest.approx(rule["validation"], abs=1e-3)
+    own = {"baselines": True, "twin": True, "one-round.share": 0.5}
+    beside = run_here(values_of(data_folder, tmp_path / "beside", own))
+    assert beside["baselines"]["frozen"]["test"] == pytest.approx(twin["test"])
+    assert beside["test"] != pytest.approx(twin["test"])
+
+
+def test_validation_items_choose_in_one_message(data_folder: Path, tmp_path: Path) -> None:
+    values = values_of(data_folder, tmp_path)
+    grid = SpoiltGrid(2, values, untouched)
+    summary = run_here(values, grid)
+    sent = [messages.EvaluateRequest.from_record(m.content) for m in grid.of(messages.EVALUATE)]
+    assert [(one.split, one.forms) for one in sent[::2]] == [
+        ("validation", FORMS), ("validation", 1), ("validation", 1), ("test", 1),
+    ]  # fmt: skip
+    ridge, share = state_of(tmp_path, 1)["chosen"]
+    assert ridge in ITEM_RIDGES
+    assert share in SHARES
+    tried = {}
+    for number, (one_ridge, one_share) in enumerate([(ridge, share), (1.0, 0.0), (300.0, 1.0)]):
+        own = {"one-round.item_ridge": one_ridge, "one-round.share": one_share}
+        tried[number] = run_here(values_of(data_folder, tmp_path / str(number), own))
+        assert state_of(tmp_path / str(number), 1)["chosen"] is None
+    assert tried[0]["test"] == pytest.approx(summary["test"])
+    best = summary["validation"]["recall@20"]
+    assert best == max(one["validation"]["recall@20"] for one in tried.values())
+
+
+def test_one_of_the_two_may_be_given(data_folder: Path, tmp_path: Path) -> None:
+    values = values_of(data_folder, tmp_path, {"one-round.share": 0.3})
+    grid = SpoiltGrid(2, values, untouched)
+    run_here(values, grid)
+    forms = messages.EvaluateRequest.from_record(grid.of(messages.EVALUATE)[0].content).forms
+    assert forms == len(ITEM_RIDGES)
+    assert state_of(tmp_path, 1)["chosen"][1] == 0.3
+
+
+def test_resuming_makes_the_sum_anew_with_whoever_has_come(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    data = copied(data_folder, tmp_path / "data")
+    whole = pl.read_csv(data / "interactions.csv")
+    users = whole["user_id"].unique().sort()
+    earlier = whole.filter(pl.col("user_id").is_in(users[:30].implode()))
+    earlier.write_csv(data / "interactions.csv")
+    first = run_here(values_of(data, tmp_path / "run"))
+    assert first["dataset"]["users"] == 30
+    whole.write_csv(data / "interactions.csv")
+    again = run_here(values_of(data, tmp_path / "run", {"rounds": 2, "resume": True}))
+    at_once = run_here(values_of(data, tmp_path / "once"))
+    assert [row["users"] for row in rounds_of(tmp_path / "run")] == ["30", "60"]
+    assert again["training"] == first["training"]
+    later, now = state_of(tmp_path / "run", 2)["mean"], state_of(tmp_path / "once", 1)["mean"]
+    np.testing.assert_allclose(later.numpy(), now.numpy(), atol=1e-7)
+    if again["best_round"] == 2:
+        assert again["test"] == pytest.approx(at_once["test"])
+
+
+def test_a_run_that_goes_on_ranks_as_it_did(data_folder: Path, tmp_path: Path) -> None:
+    first = run_here(values_of(data_folder, tmp_path))
+    again = run_here(values_of(data_folder, tmp_path, {"resume": True}))
+    assert (again["test"], again["best_round"]) == (first["test"], 1)
+
+
+@pytest.mark.parametrize("columns", [0, 6])
+def test_an_item_that_turns_warm_has_a_row_and_nothing_in_it(
+    data_folder: Path, tmp_path: Path, columns: int
+) -> None:
+    own = {"one-round.columns": columns}
+    run_here(values_of(data_folder, tmp_path, own))
+    before = state_of(tmp_path, 1)
+    values = values_of(data_folder, tmp_path, {**own, "rounds": 2, "resume": True, "warm_after": 9})
+    grid = SpoiltGrid(2, values, untouched)
+    run_here(values, grid)
+    after = state_of(tmp_path, 2)
+    rows = [sum(split == "warm" for split in one["splits"]) for one in (before, after)]
+    assert rows[1] > rows[0] == WARM
+    assert after["mean"].shape[0] == (rows[1] if columns else rows[1] * (rows[1] + 1) // 2)
+
+
+def test_published_items_are_scored_with_what_was_learnt(data_folder: Path, tmp_path: Path) -> None:
+    values = values_of(data_folder, tmp_path)
+    summary = run_here(values)
+    grid = SpoiltGrid(2, values, untouched)
+    published = run_here({**values, "mode": "publish"}, grid)
+    assert published["users"] == summary["recommended_users"] == 60
+    asked = messages.RecommendRequest.from_record(grid.of(messages.QUERY_RECOMMEND)[0].content)
+    assert asked.arrays["shares"].tolist() == [[pytest.approx(state_of(tmp_path, 1)["chosen"][1])]]
+    assert asked.arrays["gains"].max() > 0
+
+
+def test_a_node_whose_users_add_too_much_is_refused(data_folder: Path, tmp_path: Path) -> None:
+    numbers = np.full(WARM * (WARM + 1) // 2, 1.0, np.float32)
+    values = values_of(data_folder, tmp_path, {"nodes": 3})
+    grid = SpoiltGrid(3, values, with_answer(sums={"gram": numbers}, users=10))
+    assert run_here(values, grid)["failed_answers"] > 0
+    assert int(rounds_of(tmp_path)[0]["users"]) < 60
+
+
+def test_synthetic_users_stand_in_the_sum_as_others_do(data_folder: Path, tmp_path: Path) -> None:
+    synthetic = {"answer": "synthetic", "synthesizer": "multivae", "synthetic_nodes": 1}
+    summary = run_here(values_of(data_folder, tmp_path, synthetic))
+    assert summary["synthetic"]["users"] > 0
+    row = rounds_of(tmp_path)[0]
+    assert int(row["users"]) + int(row["synthetic_users"]) == 60
+    assert state_of(tmp_path, 1)["mean"].numpy().any()
+
+
+def test_noise_that_it_does_not_add_is_refused() -> None:
+    for changed in ({"clip_norm": 1.0}, {"clip_norm": 1.0, "laplace_scale": 1.0}):
+        with pytest.raises(SnowdropError, match="one-round adds no noise to its sum"):
+            RunSettings.parse({"method": "one-round", "average": "users", **changed})
+    with pytest.raises(SnowdropError, match=r"share must be −1, or lie between 0 and 1"):
+        RunSettings.parse({"method": "one-round", "one-round.share": -0.5})
+
+
+@pytest.mark.parametrize(
+    ("columns", "warm", "expected"),
+    [
+        (-1, 3_000, 0),
+        (-1, 4_095, 0),
+        (-1, 4_096, 512),
+        (-1, 50_000, 167),
+        (-1, 1_000_000, 64),
+        (64, 3_000, 64),
+        (64, 64, 0),
+        (0, 50_000, 0),
+    ],
+)
+def test_columns_follow_the_number_of_warm_items(columns: int, warm: int, expected: int) -> None:
+    assert OneRoundSettings(columns=columns).columns_for(warm) == expected
