@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := runs/demo
+TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 SOURCES := server_app client_app common cli deploy tests benchmarks docs
 
 .DEFAULT_GOAL := help
@@ -20,13 +21,13 @@ demo: setup  ## a federation in a simulation, on generated data
 	$(VENV)/bin/snowdrop simulate demo --run-dir $(RUN) --set fresh=true
 
 test: setup  ## all tests, two files at a time
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(TESTS)
 
 test-fast: setup  ## the tests that take no minutes
 	$(VENV)/bin/python -m pytest -m 'not slow'
 
 coverage: setup  ## all tests, and which lines they reach
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(TESTS) --cov --cov-report=term:skip-covered
 
 mutation: setup  ## change the numeric core line by line, and count what no test notices
 	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[mutation]'

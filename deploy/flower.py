@@ -20,6 +20,8 @@ ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    # Every run and every message of a node waits until it is looked for: 1 s if this is unset.
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
     "PYTHONUNBUFFERED": "1",
 }
 """Environment variables that every process of Flower gets."""

@@ -4,7 +4,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.toml import toml_lines
@@ -25,7 +25,8 @@ def test_any_key_and_value_come_back(values: dict[str, Any]) -> None:
     assert repr(read) == repr(values)  # True is no 1, and 1 no 1.0
 
 
-@given(st.dictionaries(BARE, st.dictionaries(BARE, VALUES, min_size=1)))
+@settings(max_examples=40)
+@given(st.dictionaries(BARE, st.dictionaries(BARE, VALUES, min_size=1, max_size=3), max_size=3))
 def test_dotted_keys_are_groups(groups: dict[str, dict[str, Any]]) -> None:
     flat = {f"{name}.{key}": value for name, own in groups.items() for key, value in own.items()}
     assert tomllib.loads(toml_lines(flat)) == groups

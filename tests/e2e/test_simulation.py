@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import psutil
@@ -46,6 +48,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["prepare", "demo", "--out", str(folder), "--users", "80", "--items", "120"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     return folder
+
+
+PLAIN = {"method": "own-features", "baselines": False}
+"""For runs that show how commands behave: this method begins soonest."""
 
 
 def chosen_for(settings: Mapping[str, object]) -> dict[str, object]:
@@ -92,52 +98,67 @@ def assert_nothing_is_left_of(home: Path) -> None:
     wait_for(lambda: not processes_of(home), 20, f"all processes of {home} have ended")
 
 
-def test_the_number_of_nodes_does_not_change_the_item_table(data: Path, tmp_path: Path) -> None:
-    shown = simulate(data, tmp_path / "two", 2)
-    for nodes, name in ((1, "one"), (7, "seven")):
-        simulate(data, tmp_path / name, nodes)
-        assert_same_training(tmp_path / name, tmp_path / "two")
-    assert_nothing_is_left_of(tmp_path)
+@dataclass(frozen=True)
+class Simulated:
+    """Runs with the same settings on one node and on seven, and what the second one printed."""
 
-    assert "round 4/4" in shown
-    assert "validation Recall@20" in shown
-    assert "content profile" in shown
-    assert "new items for user-" in shown
-    assert {path.name for path in (tmp_path / "two").glob("*.png")} == {
+    home: Path
+    one: Path
+    seven: Path
+    shown: str
+
+    def summaries(self) -> list[dict[str, Any]]:
+        return [json.loads((path / "summary.json").read_text()) for path in (self.one, self.seven)]
+
+
+@pytest.fixture(scope="module")
+def simulated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Simulated:
+    home = tmp_path_factory.mktemp("simulated")
+    one, seven = home / "one", home / "seven"
+    simulate(data, one, 1)
+    shown = simulate(data, seven, 7)
+    assert_nothing_is_left_of(home)
+    return Simulated(home, one, seven, shown)
+
+
+def test_the_number_of_nodes_does_not_change_the_item_table(
+    data: Path, simulated: Simulated
+) -> None:
+    assert_same_training(simulated.one, simulated.seven)
+    one, seven = simulated.summaries()
+    assert one["dataset"] == seven["dataset"]
+    for name, value in one["baselines"]["random"]["test"].items():
+        assert value == pytest.approx(seven["baselines"]["random"]["test"][name])
+
+
+def test_a_run_shows_and_leaves_what_a_user_wants(data: Path, simulated: Simulated) -> None:
+    for told in ("round 4/4", "validation Recall@20", "content profile", "new items for user-"):
+        assert told in simulated.shown
+    assert {path.name for path in simulated.seven.glob("*.png")} == {
         "metrics.png", "embeddings.png"
     }  # fmt: skip
-    assert not (tmp_path / ".flwr").exists()
-    summaries = [
-        json.loads((tmp_path / name / "summary.json").read_text())
-        for name in ("one", "two", "seven")
-    ]
-    for summary in summaries[1:]:
-        assert summary["dataset"] == summaries[0]["dataset"]
-        for name, value in summary["baselines"]["random"]["test"].items():
-            assert value == pytest.approx(summaries[0]["baselines"]["random"]["test"][name])
+    assert not (simulated.home / ".flwr").exists()
     users = pl.read_csv(data / "interactions.csv")["user_id"].unique().to_list()
-    for run in ("one", "two", "seven"):
+    for run in (simulated.one, simulated.seven):
         for name in ("summary.json", "rounds.csv", "settings.json"):
-            text = (tmp_path / run / name).read_text()
+            text = (run / name).read_text()
             assert not any(user in text for user in users)
 
-    user = users[0]
-    result = CliRunner().invoke(app, ["recommend", str(tmp_path / "two"), "--user", user])
+    result = CliRunner().invoke(app, ["recommend", str(simulated.seven), "--user", users[0]])
     assert result.exit_code == 0
     assert "item-" in result.stdout
 
 
-def test_in_process_gives_what_flower_gives(data: Path, tmp_path: Path) -> None:
-    simulate(data, tmp_path / "flower", 2)
+def test_in_process_gives_what_flower_gives(
+    data: Path, simulated: Simulated, tmp_path: Path
+) -> None:
+    _, there = simulated.summaries()
     for nodes in (1, 2):
         folder = tmp_path / f"here-{nodes}"
         values = SMALL | {"data": str(data), "run_dir": str(folder), "nodes": nodes}
-        server_run.run(InProcessGrid(nodes, values), RunSettings.parse(values))
-        assert_same_training(folder, tmp_path / "flower")
-        here, there = (
-            json.loads((path / "summary.json").read_text())
-            for path in (folder, tmp_path / "flower")
-        )
+        server_run.run(InProcessGrid(nodes, values), RunSettings.parse(values), plots=False)
+        assert_same_training(folder, simulated.seven)
+        here = json.loads((folder / "summary.json").read_text())
         assert here["best_round"] == there["best_round"]
         assert here["tested_users"] == there["tested_users"]
         for split in ("validation", "test"):
@@ -153,7 +174,7 @@ def test_shared_scorers_and_users_own_tables_train_through_flower(
     shown = simulate(data, there, 2, **few)
     assert "round 2/2" in shown
     values = chosen_for(few) | {"data": str(data), "run_dir": str(here), "nodes": 2}
-    server_run.run(InProcessGrid(2, values), RunSettings.parse(values))
+    server_run.run(InProcessGrid(2, values), RunSettings.parse(values), plots=False)
     assert_same_training(here, there)
     torch.testing.assert_close(newest(here)["scorer"], newest(there)["scorer"])
     assert json.loads((there / "summary.json").read_text())["tested_users"] > 0
@@ -174,7 +195,7 @@ def test_one_sum_over_users_travels_through_flower(data: Path, tmp_path: Path) -
 def test_ctrl_c_stops_the_run_and_resume_goes_on(data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = subprocess.Popen(
-        command(data, run_dir, 2, rounds=100_000),
+        command(data, run_dir, 2, rounds=100_000, **PLAIN),
         env=environment(tmp_path),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -195,14 +216,14 @@ def test_ctrl_c_stops_the_run_and_resume_goes_on(data: Path, tmp_path: Path) -> 
     reached = int(newest(run_dir)["round"])
     assert reached >= 3
     last = reached + 2
-    shown = simulate(data, run_dir, 2, rounds=last, resume=True)
+    shown = simulate(data, run_dir, 2, rounds=last, resume=True, **PLAIN)
     assert f"going on after round {reached}" in shown
     assert pl.read_csv(run_dir / "rounds.csv")["round"].to_list() == list(range(1, last + 1))
 
 
 def test_a_failed_run_exits_non_zero_with_its_reason(data: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        command(data, tmp_path / "run", 2, item_lr=1e37, rounds=6, round_retries=0),
+        command(data, tmp_path / "run", 2, item_lr=1e37, rounds=6, round_retries=0, **PLAIN),
         env=environment(tmp_path),
         capture_output=True,
         text=True,

@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 import subprocess
 import sys
 import time
@@ -423,9 +422,9 @@ def test_without_test_interactions_nothing_is_begun(data_folder: Path, tmp_path:
 def test_a_run_ends_with_the_command_that_was_killed(tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from tests.cli.bench.test_runs import stay\n"
+        "from tests.cli.bench.staying import stay\n"
         "from cli.bench.runs import in_own_process\n"
-        "in_own_process(stay, (sys.argv[1],), lambda: None)\n"
+        "in_own_process(stay, (sys.argv[1],), lambda: None, ['cli.bench.mortal'])\n"
     )
     told = tmp_path / "pid"
     with subprocess.Popen([sys.executable, "-c", script, str(told)]) as parent:
@@ -438,8 +437,3 @@ def test_a_run_ends_with_the_command_that_was_killed(tmp_path: Path) -> None:
     while Path(f"/proc/{child}").exists() and time.monotonic() < until:
         time.sleep(0.1)
     assert not Path(f"/proc/{child}").exists()
-
-
-def stay(told: str) -> None:
-    Path(told).write_text(str(os.getpid()))
-    time.sleep(300)
