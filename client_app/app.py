@@ -139,16 +139,32 @@ def send_synthetic(node: Node, request: messages.SyntheticRequest) -> RecordDict
 
 @app.evaluate()
 @_guarded(messages.EvaluateRequest)
-def evaluate_split(node: Node, request: messages.EvaluateRequest) -> RecordDict:
-    """Rank a split's items for every user that has some to find; sums go back."""
+def evaluate_splits(node: Node, request: messages.EvaluateRequest) -> RecordDict:
+    """Rank splits' items for every user that has some to find, as often as asked; sums go back.
+
+    A ranking that fewer users have items to find in than the policy allows is answered as one of
+    nobody; where that leaves none, all is refused.
+    """
     index, data = node.interactions(request.catalogue)
-    if request.split not in COLD_SPLITS:
-        raise SnowdropError(f"the split {request.split!r} cannot be measured")
-    ranking = tasks.ranking(request.task, request.split, index, data, node.keys(data))
-    scorer = node.scorer(request, index, data, ranking.items)
-    users, tried = evaluate_forms(ranking, scorer.forms, request.forms)
-    node.policy.check_users(users)
-    sums = [value for one in tried for value in one.values()]
+    keys = node.keys(data)
+    users: list[int] = []
+    sums: list[float] = []
+    withheld: PolicyError | None = None
+    for ranked in request.rankings():
+        if ranked.split not in COLD_SPLITS:
+            raise SnowdropError(f"the split {ranked.split!r} cannot be measured")
+        ranking = tasks.ranking(request.task, ranked.split, index, data, keys)
+        scorer = node.scorer(request, ranked, index, data, ranking.items)
+        count, tried = evaluate_forms(ranking, scorer.forms, ranked.forms)
+        found = [value for one in tried for value in one.values()]
+        try:
+            node.policy.check_users(count)
+        except PolicyError as error:
+            count, found, withheld = 0, [0.0] * len(found), error
+        users.append(count)
+        sums += found
+    if withheld is not None and not any(users):
+        raise withheld
     return messages.EvaluateAnswer(users, metric_names(KS), sums).to_record()
 
 
@@ -159,7 +175,7 @@ def recommend_new(node: Node, request: messages.RecommendRequest) -> RecordDict:
     index, data = node.interactions(request.catalogue)
     ids = [item for split in COLD_SPLITS for item in index.ids_of(split)]
     seen = None if node.settings.simulated else _seen(index, data)
-    scorer = node.scorer(request, index, data, len(ids))
+    scorer = node.scorer(request, request, index, data, len(ids))
     served = recommend(data, scorer, ids, request.top, node.settings.state_dir, seen)
     return messages.RecommendAnswer(served).to_record()
 

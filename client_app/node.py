@@ -153,21 +153,22 @@ class Node:
 
     def scorer(
         self,
-        request: messages.EvaluateRequest | messages.RecommendRequest,
+        request: messages.OfTraining,
+        scored: messages.Scored,
         index: ItemIndex,
         data: NodeInteractions,
         items: int,
     ) -> Scorer:
-        """The scorer that a message names, with the users' state of the message's round."""
-        half = half_of(request.method)
+        """The scorer that is ``scored`` by, with the users' state of the message's round."""
+        half = half_of(scored.method)
 
         def state_of() -> State:
             found, state = self.state(half, request, data, request.round, or_newer=True)
             _tell_of_older(found, request.round)
             return state
 
-        local = self.local(request, request.arrays, index, data, state_of, items)
-        return half.scorer(request.scorer, local)
+        local = self.local(request, scored.arrays, index, data, state_of, items)
+        return half.scorer(scored.scorer, local)
 
     def train(self, request: messages.TrainRequest) -> messages.TrainAnswer:
         """Train every user for one round, and keep their state.

@@ -5,8 +5,9 @@ training, the round, and named arrays and numbers that a method fills. Tables tr
 as float16 with ``wire_dtype``.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -199,28 +200,88 @@ class HeadsAnswer(Body):
     """That heads were fitted; nothing of them, or of users, leaves the node."""
 
 
-@dataclass(frozen=True, config=_STRICT)
-class EvaluateRequest(OfTraining):
-    """Something to be ranked, by a scorer, with the arrays that it needs."""
+class Scored(Protocol):
+    """How items are to be scored."""
 
-    task: str
+    @property
+    def scorer(self) -> str: ...
+    @property
+    def method(self) -> str:
+        """Whose node's half knows the scorer."""
+
+    @property
+    def arrays(self) -> Arrays:
+        """What the scorer needs."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Ranked:
+    """One ranking that is to be measured: of a split, by a scorer."""
+
     split: str
     scorer: str
     method: str
-    """Whose node's half knows the scorer."""
+    arrays: Arrays = field(default_factory=dict)
     forms: int = 1
     """Forms of the scorer that are tried at once, such as weights of a mixture."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluateRequest(OfTraining):
+    """Rankings to be measured; the lists have one entry for each."""
+
+    task: str
+    splits: list[str]
+    scorers: list[str]
+    methods: list[str]
+    forms: list[int]
     arrays: Arrays = field(default_factory=dict)
+    """Of all rankings, by the place of the ranking and their name: ``0/items``."""
+
+    @classmethod
+    def of(cls, header: Mapping[str, Any], rankings: Sequence[Ranked]) -> Self:
+        """A request for some rankings; ``header`` has the other fields."""
+        return cls(
+            **header,
+            splits=[ranked.split for ranked in rankings],
+            scorers=[ranked.scorer for ranked in rankings],
+            methods=[ranked.method for ranked in rankings],
+            forms=[ranked.forms for ranked in rankings],
+            arrays={
+                f"{place}/{name}": array
+                for place, ranked in enumerate(rankings)
+                for name, array in ranked.arrays.items()
+            },
+        )
+
+    def rankings(self) -> list[Ranked]:
+        """The rankings, in order.
+
+        Raises
+        ------
+        SnowdropError
+            If the lists do not fit together.
+        """
+        arrays: list[Arrays] = [{} for _ in self.splits]
+        try:
+            for key, array in self.arrays.items():
+                place, _, name = key.partition("/")
+                arrays[int(place)][name] = array
+            parts = zip(self.splits, self.scorers, self.methods, arrays, self.forms, strict=True)
+            return [Ranked(*part) for part in parts]
+        except (ValueError, IndexError) as error:
+            raise SnowdropError("malformed EvaluateRequest") from error
 
 
 @dataclass(frozen=True, config=_STRICT)
 class EvaluateAnswer(Body):
-    """Sums over the users that have cold items of the split."""
+    """For each ranking, sums over the users that have items to find in it."""
 
-    users: int
+    users: list[int]
     names: list[str] = field(default_factory=list)
+    """Of the metrics, the same for each ranking."""
     sums: list[float] = field(default_factory=list)
-    """Of each metric of the first form of the scorer, then of the next one."""
+    """Of each ranking's metrics, one ranking after the other; in a ranking, of each form's."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -245,7 +306,7 @@ class RecommendRequest(OfTraining):
     scorer: str
     method: str
     arrays: Arrays = field(default_factory=dict)
-    """As for `EvaluateRequest`, of validation items, then test items."""
+    """As for `Ranked`, of validation items, then test items."""
 
 
 @dataclass(frozen=True, config=_STRICT)

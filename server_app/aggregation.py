@@ -216,29 +216,37 @@ def check_users(users: int, settings: RunSettings) -> None:
 
 
 def check_metrics(
-    answer: EvaluateAnswer, names: Sequence[str], settings: RunSettings, forms: int = 1
-) -> None:
-    """Refuse sums of metrics that cannot be; every metric lies between 0 and 1 for each user.
+    answer: EvaluateAnswer, forms: Sequence[int], names: Sequence[str], settings: RunSettings
+) -> np.ndarray:
+    """The sums of an answer, float64 (all forms, names); what cannot be is refused.
+
+    Every metric lies between 0 and 1 for each user.
 
     Parameters
     ----------
     answer : EvaluateAnswer
+    forms : Sequence[int]
+        Of each ranking, the forms of its scorer that were tried.
     names : Sequence[str]
         Of the metrics.
     settings : RunSettings
-    forms : int
-        Forms of the scorer that were tried.
 
     Raises
     ------
     SnowdropError
     """
-    check_users(answer.users, settings)
+    shape = sum(forms), len(names)
     sums = np.asarray(answer.sums)
-    if answer.names != list(names) or len(sums) != len(names) * forms:
+    sizes = len(answer.users), sums.size
+    if answer.names != list(names) or sizes != (len(forms), shape[0] * shape[1]):
         raise SnowdropError("its metrics are not those asked for")
-    if not ((sums >= 0) & (sums <= answer.users + 1e-6)).all():
+    for count in answer.users:
+        check_users(count, settings)
+    table = sums.reshape(shape)
+    most = np.repeat(answer.users, forms)[:, None] + 1e-6
+    if not ((table >= 0) & (table <= most)).all():
         raise SnowdropError("its sums of metrics cannot be")
+    return table
 
 
 def check_counts(answer: CountAnswer, rows: int, settings: RunSettings) -> np.ndarray:

@@ -10,7 +10,7 @@ from common import methods
 from common.bar import CONTROL
 from common.methods import Card
 from server_app.checkpoint import Checkpoints
-from server_app.measure import Metrics, Task
+from server_app.measure import Task
 from server_app.methods import Generator, ItemTable, make
 from server_app.methods.base import Scoring
 from server_app.run_folder import RunFolder
@@ -41,16 +41,23 @@ def compare(training: Training, task: Task, splits: list[str]) -> dict[str, Resu
         By name of the method: ``kind``, ``title``, and the metrics of each split.
     """
     found: dict[str, Results] = {}
-    for own in _needing_no_training(training, task):
-        method = make(own.name, training.world)
-        scorings = {split: task.scoring(method, split) for split in splits}
-        found[own.name] = _results(own, own.kind, training, task, scorings)
-    table = training.method
-    if not isinstance(table, ItemTable) or task.settings.task != "cold-items":
-        return found
-    for name, generator in _controls(table):
-        scorings = {split: table.scoring([split], generator) for split in splits}
-        found[name] = _results(methods.card(name), CONTROL, training, task, scorings)
+
+    def wanted() -> Iterator[tuple[tuple[str, str], str, Scoring]]:
+        for own in _needing_no_training(training, task):
+            found[own.name] = {"kind": own.kind, "title": own.title}
+            method = make(own.name, training.world)
+            for split in splits:
+                yield (own.name, split), split, task.scoring(method, split)
+        table = training.method
+        if not isinstance(table, ItemTable) or task.settings.task != "cold-items":
+            return
+        for name, generator in _controls(table):
+            found[name] = {"kind": CONTROL, "title": methods.card(name).title}
+            for split in splits:
+                yield (name, split), split, table.scoring([split], generator)
+
+    for (name, split), (metrics, _) in task.measure(training, wanted()).items():
+        found[name][split] = metrics
     return found
 
 
@@ -76,15 +83,6 @@ def _controls(table: ItemTable) -> Iterator[tuple[str, Generator[Any]]]:
             yield own.name, table.control(own.name)
 
 
-def _results(
-    own: Card, kind: str, training: Training, task: Task, scorings: dict[str, Scoring]
-) -> Results:
-    measured: dict[str, Metrics] = {
-        split: task.measure(training, split, scoring)[0] for split, scoring in scorings.items()
-    }
-    return {"kind": kind, "title": own.title, **measured}
-
-
 def frozen_twin(
     training: Training, task: Task, folder: RunFolder, grid: Grid, splits: list[str]
 ) -> Results:
@@ -106,10 +104,11 @@ def frozen_twin(
         own_task = Task(settings, task.nodes)
         ColdStart(twin, task.nodes, own_task, checkpoints, RunFolder(path)).start(grid)
         to_best(twin, checkpoints)
-        measured = {split: own_task.measure(twin, split)[0] for split in splits}
+        measured = own_task.own(twin, splits)
     finally:
         checkpoints.close()
-    return {"kind": "twin", "title": f"{training.settings.title()}, frozen", **measured}
+    title = f"{training.settings.title()}, frozen"
+    return {"kind": "twin", "title": title} | {split: m for split, (m, _) in measured.items()}
 
 
 def forget_twin(folder: RunFolder) -> None:

@@ -1,7 +1,8 @@
 """Measuring: how well items are ranked, asked of all nodes, as means over users."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Message
@@ -17,7 +18,11 @@ from server_app.methods.base import Scoring
 from server_app.nodes import Nodes
 from server_app.training import Training
 
+MESSAGE_BYTES = 2**25
+"""Arrays that one message that asks for several rankings may carry."""
+
 Metrics = dict[str, float]
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +40,9 @@ class Task:
         """How a method scores what is ranked when a split is measured."""
         return method.scoring([candidates(self.settings.task, split)])
 
-    def request(self, training: Training, scoring: Scoring, split: str) -> messages.EvaluateRequest:
-        """The message that asks nodes to rank a split."""
-        return messages.EvaluateRequest(
-            catalogue=training.index.version,
-            training=training.id,
-            round=training.round,
-            settings=training.settings.pack(),
-            task=self.settings.task,
+    def ranked(self, training: Training, scoring: Scoring, split: str) -> messages.Ranked:
+        """A ranking of a split, as a message asks for it."""
+        return messages.Ranked(
             split=split,
             scorer=scoring.scorer,
             method=scoring.method or training.settings.card.name,
@@ -50,27 +50,70 @@ class Task:
             arrays=packed(scoring.arrays, self.settings),
         )
 
+    def request(
+        self, training: Training, rankings: Sequence[messages.Ranked]
+    ) -> messages.EvaluateRequest:
+        """The message that asks nodes for some rankings."""
+        header = {
+            "catalogue": training.index.version,
+            "training": training.id,
+            "round": training.round,
+            "settings": training.settings.pack(),
+            "task": self.settings.task,
+        }
+        return messages.EvaluateRequest.of(header, rankings)
+
     def measure(
-        self, training: Training, split: str, scoring: Scoring | None = None
-    ) -> tuple[Metrics, int]:
+        self, training: Training, wanted: Iterable[tuple[Key, str, Scoring]]
+    ) -> dict[Key, tuple[Metrics, int]]:
         """Mean of each metric over the users with items to find, and their number.
+
+        All of it is asked in one message, or in as few as hold `MESSAGE_BYTES` of arrays each; an
+        array that is larger has a message of its own.
 
         Parameters
         ----------
         training : Training
-        split : str
-            'validation' or 'test'.
-        scoring : Scoring, optional
-            By default the one of the training's method.
-        """
-        how = scoring or self.scoring(training.method, split)
-        record = self.request(training, how, split).to_record()
-        return self.means(self.nodes.exchange(self.nodes.to_all(messages.EVALUATE, record)))
+        wanted : Iterable
+            A key, a split ('validation' or 'test') and how its items are scored; taken one by one,
+            so that not more than one message's arrays are held at once.
 
-    def means(self, replies: Iterable[Message]) -> tuple[Metrics, int]:
-        """Mean of each metric over the users of all usable replies, and their number."""
-        (means,), users = self._means_of_forms(replies, 1)
-        return means, users
+        Returns
+        -------
+        dict
+            By key.
+        """
+        measured: dict[Key, tuple[Metrics, int]] = {}
+        part: dict[Key, messages.Ranked] = {}
+        size = 0
+        for key, split, scoring in wanted:
+            ranked = self.ranked(training, scoring, split)
+            own = sum(array.nbytes for array in ranked.arrays.values())
+            if part and size + own > MESSAGE_BYTES:
+                measured |= self._asked(training, part)
+                part, size = {}, 0
+            part[key] = ranked
+            size += own
+        if part:
+            measured |= self._asked(training, part)
+        return measured
+
+    def own(self, training: Training, splits: Sequence[str]) -> dict[str, tuple[Metrics, int]]:
+        """As `measure`, by split, of the training's own method."""
+        return self.measure(
+            training, ((split, split, self.scoring(training.method, split)) for split in splits)
+        )
+
+    def _asked(
+        self, training: Training, part: Mapping[Key, messages.Ranked]
+    ) -> dict[Key, tuple[Metrics, int]]:
+        replies = self._replies(training, list(part.values()))
+        return dict(zip(part, self.means(replies, len(part)), strict=True))
+
+    def _replies(self, training: Training, rankings: Sequence[messages.Ranked]) -> list[Message]:
+        record = self.request(training, rankings).to_record()
+        asked = self.nodes.to_all(messages.EVALUATE, record, tasks=len(rankings))
+        return self.nodes.exchange(asked)
 
     def best_form(
         self, training: Training, split: str, scoring: Scoring, metrics: Sequence[str]
@@ -85,27 +128,35 @@ class Task:
         metrics : Sequence[str]
             By the names that files have: the first decides, the next where it is equal.
         """
-        record = self.request(training, scoring, split).to_record()
-        replies = self.nodes.exchange(self.nodes.to_all(messages.EVALUATE, record))
-        means, _ = self._means_of_forms(replies, scoring.forms)
+        replies = self._replies(training, [self.ranked(training, scoring, split)])
+        means, _ = self._means_of_forms(replies, [scoring.forms])
         return max(range(scoring.forms), key=lambda form: [means[form][m] for m in metrics])
 
-    def _means_of_forms(self, replies: Iterable[Message], forms: int) -> tuple[list[Metrics], int]:
-        """Mean of each metric for each form of a scorer, and the number of users."""
+    def means(self, replies: Iterable[Message], rankings: int) -> list[tuple[Metrics, int]]:
+        """For each ranking, the mean of each metric over all usable replies' users; their number.
+
+        A reply is used as a whole or not at all.
+        """
+        return list(zip(*self._means_of_forms(replies, [1] * rankings), strict=True))
+
+    def _means_of_forms(
+        self, replies: Iterable[Message], forms: Sequence[int]
+    ) -> tuple[list[Metrics], list[int]]:
+        """Means of the metrics for each form of each ranking's scorer; users of each ranking."""
         names = metric_names(KS)
-        totals = np.zeros((forms, len(names)))
-        users = 0
+        totals = np.zeros((sum(forms), len(names)))
+        users = np.zeros(len(forms), np.int64)
         usable = self.nodes.usable(messages.EVALUATE, replies, messages.EvaluateAnswer)
         for node, answer in usable:
             try:
-                aggregation.check_metrics(answer, names, self.settings, forms)
+                sums = aggregation.check_metrics(answer, forms, names, self.settings)
             except SnowdropError as error:
                 self.nodes.refuse(node, messages.EVALUATE, error)
                 continue
             users += answer.users
-            totals += np.reshape(answer.sums, totals.shape)
-        means = totals / max(users, 1)
-        return [dict(zip(names, map(float, row), strict=True)) for row in means], users
+            totals += sums
+        means = totals / np.repeat(np.maximum(users, 1), forms)[:, None]
+        return [dict(zip(names, row.tolist(), strict=True)) for row in means], users.tolist()
 
 
 def packed(arrays: Mapping[str, np.ndarray], settings: RunSettings) -> messages.Arrays:

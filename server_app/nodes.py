@@ -99,11 +99,18 @@ class Nodes:
         return sorted(np.random.default_rng(seed).choice(there, count, replace=False).tolist())
 
     def to_all(
-        self, kind: str, content: RecordDict, among: Sequence[int] | None = None
+        self,
+        kind: str,
+        content: RecordDict,
+        among: Sequence[int] | None = None,
+        tasks: int = 1,
     ) -> list[Message]:
-        """One message to every node that is there, or to those ``among``."""
+        """One message to every node that is there, or to those ``among``.
+
+        Nodes have ``timeout`` for each of the ``tasks`` that it asks for.
+        """
         ids = self.there() if among is None else among
-        return [Message(content, node, kind, ttl=self._timeout) for node in ids]
+        return [Message(content, node, kind, ttl=self._timeout * tasks) for node in ids]
 
     def count_anew(self) -> Traffic:
         """Begin to count bytes from 0; what counts them from now on."""
@@ -157,7 +164,8 @@ class Nodes:
         gone; this one looks more often, gives up on a node that left or was restarted since, and
         tells a node the catalogue within the same time.
         """
-        deadline = time.monotonic() + self._timeout
+        allowed = max((message.metadata.ttl for message in asked), default=self._timeout)
+        deadline = time.monotonic() + allowed
         since = self._online()
         first = {message.metadata.dst_node_id: message for message in asked}
         waiting = self._send(asked)
@@ -194,7 +202,7 @@ class Nodes:
                 time.sleep(pause)
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
         for node in waiting.values():
-            self.refuse(node, _kind(first[node]), f"no answer within {self._timeout:g} s")
+            self.refuse(node, _kind(first[node]), f"no answer within {allowed:g} s")
         return [replies[node] for node in sorted(replies)]
 
     def _send(self, asked: Sequence[Message]) -> dict[str, int]:

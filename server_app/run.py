@@ -159,8 +159,7 @@ def _tested(training: Training, task: Task, checkpoints: Checkpoints) -> dict[st
     if training.trained is not None:
         log.info("testing round %d", training.round)
     users = {"validation": 0, "test": 0}
-    for split in task.splits(training):
-        measured, users[split] = task.measure(training, split)
+    for split, (measured, users[split]) in task.own(training, task.splits(training)).items():
         if users[split]:
             results[split] = measured
         else:

@@ -335,14 +335,15 @@ class ColdStart(Strategy):
     ) -> Iterable[Message]:
         """A message to each node that asks it to rank the validation items; nothing is read."""
         scoring = self.task.scoring(self.training.method, "validation")
-        request = self.task.request(self.training, scoring, "validation")
+        ranked = self.task.ranked(self.training, scoring, "validation")
+        request = self.task.request(self.training, [ranked])
         return self.nodes.to_all(messages.EVALUATE, request.to_record())
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Mean of each metric over the users with validation items; None where there are none."""
-        means, users = self.task.means(replies)
+        ((means, users),) = self.task.means(replies, 1)
         return MetricRecord({"users": users, **means}) if users else None
 
 

@@ -80,11 +80,12 @@ class Ended:
         index, data = node.interactions(training.index.version)
         task = Task(settings, Nodes(grid, index, settings.round_timeout))
         scoring = task.scoring(training.method, "test")
-        request = task.request(training, scoring, "test")
+        ranked = task.ranked(training, scoring, "test")
         keys = node.keys(data)
         histories = tasks.histories(settings.task, data, keys)
         ranking = tasks.ranking(settings.task, "test", index, data, keys)
-        scorer = node.scorer(request, index, data, ranking.items)
+        request = task.request(training, [ranked])
+        scorer = node.scorer(request, ranked, index, data, ranking.items)
         return cls(training, histories, ranking, scorer, snapshots)
 
 

@@ -96,8 +96,10 @@ class Federation:
     def ask(
         self, scorer: str, arrays: dict[str, np.ndarray], node: int = 0, **changes: Any
     ) -> Message:
-        told = {"task": "cold-items", "split": "test", "method": "ridge", **changes}
-        request = messages.EvaluateRequest(**self.header(1), **told, scorer=scorer, arrays=arrays)
+        told = {"split": "test", "method": "ridge", **changes}
+        header = {**self.header(1), "task": told.pop("task", "cold-items")}
+        ranked = messages.Ranked(**told, scorer=scorer, arrays=arrays)
+        request = messages.EvaluateRequest.of(header, [ranked])
         return self.send(messages.EVALUATE, request, node)
 
     def recommend(self, node: int = 0) -> Message:
@@ -281,12 +283,32 @@ def test_evaluation_and_lists(federation: Federation) -> None:
     for scorer in SCORERS:
         answer = messages.EvaluateAnswer.from_record(federation.evaluate(scorer).content)
         assert answer.names == metric_names(KS)
-        assert all(0 <= value <= answer.users for value in answer.sums)
-        assert answer.sums[1] == answer.users  # Recall@50 of ten items
+        (users,) = answer.users
+        assert all(0 <= value <= users for value in answer.sums)
+        assert answer.sums[1] == users  # Recall@50 of ten items
     served = messages.RecommendAnswer.from_record(federation.recommend().content).users
     lists = pl.read_parquet(federation.state_dir() / FILE)
     assert lists["user_id"].n_unique() == served
     assert not set(lists["item_id"]) & set(federation.index.ids_of("warm"))
+
+
+def test_many_rankings_in_a_message_are_measured_as_in_one_each(federation: Federation) -> None:
+    federation.train(1)
+    alone = [
+        messages.EvaluateAnswer.from_record(federation.evaluate(scorer).content)
+        for scorer in SCORERS
+    ]
+    rankings = [
+        messages.Ranked("test", scorer, "ridge", federation.arrays(scorer)) for scorer in SCORERS
+    ]
+    header = {**federation.header(1), "task": "cold-items"}
+    request = messages.EvaluateRequest.of(header, rankings)
+    reply = federation.send(messages.EVALUATE, request)
+    together = messages.EvaluateAnswer.from_record(reply.content)
+    assert together.names == alone[0].names
+    assert together.users == [users for answer in alone for users in answer.users]
+    assert together.sums == [value for answer in alone for value in answer.sums]
+    assert len({tuple(answer.sums) for answer in alone}) == len(SCORERS)
 
 
 def test_evaluation_uses_the_round_it_names(federation: Federation) -> None:
@@ -628,7 +650,7 @@ def test_a_held_out_item_is_ranked_and_not_trained_on(tmp_path: Path) -> None:
     warm = federation.table("warm")
     reply = federation.ask("head", {"items": warm}, task="last-warm-item")
     sums = messages.EvaluateAnswer.from_record(reply.content)
-    assert sums.users == answer(federation.train(1)).users
+    assert sums.users == [answer(federation.train(1)).users]
     recall, precision = (sums.sums[sums.names.index(f"{m}@20")] for m in ("recall", "precision"))
     assert precision == pytest.approx(recall / 20)  # one item to find for each user
     wrong = federation.ask("head", {"items": federation.table("test")}, task="last-warm-item")

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
+from client_app import app as app_module
 from client_app import interactions as interactions_module
 from client_app import node as node_module
 from client_app.ledger import Ledger
 from client_app.policy import KINDS, REFUSALS, Policy, Sums, template
 from common import messages
 from common.errors import PolicyError, SnowdropError
+from common.metrics import metric_names
+from common.settings import KS
 from common.toml import toml_lines
 from tests.client_app.test_app import ASK, KIND, USER_IDS, Federation, everything_in
 
@@ -119,6 +122,22 @@ def test_an_answer_about_too_few_users_stays(tmp_path: Path) -> None:
     for name in ("describe", "count", "train"):
         assert not ASK[name](federation).has_error()
     assert not federation.recommend().has_error()
+
+
+def test_a_ranking_for_too_few_users_is_answered_as_one_of_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = metric_names(KS)
+    counts = iter([2, 6, 0])
+    found = dict.fromkeys(names, 0.5)
+    monkeypatch.setattr(app_module, "evaluate_forms", lambda *_: (next(counts), [found]))
+    federation = agreeing(tmp_path, {"fewest_users": 3})
+    header = {**federation.header(1), "task": "cold-items"}
+    rankings = [messages.Ranked("test", "random", "ridge")] * 3
+    reply = federation.send(messages.EVALUATE, messages.EvaluateRequest.of(header, rankings))
+    told = messages.EvaluateAnswer.from_record(reply.content)
+    assert told.users == [0, 6, 0]
+    assert told.sums == [0.0] * len(names) + [0.5] * 2 * len(names)
 
 
 def test_secure_sums_that_do_not_exist_stop_all_sums(tmp_path: Path) -> None:

@@ -28,15 +28,22 @@ BODIES: list[messages.Body] = [
         **HEADER,
         settings=SETTINGS,
         task="cold-items",
-        split="test",
-        scorer="profile",
-        method="ridge",
-        arrays={"items": TABLE, "warm": TABLE},
+        splits=["test", "test"],
+        scorers=["profile", "head"],
+        methods=["ridge", "ridge"],
+        forms=[1, 2],
+        arrays={"0/items": TABLE, "0/warm": TABLE, "1/items": TABLE.T},
     ),
     messages.EvaluateRequest(
-        **HEADER, settings=SETTINGS, task="t", split="test", scorer="random", method="random"
+        **HEADER,
+        settings=SETTINGS,
+        task="t",
+        splits=["test"],
+        scorers=["random"],
+        methods=["m"],
+        forms=[1],
     ),
-    messages.EvaluateAnswer(2, ["recall@20"], [0.5]),
+    messages.EvaluateAnswer([2, 1], ["recall@20"], [0.5, 1.0]),
     messages.TrainAnswer(3, 1.5, {"change": TABLE.astype(np.float16)}),
     messages.CountRequest("v"),
     messages.CountAnswer(np.array([4, 1, 0])),
@@ -166,3 +173,40 @@ def test_an_array_record_that_no_field_has_is_malformed() -> None:
     record["more"] = record["sums"]
     with pytest.raises(SnowdropError, match="malformed TrainAnswer"):
         messages.TrainAnswer.from_record(record)
+
+
+RANKINGS = [
+    messages.Ranked("test", "profile", "ridge", {"items": TABLE, "a/b": TABLE.T}),
+    messages.Ranked("validation", "random", "random"),
+    messages.Ranked("test", "head", "mdifffr", {"items": TABLE.T}, forms=3),
+]
+
+
+def test_rankings_come_out_as_they_went_in() -> None:
+    header = {**HEADER, "settings": SETTINGS, "task": "cold-items"}
+    request = messages.EvaluateRequest.of(header, RANKINGS)
+    read = messages.EvaluateRequest.from_record(request.to_record()).rankings()
+    assert len(read) == len(RANKINGS)
+    for own, sent in zip(read, RANKINGS, strict=True):
+        for field in ("split", "scorer", "method", "forms"):
+            assert getattr(own, field) == getattr(sent, field)
+        assert own.arrays.keys() == sent.arrays.keys()
+        for name in own.arrays:
+            np.testing.assert_array_equal(own.arrays[name], sent.arrays[name])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scorers": ["head"]},
+        {"methods": []},
+        {"forms": [1, 1]},
+        {"arrays": {"3/items": TABLE}},
+        {"arrays": {"items": TABLE}},
+    ],
+)
+def test_rankings_that_do_not_fit_together_are_malformed(changes: dict[str, Any]) -> None:
+    header = {**HEADER, "settings": SETTINGS, "task": "cold-items"}
+    request = replace(messages.EvaluateRequest.of(header, RANKINGS), **changes)
+    with pytest.raises(SnowdropError, match="malformed EvaluateRequest"):
+        request.rankings()

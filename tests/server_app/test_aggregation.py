@@ -179,21 +179,32 @@ def test_what_a_user_can_add_by_the_methods_own_rule_bounds_a_sum() -> None:
 
 
 def test_metrics_of_several_forms_are_as_many() -> None:
-    check_metrics(EvaluateAnswer(2, ["recall"], [2.0, 1.0]), ["recall"], RunSettings(), forms=2)
-    for sums in ([2.0], [2.0, 1.0, 0.0], [2.0, 3.0]):
+    forms, names = [2, 1], ["recall"]
+    good = EvaluateAnswer([2, 1], names, [2.0, 1.0, 0.5])
+    assert check_metrics(good, forms, names, RunSettings()).tolist() == [[2.0], [1.0], [0.5]]
+    for users, sums in (
+        ([2, 1], [2.0]),
+        ([2], [2.0, 1.0, 0.5]),
+        ([2, 1], [2.0, 1.0, 0.5, 0.0]),
+        ([2, 1], [2.0, 3.0, 0.5]),
+        ([2, 1], [2.0, 1.0, 1.5]),
+    ):
         with pytest.raises(SnowdropError, match="metrics"):
-            check_metrics(EvaluateAnswer(2, ["recall"], sums), ["recall"], RunSettings(), forms=2)
+            check_metrics(EvaluateAnswer(users, names, sums), forms, names, RunSettings())
 
 
 def test_a_node_may_claim_so_many_users_wherever_it_counts_them() -> None:
     capped = RunSettings(max_node_users=2)
     check(good_answer(), EXPECTED, 1.0, capped)
-    check_metrics(EvaluateAnswer(2, ["recall"], [2.0]), ["recall"], capped)
+    measured = check_metrics(
+        EvaluateAnswer([2, 1], ["recall"], [2.0, 0.5]), [1, 1], ["recall"], capped
+    )
+    assert measured.tolist() == [[2.0], [0.5]]
     assert check_counts(CountAnswer(np.array([0, 2])), 2, capped).tolist() == [0, 2]
     with pytest.raises(SnowdropError, match="claims 3 users, above max_node_users = 2"):
         check(dataclasses.replace(good_answer(), users=3), EXPECTED, 1.0, capped)
     with pytest.raises(SnowdropError, match="claims 3 users"):
-        check_metrics(EvaluateAnswer(3, ["recall"], [2.0]), ["recall"], capped)
+        check_metrics(EvaluateAnswer([1, 3], ["recall"], [1.0, 2.0]), [1, 1], ["recall"], capped)
     with pytest.raises(SnowdropError, match="claims 3 users"):
         check_counts(CountAnswer(np.array([0, 3])), 2, capped)
 

@@ -123,8 +123,8 @@ def test_the_twins_heads_train_as_many_rounds(data_folder: Path, tmp_path: Path)
     random = summary["baselines"]["random"]["test"]["recall@20"]
     assert summary["baselines"]["frozen"]["test"]["recall@20"] > random
     asked = [messages.EvaluateRequest.from_record(m.content) for m in grid.of(messages.EVALUATE)]
-    tested = [one for one in asked if one.training == twin["id"] and one.split == "test"]
-    assert {one.scorer for one in tested} == {"head"}
+    tested = [ranked for one in asked if one.training == twin["id"] for ranked in one.rankings()]
+    assert {one.scorer for one in tested if one.split == "test"} == {"head"}
 
 
 def test_the_twin_is_the_frozen_variant(plain: Ran, data_folder: Path, tmp_path: Path) -> None:

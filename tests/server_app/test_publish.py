@@ -250,10 +250,10 @@ def falling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each evaluation of a run is worse than the one before it, so that the first is the best."""
     means, asked = Task.means, []
 
-    def worse(self: Task, replies: Any) -> Any:
-        metrics, users = means(self, replies)
-        asked.append(metrics)
-        return {**metrics, "recall@20": 1 / len(asked)}, users
+    def worse(self: Task, replies: Any, rankings: int) -> Any:
+        found = means(self, replies, rankings)
+        asked.append(found)
+        return [({**metrics, "recall@20": 1 / len(asked)}, users) for metrics, users in found]
 
     monkeypatch.setattr(Task, "means", worse)
 

@@ -202,11 +202,11 @@ def test_timings_are_medians_of_what_happened() -> None:
     }
 
 
-def falling(self: Task, replies: Any) -> Any:
+def falling(self: Task, replies: Any, rankings: int) -> Any:
     """Stands for `Task.means`: each evaluation is worse than the one before it."""
-    metrics, users = MEANS(self, replies)
     falling.asked += 1  # type: ignore[attr-defined]
-    return {**metrics, "recall@20": 1 / falling.asked}, users  # type: ignore[attr-defined]
+    worse = {"recall@20": 1 / falling.asked}  # type: ignore[attr-defined]
+    return [({**metrics, **worse}, users) for metrics, users in MEANS(self, replies, rankings)]
 
 
 MEANS = Task.means
@@ -224,12 +224,13 @@ def test_the_best_validated_round_is_tested_and_recommended(
     kept = sorted(p.name for p in (tmp_path / "checkpoint").glob("*.ckpt"))
     assert kept == [f"round-{number:06d}.ckpt" for number in (2, 5, 6)]
     requests = [messages.EvaluateRequest.from_record(m.content) for m in grid.of(messages.EVALUATE)]
-    assert {r.round for r in requests if r.split == "test"} == {2}
+    tests = [(r.round, k.arrays) for r in requests for k in r.rankings() if k.split == "test"]
+    assert {number for number, _ in tests} == {2}
     asked = [
         messages.RecommendRequest.from_record(m.content) for m in grid.of(messages.QUERY_RECOMMEND)
     ]
     assert {request.round for request in asked} == {2}
-    tested = torch.from_numpy(next(r.arrays["items"] for r in requests if r.split == "test"))
+    tested = torch.from_numpy(tests[0][1]["items"])
     made = {n: cold_table(values, state_of(tmp_path, n)) for n in (2, 6)}
     torch.testing.assert_close(tested, made[2])
     assert not torch.allclose(tested, made[6])

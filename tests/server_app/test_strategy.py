@@ -144,9 +144,10 @@ def test_configure_evaluate_asks_every_node_to_rank_validation_items(parts: Part
     for message in asked:
         assert message.metadata.message_type == messages.EVALUATE
         request = messages.EvaluateRequest.from_record(message.content)
-        assert (request.split, request.task, request.round) == ("validation", "cold-items", 2)
-        assert (request.scorer, request.method) == ("head", "ridge")
-        assert request.arrays["items"].shape == (8, 8)
+        assert (request.task, request.round) == ("cold-items", 2)
+        (ranked,) = request.rankings()
+        assert (ranked.split, ranked.scorer, ranked.method) == ("validation", "head", "ridge")
+        assert ranked.arrays["items"].shape == (8, 8)
 
 
 def test_aggregate_evaluate_is_the_mean_over_users(parts: Parts) -> None:
@@ -158,7 +159,7 @@ def test_aggregate_evaluate_is_the_mean_over_users(parts: Parts) -> None:
     metrics = parts.strategy.aggregate_evaluate(1, replies)
     assert metrics is not None
     answers = [messages.EvaluateAnswer.from_record(reply.content) for reply in replies]
-    users = sum(answer.users for answer in answers)
+    users = sum(sum(answer.users) for answer in answers)
     assert metrics["users"] == users > 0
     for place, name in enumerate(answers[0].names):
         assert metrics[name] == pytest.approx(sum(a.sums[place] for a in answers) / users)

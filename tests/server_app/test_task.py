@@ -75,12 +75,13 @@ def test_it_trains_validates_and_tests(
 
     table = state_of(tmp_path, summary["best_round"])["table"].numpy()
     asked = [messages.EvaluateRequest.from_record(m.content) for m in grid.of(messages.EVALUATE)]
-    own = [r for r in asked if r.training == summary["training"] and r.scorer == "head"]
+    of_training = [r for r in asked if r.training == summary["training"]]
+    own = [ranked for r in of_training for ranked in r.rankings() if ranked.scorer == "head"]
     assert {request.task for request in asked} == {TASK}
-    assert {request.split for request in own} == {"validation", "test"}
-    for request in own:
-        if request.split == "test":
-            np.testing.assert_array_equal(request.arrays["items"], table)  # warm items are ranked
+    assert {ranked.split for ranked in own} == {"validation", "test"}
+    for ranked in own:
+        if ranked.split == "test":
+            np.testing.assert_array_equal(ranked.arrays["items"], table)  # warm items are ranked
 
 
 def test_a_method_that_cannot_is_told(data_folder: Path, tmp_path: Path) -> None:

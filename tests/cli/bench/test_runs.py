@@ -226,9 +226,9 @@ def test_a_training_that_overflows_is_tested_at_its_best_round(
     means, best, overflows_in = Task.means, 2, 6
     now = [0]
 
-    def best_early(task: Task, replies: Any) -> Any:
-        metrics, users = means(task, replies)
-        return {**metrics, "recall@20": float(now[0] == best)}, users
+    def best_early(task: Task, replies: Any, rankings: int) -> Any:
+        found = {"recall@20": float(now[0] == best)}
+        return [({**metrics, **found}, users) for metrics, users in means(task, replies, rankings)]
 
     train = node_half.train_round
 

@@ -84,8 +84,8 @@ def test_validation_items_choose_in_one_message(data_folder: Path, tmp_path: Pat
     grid = SpoiltGrid(2, values, untouched)
     summary = run_here(values, grid)
     sent = [messages.EvaluateRequest.from_record(m.content) for m in grid.of(messages.EVALUATE)]
-    assert [(one.split, one.forms) for one in sent[::2]] == [
-        ("validation", FORMS), ("validation", 1), ("validation", 1), ("test", 1),
+    assert [(one.splits, one.forms) for one in sent[::2]] == [
+        (["validation"], [FORMS]), (["validation"], [1]), (["validation", "test"], [1, 1]),
     ]  # fmt: skip
     ridge, share = state_of(tmp_path, 1)["chosen"]
     assert ridge in ITEM_RIDGES
@@ -105,7 +105,7 @@ def test_one_of_the_two_may_be_given(data_folder: Path, tmp_path: Path) -> None:
     grid = SpoiltGrid(2, values, untouched)
     run_here(values, grid)
     forms = messages.EvaluateRequest.from_record(grid.of(messages.EVALUATE)[0].content).forms
-    assert forms == len(ITEM_RIDGES)
+    assert forms == [len(ITEM_RIDGES)]
     assert state_of(tmp_path, 1)["chosen"][1] == 0.3
 
 

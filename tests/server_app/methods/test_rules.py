@@ -71,9 +71,9 @@ def test_weights_of_a_rule_are_for_the_items_that_are_asked_for(
     run_here(values, grid)
     shapes = {}
     for message in grid.of(messages.EVALUATE):
-        request = messages.EvaluateRequest.from_record(message.content)
-        shapes[request.split] = request.arrays["weights"].shape
-        assert np.isfinite(request.arrays["weights"]).all()
+        for ranked in messages.EvaluateRequest.from_record(message.content).rankings():
+            shapes[ranked.split] = ranked.arrays["weights"].shape
+            assert np.isfinite(ranked.arrays["weights"]).all()
     assert {len(shape) for shape in shapes.values()} == {2}
     assert {split: sorted(shape) for split, shape in shapes.items()} == {
         "validation": [8, 48],
