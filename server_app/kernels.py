@@ -187,9 +187,9 @@ def ridge_weights(warm: np.ndarray, cold: np.ndarray, sharpness: float, ridge: f
     if not len(cold):
         return np.zeros((0, len(warm)), np.float32)
     # Transposed views are in the order that LAPACK wants, so that it works in place.
-    own = _kernel(warm, warm, sharpness).T
+    own = text_kernel(warm, warm, sharpness).T
     own[np.diag_indices(len(warm))] += np.float32(ridge)
-    across = _kernel(cold, warm, sharpness).T
+    across = text_kernel(cold, warm, sharpness).T
     try:
         factor = cho_factor(own, lower=True, overwrite_a=True, check_finite=False)
     except LinAlgError as error:
@@ -225,8 +225,19 @@ def tfidf_weights(words: csr_array, warm_rows: np.ndarray, cold_rows: np.ndarray
     return weights
 
 
-def _kernel(left: np.ndarray, right: np.ndarray, sharpness: float) -> np.ndarray:
-    """exp(sharpness · (cos − 1)) of unit rows, float32 (left, right), with no second copy."""
+def text_kernel(left: np.ndarray, right: np.ndarray, sharpness: float) -> np.ndarray:
+    """exp(sharpness · (cos − 1)), made with no second copy.
+
+    Parameters
+    ----------
+    left, right : ndarray, float32 (left, k), (right, k)
+        Unit rows.
+    sharpness : float
+
+    Returns
+    -------
+    ndarray, float32 (left, right)
+    """
     made = left.astype(np.float32, copy=False) @ right.T.astype(np.float32, copy=False)
     made -= np.float32(1)
     made *= np.float32(sharpness)

@@ -21,7 +21,7 @@ from common.users.heads import State
 from common.users.item_sums import gram_sum, packed, sketch_sum, unpacked
 from common.users.synthetic import SyntheticUsers
 from server_app.aggregation import Expected, Summed
-from server_app.compact import Compact, compact
+from server_app.compact import Compact, compact, compact_by_landmarks
 from server_app.item_weights import directions_of_gram, directions_of_sketch, text_basis
 from server_app.methods.base import Scoring, Trained, World
 from server_app.methods.kernel_ridge import text_units, text_weights
@@ -31,6 +31,10 @@ log = logging.getLogger("snowdrop")
 
 _UNTRIED = 30.0, 0.4
 """λ and share where nobody chose them and no validation items can."""
+
+_WHOLE, _LANDMARKS = 2**14, 2**12
+"""Warm items up to which their kernel is a matrix, of 1 GB, and those of a larger catalogue whose
+kernel is decomposed in its place."""
 
 
 class OneRound(Trained):
@@ -152,15 +156,23 @@ class OneRound(Trained):
     def _carrier(self, splits: Sequence[str]) -> Compact:
         """The weights of texts C of the items of some splits, in few numbers."""
         own = self.own
-        whole = self.world.once(
-            (self.name, "carrier", *self._kernel(), own.rank, own.neighbours),
-            lambda: compact(text_weights(self.world, own, self._units()), own.rank, own.neighbours),
-        )
+        key = self.name, "carrier", *self._kernel(), own.rank, own.neighbours
+        whole: Compact = self.world.once(key, self._whole_carrier)
         bound = len(self.world.rows(COLD_SPLITS[0]))
         if list(splits) == list(COLD_SPLITS):
             return whole
         (split,) = splits
         return whole.rows(slice(None, bound) if split == COLD_SPLITS[0] else slice(bound, None))
+
+    def _whole_carrier(self) -> Compact:
+        own, units = self.own, self._units()
+        if self.warm <= _WHOLE:
+            return compact(text_weights(self.world, own, units), own.rank, own.neighbours)
+        drawn = np.random.default_rng(self.settings.seed).permutation(self.warm)[:_LANDMARKS]
+        warm, cold = units[self.world.rows("warm")], units[self.world.rows(COLD_SPLITS)]
+        return compact_by_landmarks(
+            warm, cold, own.sharpness, own.ridge, own.rank, own.neighbours, np.sort(drawn)
+        )
 
     def _todays_basis(self) -> np.ndarray | None:
         """Q, orthonormal columns that span what warm items' texts have in common, (warm, k)."""
