@@ -11,6 +11,7 @@ from flwr.app import Context
 from client_app import tasks
 from client_app.interactions import NodeInteractions, load_interactions
 from client_app.ledger import Ledger
+from client_app.members import train_members
 from client_app.methods import half_of
 from client_app.methods.base import Local, NodeMethod, check_loss
 from client_app.policy import Policy, refusal
@@ -194,7 +195,7 @@ class Node:
 
         def work(half: NodeMethod, found: int, local: Local) -> tuple[State, messages.TrainAnswer]:
             _tell_of_older(found, request.round - 1)
-            state, answer = half.train(request, local)
+            state, answer = train_members(half, request, local)
             self.policy.check_users(answer.users)
             check_loss(answer.loss_sum)
             return state, answer

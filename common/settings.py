@@ -96,6 +96,14 @@ class TrainingSettings(SettingsModel):
         _TRAVELS,
     )
     fraction: float = setting(1.0, "share of users that train in a round", _TRAVELS, gt=0, le=1)
+    federated: float = setting(
+        1.0,
+        "share of users whose updates count, the same ones in all rounds; the others get what "
+        "comes of the federation, and nothing of theirs leaves a node",
+        _TRAVELS,
+        gt=0,
+        le=1,
+    )
     clip_norm: float = setting(0.0, "L1 bound C on a user's change; 0: none", _TRAVELS, ge=0)
     laplace_scale: float = setting(
         0.0,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cli.bench.curve import Curve
 from cli.bench.methods import SHARED, choose, groups, only_task, read_tuned, shared_settings
 from cli.bench.runs import Run, execute, plan
 from cli.progress import Progress
@@ -42,6 +43,12 @@ def bench(
     ] = None,
     tensorboard: Annotated[bool, typer.Option(help="write curves for TensorBoard too")] = False,
     keep: Annotated[bool, typer.Option(help="keep checkpoints and nodes' states")] = False,
+    curve: Annotated[
+        str,
+        typer.Option(
+            metavar="users=N,…", help="train with fewer users too, such as users=300,1000,all"
+        ),
+    ] = "",
     jobs: Annotated[int, typer.Option(min=1, help="runs at a time, which share the cores")] = 1,
     twins: Annotated[
         bool, typer.Option(help="add each tuned method's frozen twin: its federation switched off")
@@ -60,9 +67,10 @@ def bench(
     first = RunSettings.parse({**of_all, **place})
     folder = check_data(first, measured="test")
     make_folder(out)
-    runs = plan(
-        choose(chosen, twins, first.task), seeds, folder, out, read_tuned(tuned or []), shared
-    )
+    compared = choose(chosen, twins, first.task)
+    if curve:
+        compared = Curve.parse(curve, folder).extended(compared)
+    runs = plan(compared, seeds, folder, out, read_tuned(tuned or []), shared)
     given = _given(shared, tuned or [])
     missing = [run for run in runs if not run.whole]
     names = ", ".join(dict.fromkeys(run.chosen.name for run in runs))

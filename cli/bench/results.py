@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 from rich.table import Table
 
+from cli.bench.curve import curve_table
 from cli.bench.runs import Run
 from cli.comparison import (
     BEHIND,
@@ -49,7 +50,8 @@ def write_results(runs: Sequence[Run], out: Path, told: str = "") -> pl.DataFram
     done = [run for run in runs if run.whole]
     table = pl.DataFrame([row(run) for run in done], infer_schema_length=None)
     write_atomic(out / "results.csv", table.write_csv().encode())
-    text = markdown(table, user_tables(done)) + absent(runs) + (f"\n{told}\n" if told else "")
+    text = markdown(table, user_tables(done)) + curve_table(table) + absent(runs)
+    text += f"\n{told}\n" if told else ""
     write_atomic(out / "results.md", text.encode())
     return table
 
@@ -90,6 +92,7 @@ def row(run: Run) -> dict[str, Any]:
         "task": run.settings.task,
         **metrics,
         "users": summary["tested_users"],
+        "federation_users": rounds[-1].get("users") if rounds else None,
         "best_round": summary["best_round"],
         "broke_off": summary.get("broke_off"),
         "diverged": "broke_off" in summary or _rose([each.get("loss") for each in rounds]),

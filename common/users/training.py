@@ -368,6 +368,17 @@ def participants(keys: np.ndarray, round_number: int, fraction: float) -> np.nda
     return np.flatnonzero(chance < fraction)
 
 
+def members(keys: np.ndarray, share: float) -> np.ndarray:
+    """Which users are in the federation, each with the same chance, bool (users,).
+
+    A user who is in a share is in every larger one.
+    """
+    if share == 1:
+        return np.ones(len(keys), dtype=bool)
+    member: np.ndarray = uniform(stream(keys, "member"), 1)[:, 0] < share
+    return member
+
+
 def _chunks(
     interactions: Ragged,
     users: np.ndarray,
