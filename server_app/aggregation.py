@@ -160,8 +160,7 @@ def check(
                     expected[name], answer.users, settings)  # fmt: skip
     for name, one in expected.items():
         if one.counts:
-            table = answer.sums[one.counts]
-            _check_counts(answer.sums[name], table, answer.users, bool(settings.laplace_scale))
+            _check_counts(answer.sums[name], answer.sums[one.counts], answer.users)
         if one.of_each and answer.sums[name].sum() != answer.users:
             raise SnowdropError(f"its {name} do not add up to its users")
 
@@ -191,12 +190,12 @@ def _check_own_norm(name: str, norm: float, one: Expected, users: int) -> None:
         )
 
 
-def _check_counts(counts: np.ndarray, table: np.ndarray, users: int, noisy: bool) -> None:
+def _check_counts(counts: np.ndarray, table: np.ndarray, users: int) -> None:
     if counts.shape != table.shape[:1] or counts.dtype.kind != "i":
         raise SnowdropError("its counts of touched rows are missing or misshapen")
     if counts.min(initial=0) < 0 or counts.max(initial=0) > users:
         raise SnowdropError("its counts of touched rows exceed its users")
-    if not noisy and table[counts == 0].any():
+    if table[counts == 0].any():
         raise SnowdropError("it changes rows that no user touched")
 
 

@@ -168,6 +168,7 @@ class Fusion:
         steps: int,
         batch: int,
         seed: int,
+        noise: float = 0.0,
     ) -> float:
         """Train towards the groups' item embeddings; the mean loss of the steps.
 
@@ -181,6 +182,8 @@ class Fusion:
             Each step has ``batch`` items, for all of the groups.
         seed : int
             All randomness comes from it.
+        noise : float
+            Standard deviation of the noise on features.
         """
         groups, targets, *parts = (one.to(self._device) for one in (groups, targets, *features))
         total = torch.zeros((), device=self._device)
@@ -190,7 +193,10 @@ class Fusion:
             self._network.train()
             for at in _batches(targets.shape[1], steps, batch):
                 rows = at.to(self._device)
-                made = self._network(groups, [part[rows] for part in parts])
+                read = [part[rows] for part in parts]
+                if noise:
+                    read = [part + noise * torch.randn_like(part) for part in read]
+                made = self._network(groups, read)
                 loss = mse_loss(made, targets[:, rows])
                 self._optimizer.zero_grad(set_to_none=True)
                 loss.backward()

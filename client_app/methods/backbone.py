@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client_app.methods.base import Local, NodeMethod, check_loss
+from client_app.methods.base import Local, NodeMethod, answer_of, check_loss
 from client_app.scorers import Scorer
-from common.messages import TrainAnswer, TrainRequest, for_wire
+from common.messages import TrainAnswer, TrainRequest
 from common.methods.backbone import BackboneSettings
 from common.settings import TrainingSettings
 from common.users.heads import HEADS, State
@@ -73,37 +73,8 @@ class Backbone(NodeMethod):
 
     def train(self, request: TrainRequest, local: Local) -> tuple[State, TrainAnswer]:
         state, result = self.one_round(local, local.state_of(), request.round)
-        return state, self.answer(result, request, local.settings)
-
-    def answer(
-        self,
-        result: RoundResult,
-        request: TrainRequest,
-        settings: TrainingSettings,
-        heads: Tensor | None = None,
-    ) -> TrainAnswer:
-        """What leaves the node.
-
-        Parameters
-        ----------
-        result : RoundResult
-            With ``change`` and ``touches`` of all groups one after the other, where there are any.
-        request : TrainRequest
-        settings : TrainingSettings
-        heads : Tensor, optional
-            Sums of users' private parts, float32 (groups, n), where these are told.
-        """
-        sums = {"change": result.change}
-        if heads is not None:
-            sums["heads"] = heads
-        if names := self.own(settings).shared:
-            scorer = HEADS[settings.head].flat(result.scorer, names)
-            sums["scorer"] = scorer.reshape(-1, scorer.shape[-1])
-        scale = np.float32(request.scale)
-        travelling = {n: for_wire(one.numpy() / scale, settings) for n, one in sums.items()}
-        if settings.average == "touches":
-            travelling["touches"] = result.touches.numpy()
-        return TrainAnswer(result.users, result.loss_sum, travelling)
+        shared = self.own(local.settings).shared
+        return state, answer_of(result, request, local.settings, shared)
 
     def fit_heads(self, rounds: Iterable[int], local: Local) -> State:
         alone = replace(local, settings=without_mechanism(local.settings))

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,13 @@ from client_app.scorers import SCORERS, Scorer
 from common.catalogue import ItemIndex
 from common.errors import OverflowedError, SnowdropError
 from common.messages import TrainAnswer, TrainRequest, for_wire
+from common.methods.fusion import GroupSettings
 from common.settings import TrainingSettings
+from common.users.groups import NearestCentroid
 from common.users.heads import HEADS, State
 from common.users.mechanism import without_mechanism
 from common.users.ragged import Ragged
-from common.users.training import Pull, train_round
+from common.users.training import Pull, RoundResult, train_round
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,63 @@ def check_loss(loss_sum: float) -> None:
     """Raise an OverflowedError where a training's loss is no number."""
     if not math.isfinite(loss_sum):
         raise OverflowedError("the loss is NaN or Inf: lower item_lr or head_lr")
+
+
+def answer_of(
+    result: RoundResult,
+    request: TrainRequest,
+    settings: TrainingSettings,
+    shared: Sequence[str] = (),
+    told: Sequence[str] = (),
+) -> TrainAnswer:
+    """What leaves the node after a round: sums of all groups of users one after the other.
+
+    Parameters
+    ----------
+    result : RoundResult
+    request : TrainRequest
+        Brings the scale that sums are divided by.
+    settings : TrainingSettings
+    shared : Sequence[str]
+        Parts of the scoring head that users share; their changes are told.
+    told : Sequence[str]
+        Private parts that are told.
+    """
+    sums = {"change": result.change}
+    for name, parts in (("scorer", shared), ("heads", told)):
+        if parts:
+            sums[name] = HEADS[settings.head].flat(result.scorer, parts)
+    scale = np.float32(request.scale)
+    travelling = {
+        name: for_wire(one.reshape(-1, one.shape[-1]).numpy() / scale, settings)
+        for name, one in sums.items()
+    }
+    if settings.average == "touches":
+        travelling["touches"] = result.touches.flatten().numpy()
+    if result.members is not None:
+        travelling["members"] = result.members.numpy()
+    return TrainAnswer(result.users, result.loss_sum, travelling)
+
+
+def groups_of(local: Local, own: GroupSettings, private: Sequence[str]) -> NearestCentroid:
+    """The groups whose centroids a message brings. Needs ``centroids``: (groups, numbers).
+
+    Parameters
+    ----------
+    local : Local
+    own : GroupSettings
+    private : Sequence[str]
+        The parts of the scoring head by which users pick their group.
+
+    Raises
+    ------
+    SnowdropError
+        If the message does not carry them.
+    """
+    head, dim = HEADS[local.settings.head], local.settings.dim
+    names = [name for name in head.shapes(dim) if name in private]
+    centroids = local.table("centroids", own.groups, head.size(names, dim))
+    return NearestCentroid(centroids, head, names, own.distance)
 
 
 class NodeMethod:
@@ -133,10 +192,7 @@ class NodeMethod:
             settings,
             self.pull(table, local),
         )
-        sums = {"change": for_wire(result.change.numpy() / np.float32(request.scale), settings)}
-        if settings.average == "touches":
-            sums["touches"] = result.touches.numpy()
-        return state, TrainAnswer(result.users, result.loss_sum, sums)
+        return state, answer_of(result, request, settings)
 
     def fit_heads(self, rounds: Iterable[int], local: Local) -> State:
         """Fit the heads of users that send nothing to an item table that others have trained.

@@ -15,14 +15,14 @@ import torch
 
 from client_app.methods import half_of
 from client_app.methods.backbone import Backbone
-from client_app.methods.base import Local, NodeMethod
+from client_app.methods.base import Local, NodeMethod, answer_of, groups_of
 from client_app.scorers import Scorer
 from common.errors import SnowdropError
 from common.messages import TrainAnswer, TrainRequest
 from common.methods.gfmfr import GFMFRSettings
 from common.settings import TrainingSettings
-from common.users.groups import NearestCentroid, Teacher
-from common.users.heads import HEADS, State
+from common.users.groups import Teacher
+from common.users.heads import State
 from common.users.training import Beside
 
 RATIO = "teacher.ratio"
@@ -67,23 +67,14 @@ class GFMFR(NodeMethod):
             after = after | {RATIO: beside.loss.ratio}
         elif RATIO in local.state_of():
             after = after | {RATIO: local.state_of()[RATIO]}
-        head = HEADS[local.settings.head]
-        assert result.members is not None
-        groups = replace(
-            result, change=result.change.flatten(0, 1), touches=result.touches.flatten()
-        )
-        answer = half.answer(groups, request, local.settings, head.flat(result.scorer, beside.told))
-        return after, replace(answer, sums={**answer.sums, "members": result.members.numpy()})
+        shared = half.own(local.settings).shared
+        return after, answer_of(result, request, local.settings, shared, beside.told)
 
     def beside(self, half: Backbone, local: Local, state: State, number: int) -> Beside:
         """What the backbone trains, with users in groups and their teacher."""
         settings, own = local.settings, self.own(local.settings)
-        head = HEADS[settings.head]
         heads = half.heads_of(state)
-        names = [name for name in head.shapes(settings.dim) if name in heads]
-        columns = head.size(names, settings.dim)
-        centroids = local.table("centroids", own.groups, columns)
-        groups = NearestCentroid(centroids, head, names, own.distance)
+        groups = groups_of(local, own, list(heads))
         loss = None
         if "teacher" in local.arrays:
             group = groups.of(np.arange(len(local.keys)), heads)
@@ -93,7 +84,7 @@ class GFMFR(NodeMethod):
             wanted = local.table("teacher", own.groups, local.warm)
             loss = Teacher(wanted, group, own.share_of(number), own.temperature, ratio)
         plain = half.beside(local, state, number)
-        return replace(plain, loss=loss, groups=groups, told=tuple(names))
+        return replace(plain, loss=loss, groups=groups, told=groups.names)
 
     def fit_heads(self, rounds: Iterable[int], local: Local) -> State:
         kept = {n: part for n, part in local.state_of().items() if n == RATIO}

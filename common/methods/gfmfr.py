@@ -4,15 +4,16 @@ import math
 from typing import TYPE_CHECKING, Literal
 
 from common.methods.backbone import FIXED, TASK, BackboneSettings
-from common.methods.card import Card, MethodSettings, Paper, Variant
+from common.methods.card import Card, Variant
+from common.methods.fusion import PAPER, GroupSettings
 from common.methods.search import Number, OneOf
-from common.roles import Count, Positive, Role, setting
+from common.roles import Positive, Role, setting
 
 if TYPE_CHECKING:
     from common.settings import RunSettings
 
 
-class GFMFRSettings(MethodSettings):
+class GFMFRSettings(GroupSettings):
     """Which recommender is taught, how users are grouped, and how modalities are fused."""
 
     backbone: str = setting(
@@ -27,13 +28,6 @@ class GFMFRSettings(MethodSettings):
         "the backbone alone",
         Role.IDENTITY,
         Role.TRAVELS,
-    )
-    groups: Count = setting(5, "groups of users", Role.IDENTITY, Role.TRAVELS)
-    distance: Literal["cosine", "euclidean"] = setting(
-        "cosine", "by which a user picks the nearest centroid", Role.IDENTITY, Role.TRAVELS
-    )
-    least_users: Count = setting(
-        10, "users of a round that a group needs; a smaller one is merged before it is used"
     )
     weight: float = setting(
         1.0, "weight λ of the distance to the teacher in a user's loss", Role.TRAVELS, ge=0
@@ -52,12 +46,6 @@ class GFMFRSettings(MethodSettings):
     temperature: Positive = setting(
         1.0, "T: scores of teacher and user are divided by it", Role.TRAVELS
     )
-    width: Count = setting(128, "hidden width of the fusion module mlp", Role.IDENTITY)
-    fit_steps: Count = setting(20, "steps of the fusion's training in each round")
-    fit_batch: Count = setting(256, "items in a step, each for all groups")
-    optimizer: Literal["adamw", "sgd"] = setting("adamw", "its optimiser", Role.IDENTITY)
-    lr: Positive = setting(1e-3, "its learning rate")
-    weight_decay: float = setting(1e-4, "its weight decay", ge=0)
 
     def share_of(self, number: int) -> float:
         """The weight λ of round ``number``."""
@@ -69,8 +57,7 @@ class GFMFRSettings(MethodSettings):
     def check(self, run: "RunSettings", name: str) -> None:
         from common import methods
 
-        if run.laplace_scale:
-            raise ValueError(f"{name} needs laplace_scale = 0: sizes of groups carry no noise")
+        super().check(run, name)
         every = methods.cards().values()
         fitting = [own.name for own in every if issubclass(own.settings, BackboneSettings)]
         if self.backbone not in fitting:
@@ -94,12 +81,7 @@ CARD = Card(
     kind="trained",
     server="server_app.methods.gfmfr:GFMFR",
     node="client_app.methods.gfmfr:GFMFR",
-    paper=Paper(
-        "Multimodal-enhanced Federated Recommendation: A Group-wise Fusion Approach",
-        "Zhang, Zhang, Long, Xue, Xia, Yang",
-        arxiv="2509.19955",
-        venue="WWW 2026",
-    ),
+    paper=PAPER,
     settings=GFMFRSettings,
     fixed=FIXED,
     published={

@@ -57,7 +57,7 @@ class NearestCentroid:
     def __init__(self, centroids: Tensor, head: Head, names: Sequence[str], distance: str) -> None:
         self.count = len(centroids)
         self._centroids, self._distance = centroids, distance
-        self._head, self._names = head, tuple(names)
+        self._head, self.names = head, tuple(names)
 
     def of(self, users: np.ndarray, state: State) -> Tensor:
         """The group of each user, int64 (users,)."""
@@ -65,7 +65,7 @@ class NearestCentroid:
 
     def points(self, state: State) -> Tensor:
         """Users' private parts as one vector each, float32 (users, n)."""
-        return self._head.flat(state, self._names)
+        return self._head.flat(state, self.names)
 
 
 class Teacher:

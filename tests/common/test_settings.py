@@ -130,6 +130,7 @@ def test_only_these_settings_travel_to_nodes() -> None:
           for own in ("item_lr_per_sample", "lr_decay")),
         *(f"gfmfr.{own}" for own in ("backbone", "fusion", "groups", "distance", "weight",
                                      "balance", "fade_rounds", "temperature")),
+        "group-fusion.groups", "group-fusion.distance",
     }  # fmt: skip
 
 

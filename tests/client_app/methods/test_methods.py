@@ -13,6 +13,8 @@ from client_app.methods.base import Local, NodeMethod
 from client_app.methods.fcf import FCF
 from client_app.methods.fedncf import FedNCF
 from client_app.methods.fedrap import FedRAP
+from client_app.methods.gfmfr import GFMFR
+from client_app.methods.group_fusion import GroupFusion
 from client_app.methods.ifedncf import IFedNCF
 from client_app.methods.ipfedrec import IPFedRec
 from client_app.methods.mixture import Mixture
@@ -35,6 +37,8 @@ OWN = {
     "fedncf": FedNCF,
     "pfedrec": PFedRec,
     "fedrap": FedRAP,
+    "gfmfr": GFMFR,
+    "group-fusion": GroupFusion,
 }
 KEYS = user_keys(b"s", ["ann", "bob"])
 HISTORIES = Ragged(np.array([0, 2, 5]), np.array([1, 4, 0, 2, 3]))

@@ -36,14 +36,14 @@ def test_the_methods_of_this_project_are_all_there() -> None:
     """In the order of tables: federations first, then rules, the random order last."""
     assert list(CARDS) == [
         "mixture", "one-round", "mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf",
-        "similar-items", "ridge", "own-features", "fcf", "fedncf", "pfedrec", "fedrap",
-        "gfmfr", "kernel-ridge", "kernel-profile", "tfidf-profile",
+        "similar-items", "ridge", "own-features", "group-fusion", "fcf", "fedncf", "pfedrec",
+        "fedrap", "gfmfr", "kernel-ridge", "kernel-profile", "tfidf-profile",
         "content-profile", "random", *SYNTHESIZERS,
     ]  # fmt: skip
     kinds = [own.kind for own in CARDS.values()]
     synthesizers = ["synthesizer"] * len(SYNTHESIZERS)
-    assert kinds == ["trained"] * 15 + ["rule"] * 4 + ["floor", *synthesizers]
-    assert methods.names() == list(CARDS)[:20]
+    assert kinds == ["trained"] * 16 + ["rule"] * 4 + ["floor", *synthesizers]
+    assert methods.names() == list(CARDS)[:21]
     assert SYNTHESIZERS == [
         "sdrm", "multivae-prior", "multivae", "ctgan", "tvae", "codigem", "diffrec",
     ]  # fmt: skip
@@ -115,6 +115,7 @@ def test_methods_of_papers_name_them(name: str) -> None:
             "fedncf",
             "pfedrec",
             "fedrap",
+            "group-fusion",
             "gfmfr",
             *SYNTHESIZERS,
         }

@@ -139,8 +139,10 @@ class Taught(Plain):
             for k in sums
         ]  # fmt: skip
         self.centroids = next_centroids(means, counts, merged, 3 * 1_000_003 + number)
-        features, seed = self.server._features(), 3 * 1_000_003 + number
-        own, fusion = self.fused, self.server.fusion
+        fused = self.server.fused
+        assert fused is not None
+        features, seed = fused.features("warm"), 3 * 1_000_003 + number
+        own, fusion = self.fused, fused._fusion
         fusion.fit(merged.kept, torch.stack(tables), features, own.fit_steps, own.fit_batch, seed)
         made = torch.cat(list(fusion.make(merged.kept, features)), 1)
         told = []
