@@ -18,6 +18,7 @@ from client_app.methods.group_fusion import GroupFusion
 from client_app.methods.ifedncf import IFedNCF
 from client_app.methods.ipfedrec import IPFedRec
 from client_app.methods.mixture import Mixture
+from client_app.methods.one_round import OneRound
 from client_app.methods.pfedrec import PFedRec
 from client_app.scorers import SCORERS, Scorer
 from common import methods
@@ -37,6 +38,7 @@ OWN = {
     "fedncf": FedNCF,
     "pfedrec": PFedRec,
     "fedrap": FedRAP,
+    "one-round": OneRound,
     "gfmfr": GFMFR,
     "group-fusion": GroupFusion,
 }
