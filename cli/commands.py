@@ -49,6 +49,9 @@ class _Commands(LazyGroup):
             "cli.report:report",
             "Make one self-contained HTML page of results, curves, embeddings and recommendations.",
         ),
+        "privacy": Later(
+            "cli.privacy:privacy", "Tell the noise that a training needs for an ε, or the reverse."
+        ),
         "settings": Later(
             "cli.settings:settings", "List every setting with its value and meaning."
         ),

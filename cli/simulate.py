@@ -116,6 +116,11 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
     SnowdropError
         If it is malformed, no user could take part, or nothing could be measured.
     """
+    if measured and not settings.tells_metrics:
+        raise SnowdropError(
+            "with noise nodes tell no metrics, so there is nothing to compare: --set "
+            "release_metrics=true asks for them, outside ε"
+        )
     if settings.data == DEMO:
         return DEMO
     from cli.prepare.folder import with_splits

@@ -1,7 +1,9 @@
 """One node: its data and its users' state, and how it answers messages."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -22,10 +24,9 @@ from client_app.withdrawal import Withdrawn
 from common import messages
 from common.catalogue import ItemIndex
 from common.errors import SnowdropError
-from common.privacy import Cost
+from common.privacy import Cost, cost_of
 from common.settings import NodeSettings, RunSettings, TrainingSettings
 from common.users.heads import State
-from common.users.mechanism import mechanism_of
 from common.users.ragged import Ragged
 from common.users.randomness import user_keys
 
@@ -73,13 +74,19 @@ class Node:
             return
         settings = request.training_settings()
         self.policy.check_training(settings)
+        if isinstance(request, messages.EvaluateRequest) and not settings.tells_metrics:
+            raise SnowdropError(
+                "with noise, sums of metrics stay here: release_metrics = true asks for them"
+            )
         if isinstance(request, messages.TrainRequest):
             self.policy.check_round(self._cost(settings))
 
     def _cost(self, settings: TrainingSettings) -> Cost | None:
-        """What a round costs a user; None where its answer carries no noise that has an ε."""
-        cost = mechanism_of(settings).cost
-        if cost is not None and not half_of(settings.card.name).noised:
+        """What a round costs a user; None where its answer carries no noise that counts."""
+        cost = cost_of(settings)
+        if settings.noise_by == "server" and not self.policy.server_noise:
+            cost = None
+        if settings.noise and not half_of(settings.card.name).noised:
             raise SnowdropError(
                 f"the method {settings.card.name} adds no noise to what it sends, though the "
                 "settings ask for some"
@@ -197,8 +204,9 @@ class Node:
             _tell_of_older(found, request.round - 1)
             state, answer = train_members(half, request, local)
             self.policy.check_users(answer.users)
-            check_loss(answer.loss_sum)
-            return state, answer
+            check_loss(math.nan if answer.loss_sum is None else answer.loss_sum)
+            hides = request.training_settings().hides_losses
+            return state, replace(answer, loss_sum=None) if hides else answer
 
         self.index(request.catalogue)  # a node that must ask for it is asked again
         if (cost := self._cost(request.training_settings())) is not None:

@@ -65,7 +65,7 @@ REFUSALS = {
     "without this node",
     "fewest_participants": "the sum would be over fewer nodes than it allows: do without this node",
     "without_noise": "it limits ε, and this answer would carry no noise of its own: set "
-    "laplace_scale, or ask the owner to list this message there",
+    "gaussian_scale or laplace_scale, or ask the owner to list this message there",
     "epsilon_round": "one round would cost more ε than it allows: raise the noise or lower "
     "clip_norm",
     "epsilon_total": "its ε is spent, or this round would exceed it: end the training at the last "
@@ -114,6 +114,11 @@ class Policy(BaseModel):
         "counts in ledger.json in its state folder, and stops when it is spent",
     )
     delta: Annotated[float, Field(gt=0, lt=1)] = Field(1e-6, description="δ at which ε is counted")
+    server_noise: bool = Field(
+        False,
+        description="count the noise that the server says it adds (noise_by = server) as noise. "
+        "The node cannot check it: with true, its owner trusts the server",
+    )
     without_noise: tuple[Kind, ...] = Field(
         (),
         description="messages that it answers without noise though it limits ε, such as evaluate, "

@@ -181,7 +181,8 @@ class TrainAnswer(Body):
     """Sums over the node's users of the round; arrays are named by the method."""
 
     users: int
-    loss_sum: float
+    loss_sum: float | None = None
+    """None with noise of the nodes, which a loss would not carry."""
     sums: Arrays = field(default_factory=dict)
     """Such as change: (warm, d), Σ_u (E_u − E) divided by the request's scale; and touches: int64
     (warm,), users that touched each row."""

@@ -6,6 +6,10 @@ processes; the server's accountant (`server_app.accountant`) knows sampling as w
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from common.settings import TrainingSettings
 
 _STEPS = 200
 _FAR = 25.0
@@ -39,6 +43,20 @@ class Cost:
 
 
 NOTHING = Cost()
+
+
+def cost_of(settings: "TrainingSettings") -> Cost | None:
+    """What a round costs a user who takes part in it; None where it has no ε.
+
+    Where nodes add the noise, two values of a user's change differ by at most 2 C: local privacy.
+    Where the server adds it to the sum, a user's change is there or is not, which differ by C.
+    """
+    if settings.laplace_scale and settings.clip_norm:
+        return Cost(pure=2 * settings.clip_norm / settings.laplace_scale)
+    if settings.gaussian_scale and settings.clip_norm:
+        apart = 2 if settings.noise_by == "nodes" else 1
+        return Cost(gaussian=(apart * settings.clip_norm / settings.gaussian_scale) ** 2)
+    return None
 
 
 def gaussian_delta(mu: float, epsilon: float) -> float:

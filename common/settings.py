@@ -104,13 +104,37 @@ class TrainingSettings(SettingsModel):
         gt=0,
         le=1,
     )
-    clip_norm: float = setting(0.0, "L1 bound C on a user's change; 0: none", _TRAVELS, ge=0)
+    clip_norm: float = setting(
+        0.0,
+        "bound C on a user's change: its L2 norm with gaussian_scale, else its L1 norm; 0: none",
+        _TRAVELS,
+        ge=0,
+    )
     laplace_scale: float = setting(
         0.0,
         "scale δ of the Laplace noise on every entry of a user's change; one round then has "
         "ε = 2 C / δ",
         _TRAVELS,
         ge=0,
+    )
+    gaussian_scale: float = setting(
+        0.0,
+        "standard deviation σ of the Gaussian noise on every entry of a user's change, or of the "
+        "sum of all users' changes with noise_by = server; `snowdrop privacy` tells its ε",
+        _TRAVELS,
+        ge=0,
+    )
+    noise_by: Literal["nodes", "server"] = setting(
+        "nodes",
+        "who adds the Gaussian noise: nodes, for each user, so that the server need not be "
+        "trusted; or the server, once to the sum, which sees the changes as they are",
+        _TRAVELS,
+    )
+    release_metrics: bool = setting(
+        False,
+        "with noise, have nodes answer with sums of metrics all the same; these carry no noise, "
+        "and ε does not cover them",
+        _TRAVELS,
     )
     wire_dtype: Literal["float32", "float16"] = setting(
         "float32", "numbers of the tables in messages; float16 halves the traffic", _TRAVELS
@@ -130,13 +154,36 @@ class TrainingSettings(SettingsModel):
 
     @model_validator(mode="after")
     def _private_counts(self) -> Self:
-        if self.laplace_scale and self.average == "touches":
+        if self.laplace_scale and self.gaussian_scale:
+            raise ValueError("laplace_scale and gaussian_scale are two noises: set one of them")
+        if self.noise_by == "server" and not self.gaussian_scale:
+            raise ValueError("noise_by = server needs gaussian_scale")
+        if not (noise := self.noise):
+            return self
+        if self.average == "touches":
             raise ValueError(
-                "laplace_scale needs average = users: counts of touched rows carry no noise"
+                f"{noise} needs average = users: counts of touched rows carry no noise"
             )
-        if self.laplace_scale and not self.clip_norm:
-            raise ValueError("laplace_scale needs clip_norm: noise hides only a bounded change")
+        if not self.clip_norm:
+            raise ValueError(f"{noise} needs clip_norm: noise hides only a bounded change")
         return self
+
+    @property
+    def noise(self) -> str:
+        """The setting that asks for noise; empty where there is none."""
+        if self.gaussian_scale:
+            return "gaussian_scale"
+        return "laplace_scale" if self.laplace_scale else ""
+
+    @property
+    def hides_losses(self) -> bool:
+        """Whether nodes keep sums of losses to themselves, since these carry no noise."""
+        return bool(self.noise) and self.noise_by == "nodes"
+
+    @property
+    def tells_metrics(self) -> bool:
+        """Whether nodes answer with sums of metrics."""
+        return not self.noise or self.release_metrics
 
     @property
     def named(self) -> Named:
@@ -249,6 +296,9 @@ class RunSettings(TrainingSettings):
     nodes_timeout: Positive = setting(120.0, "seconds to wait for them", _OPERATION, _NEUTRAL)
     nodes_per_round: int = setting(
         0, "nodes that are asked to train in a round, drawn anew; 0: all", ge=0
+    )
+    privacy_delta: float = setting(
+        0.0, "δ at which ε is told; 0: 1 / users², over the users of all nodes", ge=0, lt=1
     )
     answer: Answer = setting(
         "updates",
@@ -383,8 +433,10 @@ class RunSettings(TrainingSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.laplace_scale and self.warm_after:
-            raise ValueError("warm_after needs laplace_scale = 0: counts of users carry no noise")
+        if self.noise and self.warm_after:
+            raise ValueError(f"warm_after needs {self.noise} = 0: counts of users carry no noise")
+        if self.noise_by == "server":
+            self._check_servers_noise()
         if self.resume and self.fresh:
             raise ValueError("resume goes on and fresh begins anew: set one of them to false")
         if self.task not in self.card.tasks:
@@ -407,6 +459,22 @@ class RunSettings(TrainingSettings):
         for name, own in self.groups.items():
             own.check(self, name)
         return self
+
+    def _check_servers_noise(self) -> None:
+        """Refuse what would make the noisy sum depend on a user by more than clip_norm."""
+        needs = {
+            "max_update_norm = 0: a node that is left out takes other users with it": (
+                self.max_update_norm == 0
+            ),
+            "wire_dtype = float32: the scale of smaller numbers follows the changes": (
+                self.wire_dtype == "float32"
+            ),
+            "nodes_per_round = 0 where fraction is below 1: the sum is divided by fraction times "
+            "the users of all nodes": self.nodes_per_round == 0 or self.fraction == 1,
+        }
+        for need, met in needs.items():
+            if not met:
+                raise ValueError(f"noise_by = server needs {need}")
 
     @classmethod
     def parse(

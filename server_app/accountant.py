@@ -1,37 +1,205 @@
-"""What a round costs in privacy, as far as a mechanism of the nodes has an ε."""
+"""What a training costs in privacy: ε of a round, and of all rounds so far.
+
+Of one user, against whoever sees what the nodes send (noise of the nodes) or what the server makes
+of it (noise of the server). Gaussian noise on everybody composes exactly in closed form
+(`common.privacy`). Where users are drawn, or with Laplace noise, ε comes from privacy loss
+distributions (Koskela, Jälkö and Honkela, arXiv 1906.03049; connect-the-dots, Doroshenko, Ghazi,
+Kamath, Kumar and Manurangsi, arXiv 2207.04380) of `dp_accounting`.
+"""
 
 import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from common.settings import RunSettings
+from common.privacy import NOTHING, Cost, cost_of
+from common.settings import RunSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+
+    from server_app.training import Training
 
 log = logging.getLogger("snowdrop")
 
 ABSURD = 10.0
-"""An ε of a round from which on its noise hides next to nothing: e¹⁰ is 22,000."""
+"""An ε from which on noise hides next to nothing: e¹⁰ is 22,000."""
+
+_GRID, _FINEST = 1e-4, 1e-6
+_STEPS = 50
+"""Steps of the grid, at least, in the ε of a round, which is rounded up to one."""
+_HOPELESS, _HOPELESS_ROUND = 500.0, 50.0
+"""ε that are not worth a closer look: they are told without the help of drawing users."""
 
 
-def columns(settings: RunSettings) -> dict[str, float]:
-    """Columns that the mechanism adds to a row of ``rounds.csv``: ε of the round, where it has one.
+class Release(NamedTuple):
+    """What one round gave away of each user who took part in it.
 
-    With changes clipped to an L1 norm C and Laplace noise of scale δ on every entry, ε = 2 C / δ,
-    for the change alone (MDiffFR, section 6.7, with clipping).
+    Parameters
+    ----------
+    pure, gaussian : float
+        As in `common.privacy.Cost`.
+    rate : float
+        Chance of a user to be drawn for the round, each alone (Poisson sampling).
+    hidden : bool
+        Whether it is hidden who was drawn: not where a node's answer tells how many of its users
+        took part.
     """
-    if not settings.laplace_scale:
+
+    pure: float
+    gaussian: float
+    rate: float = 1.0
+    hidden: bool = False
+
+
+def release(settings: TrainingSettings) -> Release | None:
+    """What a round with these settings gives away; None where it has no ε."""
+    cost = cost_of(settings)
+    if cost is None:
+        return None
+    return Release(cost.pure, cost.gaussian, settings.fraction, settings.noise_by == "server")
+
+
+def delta_of(settings: RunSettings, users: int) -> float:
+    """δ at which a run tells ε: its setting, or 1 / users²."""
+    return settings.privacy_delta or 1.0 / max(users, 2) ** 2
+
+
+def epsilon(releases: Sequence[Release], delta: float) -> float:
+    """ε of all these rounds together, at a δ.
+
+    Parameters
+    ----------
+    releases : Sequence[Release]
+    delta : float
+        Above 0, below 1.
+
+    Returns
+    -------
+    float
+        An upper bound; the tight value up to the grid of the distributions.
+    """
+    bound = _bound(releases)
+    simple = bound.epsilon(delta)
+    if not bound.pure and all(one.rate == 1 for one in releases):
+        return simple
+    seen = _bound([one for one in releases if not one.hidden])
+    worst = max(_bound([one]).epsilon(delta) for one in set(releases))
+    if seen.epsilon(delta) > _HOPELESS or worst > _HOPELESS_ROUND:
+        return simple
+    finest = min((one.pure for one in releases if one.pure), default=1.0)
+    grid = max(min(_GRID, finest / _STEPS), _FINEST)
+    return min(simple, float(_composed(releases, grid).get_epsilon_for_delta(delta)))
+
+
+def _bound(releases: Iterable[Release]) -> Cost:
+    """What rounds cost a user who takes part in all of them."""
+    return sum((Cost(one.pure, one.gaussian) for one in releases), NOTHING)
+
+
+def _composed(releases: Sequence[Release], grid: float) -> "PrivacyLossDistribution":
+    """The privacy loss distribution of all rounds together."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    total = pld.identity(grid)
+    everybody = sum(one.gaussian for one in releases if one.rate == 1)
+    if everybody:
+        deviation = 1 / math.sqrt(everybody)
+        total = pld.from_gaussian_mechanism(deviation, value_discretization_interval=grid)
+    for one, times in Counter(_parts(releases)).items():
+        total = total.compose(_single(one, grid).self_compose(times))
+    return total
+
+
+def _parts(releases: Sequence[Release]) -> list[Release]:
+    """Rounds but for Gaussian noise on everybody, those with both noises as two."""
+    parts = []
+    for one in releases:
+        if one.pure:
+            parts.append(one._replace(gaussian=0.0))
+        if one.gaussian and one.rate < 1:
+            parts.append(one._replace(pure=0.0))
+    return parts
+
+
+def _single(one: Release, grid: float) -> "PrivacyLossDistribution":
+    """The privacy loss distribution of one round.
+
+    A user who is seen to be left out gives nothing away in that round, so that the distribution is
+    a mixture; a user of whom nobody can say it is hidden further by whoever else was drawn
+    (amplification by sampling).
+    """
+    from dp_accounting.pld import common as parameters
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    if one.pure:  # the worst of all mechanisms with this ε, whatever their dimension
+        told = parameters.DifferentialPrivacyParameters(one.pure, 0.0)
+        drawn = pld.from_privacy_parameters(told, value_discretization_interval=grid)
+    else:
+        drawn = pld.from_gaussian_mechanism(
+            1 / math.sqrt(one.gaussian),
+            value_discretization_interval=grid,
+            sampling_prob=one.rate if one.hidden else 1.0,
+        )
+        if one.hidden:
+            return drawn
+    return drawn if one.rate == 1 else drawn.compute_mixture(pld.identity(grid), one.rate)
+
+
+def columns(training: "Training") -> dict[str, float]:
+    """Columns of a row of ``rounds.csv``: ε of the last round, of all so far, and their δ."""
+    if not (spent := releases_of(training)):
         return {}
-    return {"epsilon": 2 * settings.clip_norm / settings.laplace_scale}
+    delta = delta_of(training.settings, training.users)
+    return {
+        "epsilon": epsilon(spent[-1:], delta),
+        "epsilon_total": epsilon(spent, delta),
+        "delta": delta,
+    }
 
 
-def tell(settings: RunSettings) -> None:
-    """Log what local differential privacy is worth in this run, before it begins."""
-    if not (spent := columns(settings)):
+def of_training(training: "Training") -> dict[str, Any] | None:
+    """The ``privacy`` part of ``summary.json``; None where no round has an ε."""
+    found = columns(training)
+    if not found:
+        return None
+    settings = training.settings
+    return {
+        "noise": settings.noise.removesuffix("_scale"),
+        "noise_by": settings.noise_by,
+        "rounds": len(training.spent),
+        "epsilon_round": found["epsilon"],
+        "epsilon": found["epsilon_total"],
+        "delta": found["delta"],
+        "metrics_without_noise": settings.tells_metrics,
+    }
+
+
+def releases_of(training: "Training") -> list[Release]:
+    """What the rounds of a training have given away."""
+    return [Release(*given) for given in training.spent]
+
+
+def tell(training: "Training") -> None:
+    """Log what the noise is worth, before rounds begin."""
+    settings, spent = training.settings, releases_of(training)
+    coming = release(settings)
+    if coming is None:
         return
-    each = spent["epsilon"]
+    delta = delta_of(settings, training.users)
+    left = max(settings.rounds - training.round, 0)
+    each, total = epsilon([coming], delta), epsilon([*spent, *[coming] * left], delta)
     log.info(
-        "local differential privacy of users' changes: ε = 2 C / δ = %.3g per round, %.3g over %d "
-        "rounds; losses, metrics and numbers of users carry no noise",
-        each, each * settings.rounds, settings.rounds,
+        "privacy of a user in %s: ε = %.3g in a round, %.3g over %d rounds, at δ = %.3g; numbers "
+        "of users are public, %s",
+        "what nodes send" if settings.noise_by == "nodes" else "what the server makes of the sums",
+        each, total, len(spent) + left, delta,
+        "metrics carry no noise and are outside ε" if settings.release_metrics
+        else "metrics stay on the nodes (release_metrics=true tells them, outside ε)",
     )  # fmt: skip
-    if each >= ABSURD:
+    if total >= ABSURD:
         log.warning(
-            "ε = %.3g per round protects nobody: raise laplace_scale or lower clip_norm", each
+            "ε = %.3g over all rounds protects nobody: `snowdrop privacy` tells the noise for an ε",
+            total,
         )

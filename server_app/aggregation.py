@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from common.errors import OverflowedError, SnowdropError
 from common.messages import CountAnswer, EvaluateAnswer, TrainAnswer
 from common.settings import RunSettings
+from common.users.mechanism import gaussian_sum
 
 _ROUNDING = 1e-3
 """By how much a sum of float16 numbers may exceed its bound."""
@@ -120,7 +121,7 @@ class PlainSum(Aggregator):
                 dropped[node] = error
                 continue
             users += answer.users
-            loss_sum += answer.loss_sum
+            loss_sum += answer.loss_sum or 0.0
             for name, one in expected.items():
                 if one.counts:
                     sums[name] += answer.sums[name]
@@ -128,6 +129,45 @@ class PlainSum(Aggregator):
                     sums[name] += answer.sums[name].astype(np.float64) * scale
                     largest = max(largest, scale * float(np.abs(answer.sums[name]).max(initial=0)))
         return Summed(users, loss_sum, sums, largest, dropped)
+
+
+class NoisySum(Aggregator):
+    """Sums that carry Gaussian noise once, added by a server that is trusted with the sums.
+
+    Each user's change has an L2 norm of at most C. With noise N(0, σ²) on every entry of the sum,
+    and users drawn each with the same chance q, whatever is made of the sums is a sampled Gaussian
+    mechanism of noise multiplier σ / C (McMahan, Ramage, Talwar and Zhang, arXiv 1710.06963, the
+    estimator with a fixed denominator): the sum is divided by q times the users of all nodes, since
+    the number of those that were drawn would tell of single ones.
+
+    Parameters
+    ----------
+    inner : Aggregator
+        Adds up what nodes sent.
+    settings : RunSettings
+    users : int
+        Of all nodes that train.
+    """
+
+    def __init__(self, inner: Aggregator, settings: RunSettings, users: int) -> None:
+        self._inner, self._scale = inner, settings.gaussian_scale
+        share = settings.fraction * settings.federated
+        self._expected_users = max(1, round(share * users))
+
+    def combine(
+        self,
+        answers: Sequence[tuple[int, TrainAnswer]],
+        expected: Mapping[str, Expected],
+        scale: float,
+    ) -> Summed:
+        summed = self._inner.combine(answers, expected, scale)
+        if len(summed.dropped) == len(answers):
+            return summed
+        noisy = {
+            name: array + gaussian_sum(1, array.shape, self._scale).double().numpy()
+            for name, array in summed.sums.items()
+        }
+        return replace(summed, users=self._expected_users, sums=noisy)
 
 
 def check(
@@ -153,8 +193,11 @@ def check(
     tables = {name: answer.sums[name] for name, one in expected.items() if not one.counts}
     if answer.users == 0 and any(table.any() for table in tables.values()):
         raise SnowdropError("it claims 0 users and a change")
-    if not np.isfinite(answer.loss_sum):
-        raise SnowdropError("its loss is NaN or Inf")
+    if settings.hides_losses:
+        if answer.loss_sum is not None:
+            raise SnowdropError("it tells a loss, which carries no noise")
+    elif answer.loss_sum is None or not np.isfinite(answer.loss_sum):
+        raise SnowdropError("its loss is missing, NaN or Inf")
     for name, table in tables.items():
         _check_norm(name, scale * float(np.linalg.norm(table.astype(np.float64))),
                     expected[name], answer.users, settings)  # fmt: skip

@@ -1,6 +1,6 @@
 """Measuring: how well items are ranked, asked of all nodes, as means over users."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,7 +33,12 @@ class Task:
     nodes: Nodes
 
     def splits(self, training: Training) -> list[str]:
-        """What can be measured: 'validation' and 'test', as far as there is something to rank."""
+        """What can be measured: 'validation' and 'test', as far as there is something to rank.
+
+        Nothing where metrics would leave nodes without the noise that all else has.
+        """
+        if not self.settings.tells_metrics:
+            return []
         return measured_splits(self.settings.task, training.index)
 
     def scoring(self, method: Method, split: str) -> Scoring:
@@ -173,10 +178,13 @@ def packed(arrays: Mapping[str, np.ndarray], settings: RunSettings) -> messages.
     }
 
 
-def describe(nodes: Nodes, version: str) -> list[messages.DescribeAnswer]:
-    """Every node's counts."""
-    record = messages.DescribeRequest(version).to_record()
-    answers = nodes.ask(messages.QUERY_DESCRIBE, record, messages.DescribeAnswer)
+def describe(
+    nodes: Nodes, version: str, settings: RunSettings, without: Collection[int] = ()
+) -> list[messages.DescribeAnswer]:
+    """Every node's counts, but for nodes ``without``; with noise the numbers of users alone."""
+    record = messages.DescribeRequest(version, counts=not settings.noise).to_record()
+    among = [node for node in nodes.there() if node not in without]
+    answers = nodes.ask(messages.QUERY_DESCRIBE, record, messages.DescribeAnswer, among)
     return [answer for _, answer in answers]
 
 

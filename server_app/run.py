@@ -15,6 +15,7 @@ from common.catalogue import SPLITS, Catalogue
 from common.device import pick_device
 from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
+from server_app import accountant
 from server_app.baselines import TWIN, compare, forget_twin, frozen_twin, to_best
 from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
@@ -78,7 +79,8 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         nodes.wait(settings.nodes, settings.nodes_timeout)
         task = Task(settings, nodes)
         moves = training.trained is not None and settings.server_lr > 0
-        with_twin = settings.baselines and settings.twin and moves
+        # With noise, the twin's rounds would spend as much ε again.
+        with_twin = settings.baselines and settings.twin and moves and not settings.noise
         if with_twin:
             log.info("afterwards its frozen twin is trained as well; twin=false leaves it out")
         if training.trained is None:
@@ -93,7 +95,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             results["baselines"] = compare(training, task, splits)
             if with_twin:
                 results["baselines"][TWIN] = frozen_twin(training, task, folder, grid, splits)
-        described = describe(nodes, training.index.version)
+        described = describe(nodes, training.index.version, settings)
         order = {} if settings.task == "cold-items" else {"order": order_of(described)}
         if order:
             log.info("a user's last items are those of the order '%s'", order["order"])
@@ -111,6 +113,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             "features": _features(world),
             **results,
             "synthetic": training.crowd.told(),
+            "privacy": accountant.of_training(training),
             "failed_answers": failed,
             "wire": {"dtype": settings.wire_dtype, **traffic(training.history)},
             "timing": {
@@ -164,7 +167,9 @@ def _tested(training: Training, task: Task, checkpoints: Checkpoints) -> dict[st
             results[split] = measured
         else:
             log.warning("no node has told how its users' %s items are ranked", split)
-    if "test" not in task.splits(training):
+    if not training.settings.tells_metrics:
+        log.warning("nothing is tested: metrics carry no noise; release_metrics=true asks for them")
+    elif "test" not in task.splits(training):
         log.warning("no test item is cold: there is nothing to test")
     return results | {"validated_users": users["validation"], "tested_users": users["test"]}
 

@@ -20,10 +20,10 @@ from common import messages
 from common.errors import OverflowedError, SnowdropError
 from common.task import metric_words, ranked_words
 from server_app import accountant
-from server_app.aggregation import Aggregator, PlainSum, Summed
+from server_app.aggregation import Aggregator, NoisySum, PlainSum, Summed
 from server_app.checkpoint import Checkpoints
 from server_app.curves import Curves
-from server_app.measure import Task, packed
+from server_app.measure import Task, describe, packed
 from server_app.methods import Trained
 from server_app.nodes import Nodes
 from server_app.run_folder import RunFolder
@@ -78,7 +78,7 @@ class ColdStart(Strategy):
             s.title(), s.rounds, items["warm"], s.dim, s.head, items["validation"], items["test"],
             "" if s.task == "cold-items" else f"; tested on {ranked_words(s.task)}",
         )  # fmt: skip
-        accountant.tell(s)
+        accountant.tell(self.training)
 
     def start(  # type: ignore[override]
         self,
@@ -103,6 +103,8 @@ class ColdStart(Strategy):
         if settings.answer != "updates" and not self._method.trains_synthetic:
             raise SnowdropError(why_not(settings))
         last = num_rounds or settings.rounds
+        if settings.noise:
+            self._count_users()
         self.summary()
         curves = Curves(self.folder.path, training.round) if settings.tensorboard else None
         first = training.round
@@ -122,6 +124,26 @@ class ColdStart(Strategy):
             self.folder.write_rounds(training.history)
         result.arrays = self._record()
         return result
+
+    def _count_users(self) -> None:
+        """Ask how many users the nodes that train have, which is public.
+
+        Raises
+        ------
+        SnowdropError
+            If no node tells.
+        """
+        self.silos.ask(self._method.trains_synthetic)
+        version, without = self.training.index.version, self.silos.without_updates
+        described = describe(self.nodes, version, self.settings, without)
+        self.training.users = sum(answer.users for answer in described)
+        if not self.training.users and not self.silos.on_the_server_alone:
+            raise SnowdropError(
+                "no node tells how many users it has, on which δ depends; the warnings above say "
+                "why"
+            )
+        if self.settings.noise_by == "server":
+            self.aggregator = NoisySum(self.aggregator, self.settings, self.training.users)
 
     def _seconds_left(self, done: int, last: int) -> float | None:
         """Time until the last round, from the ``done`` rounds of this run so far.
@@ -151,7 +173,7 @@ class ColdStart(Strategy):
 
     def _round(self, number: int, grid: Grid) -> dict[str, Any]:
         """One round; what happened in it, as a row of ``rounds.csv``."""
-        training, settings = self.training, self.settings
+        training = self.training
         started = time.perf_counter()
         failed_before = self.nodes.failed
         asking = self.nodes.count_anew()
@@ -162,7 +184,7 @@ class ColdStart(Strategy):
         row: dict[str, Any] = {
             "round": number,
             **trained,
-            **accountant.columns(settings),
+            **accountant.columns(training),
             "train_seconds": time.perf_counter() - began,
             "node_bytes_down": of_round.down_per_node,
             "node_bytes_up": of_round.up_per_node,
@@ -304,9 +326,11 @@ class ColdStart(Strategy):
             The training holds what was trained.
         metrics : MetricRecord or None
             ``users`` of nodes, where there are any ``synthetic_users``, and the mean ``loss`` of
-            them all; None where no answer could be used.
+            them all, where nodes tell theirs; None where no answer could be used.
         """
         answers = self.nodes.usable(messages.TRAIN, replies, messages.TrainAnswer)
+        if answers and (given := accountant.release(self.settings)) is not None:
+            self.training.spent.append((*given,))  # whether they can be used or not
         expected, scale = self._method.expected(), self.training.scale
         summed = self.aggregator.combine(answers, expected, scale)
         for node, why in summed.dropped.items():
@@ -315,13 +339,15 @@ class ColdStart(Strategy):
             if len(answers) == len(summed.dropped) or self.settings.fraction == 1:
                 return None, None
             log.warning("nobody was drawn to train in round %d", server_round)
-        metrics = {"users": summed.users}
+        metrics: dict[str, Any] = {"users": summed.users}
         if self.training.crowd.users:
             here = self.training.crowd.train(self._method, server_round)
             metrics["synthetic_users"] = here.users
             summed += here
         self._method.step(summed)
         self._follow(summed)
+        if self.settings.hides_losses:
+            return None, MetricRecord(metrics)
         loss = summed.loss_sum / summed.users if summed.users else math.nan
         return None, MetricRecord({**metrics, "loss": loss})
 
@@ -349,7 +375,11 @@ class ColdStart(Strategy):
 
 def _round_line(row: dict[str, Any], last: int, left: float | None, best: str) -> str:
     """A line of the log; ``best`` is what the log calls the metric of the best round."""
-    parts = [f"round {row['round']:>{len(str(last))}}/{last}", f"loss {row['loss']:.4f}"]
+    parts = [f"round {row['round']:>{len(str(last))}}/{last}"]
+    if "loss" in row:
+        parts.append(f"loss {row['loss']:.4f}")
+    if "epsilon_total" in row:
+        parts.append(f"ε {row['epsilon_total']:.3g}")
     if "generator_loss" in row:
         parts.append(f"generator loss {row['generator_loss']:.4f}")
     if f"validation_{_BEST}" in row:

@@ -15,7 +15,9 @@ from server_app.methods import Method, Trained, World, make
 
 log = logging.getLogger("snowdrop")
 
-_PLAIN_FIELDS = ("id", "round", "best_round", "best_recall", "scale", "history", "snapshots")
+_PLAIN_FIELDS = (
+    "id", "round", "best_round", "best_recall", "scale", "history", "snapshots", "spent",
+)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -36,6 +38,10 @@ class Training:
     scale: float = 1.0
     """What nodes divide tables by before they travel as float16, in the next round."""
     history: list[dict[str, Any]] = field(default_factory=list)
+    spent: list[tuple[float, float, float, bool]] = field(default_factory=list)
+    """What each round gave away, as `server_app.accountant.Release`; repeated ones too."""
+    users: int = 0
+    """Users of all nodes that train, where they were counted in this run."""
     snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
@@ -78,6 +84,9 @@ class Training:
         check_identity(state, self.settings)
         for name in _PLAIN_FIELDS:
             setattr(self, name, state.get(name, getattr(self, name)))
+        if "spent" not in state:  # an older release knew the ε of each round alone
+            known = [row["epsilon"] for row in self.history if "epsilon" in row]
+            self.spent = [(each, 0.0, 1.0, False) for each in known]
         former = former_index(state)
         if self.trained is not None:
             self.trained.restore(state, former)

@@ -162,7 +162,7 @@ class Subject:
         ):
             if items.get(split):
                 facts.append((label, f"{items[split]:,}"))
-        if interactions := sum(data.get("interactions", {}).values()):
+        if interactions := sum(count or 0 for count in data.get("interactions", {}).values()):
             facts.append(("Interactions", f"{interactions:,}"))
         facts.append(("Seeds" if len(self.seeds) > 1 else "Seed", ", ".join(self.seeds) or "–"))
         if order := self.summary.get("order"):
@@ -179,6 +179,8 @@ class Subject:
         if told.get("users"):
             sent = f"{told['users']:,} of {told['silos']} nodes, {told['bytes_up'] / 1e6:.2f} MB"
             facts.append(("Synthetic users", sent))
+        if private := self.summary.get("privacy"):
+            facts.append(("Privacy of a user", _privacy_words(private)))
         return facts
 
     def table(self) -> list[str]:
@@ -247,6 +249,16 @@ def _names(parts: Sequence[Mapping[str, float]]) -> list[str]:
 def _span(counts: Sequence[int]) -> str:
     """The only count, or the least and the most."""
     return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+
+
+def _privacy_words(told: Mapping[str, Any]) -> str:
+    """What ``summary.json`` says of ε, in words."""
+    who = "the nodes" if told["noise_by"] == "nodes" else "the server, which is trusted"
+    metrics = ", without the metrics" if told["metrics_without_noise"] else ""
+    return (
+        f"ε = {told['epsilon']:.3g} over {told['rounds']} rounds at δ = {told['delta']:.2g}, "
+        f"{told['noise']} noise of {who}{metrics}"
+    )
 
 
 def _split_words(settings: RunSettings, seeds: Sequence[str]) -> str:

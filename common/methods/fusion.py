@@ -37,5 +37,5 @@ class GroupSettings(MethodSettings):
     )
 
     def check(self, run: "RunSettings", name: str) -> None:
-        if run.laplace_scale:
-            raise ValueError(f"{name} needs laplace_scale = 0: sizes of groups carry no noise")
+        if run.noise:
+            raise ValueError(f"{name} needs {run.noise} = 0: sizes of groups carry no noise")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from common.settings import TrainingSettings
-from common.users.mechanism import mechanism_of
+from common.users.mechanism import mechanism_of, powers
 from common.users.ragged import Ragged
 from common.users.training import RoundResult, participants
 
@@ -99,8 +99,9 @@ def least_squares_round(
         weighted = left.clone()
         weighted[owner, items] *= 1 + confidence
         loss += float((weighted * left).double().mean(1).sum())
-        norms = weighted.abs().sum(1) * found.abs().sum(1)  # of a product of two vectors
-        kept = mechanism.kept(torch.zeros(len(users), 1, 1), norms)
+        order = mechanism.order  # and of a product of two vectors, Σ |x|^order is a product, too
+        lengths = powers(weighted, order).sum(1) * powers(found, order).sum(1)
+        kept = mechanism.kept(torch.zeros(len(users), 1, 1), lengths)
         change += weighted.T @ (found * kept[:, None])
     change += mechanism.noise(len(asked), (warm, dim))
     touches = torch.full((warm,), len(asked), dtype=torch.int64)

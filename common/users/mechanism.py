@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.privacy import Cost
 from common.settings import TrainingSettings
 
 
@@ -17,6 +16,9 @@ class Mechanism(ABC):
     bounds = True
     """Whether `kept` may be below 1, so that changes must be multiplied by it."""
 
+    order = 1
+    """p of the norm that bounds a change: (Σ |x|^p)^(1/p)."""
+
     @abstractmethod
     def kept(self, change: Tensor, elsewhere: Tensor | float = 0.0) -> Tensor:
         """Share of each user's change that is kept, float32 (users,).
@@ -25,17 +27,12 @@ class Mechanism(ABC):
         ----------
         change : Tensor, float32 (users, rows, d)
         elsewhere : Tensor, float32 (users,), optional
-            L1 norm of a user's change on rows that are not in ``change``.
+            Σ |x|^p over a user's change that is not in ``change``, p = `order`.
         """
 
     @abstractmethod
     def noise(self, users: int, shape: tuple[int, ...]) -> Tensor:
         """What is added to the sum over ``users`` users, float32 of that shape."""
-
-    @property
-    def cost(self) -> Cost | None:
-        """What a round costs a user who takes part in it; None where it has no ε."""
-        return None
 
 
 class Unchanged(Mechanism):
@@ -54,8 +51,7 @@ class ClippedLaplace(Mechanism):
     """Local differential privacy with Laplace noise (MDiffFR, section 6.7).
 
     Each user's change is clipped to an L1 norm C, and every entry of it gets Laplace noise of scale
-    δ: one round is ε-LDP with ε = 2 C / δ, for the change alone. Sums of losses and metrics, and
-    numbers of users, leave the node as they are.
+    δ: one round is ε-LDP with ε = 2 C / δ.
 
     Parameters
     ----------
@@ -75,15 +71,39 @@ class ClippedLaplace(Mechanism):
     def noise(self, users: int, shape: tuple[int, ...]) -> Tensor:
         return laplace_sum(users, shape, self._scale)
 
-    @property
-    def cost(self) -> Cost | None:
-        if not self._norm or not self._scale:
-            return None
-        return Cost(pure=2 * self._norm / self._scale)
+
+class ClippedGaussian(Mechanism):
+    """Differential privacy of a user with Gaussian noise.
+
+    Each user's change is clipped to an L2 norm C, and every entry of it gets noise N(0, σ²)
+    (McMahan, Ramage, Talwar and Zhang, "Learning Differentially Private Recurrent Language Models",
+    arXiv 1710.06963, whose server adds the noise; here each user has noise of its own).
+
+    Parameters
+    ----------
+    norm : float
+        C.
+    scale : float
+        σ; 0: the change is clipped alone, since the server adds the noise.
+    """
+
+    order = 2
+
+    def __init__(self, norm: float, scale: float) -> None:
+        self._norm, self._scale = norm, scale
+
+    def kept(self, change: Tensor, elsewhere: Tensor | float = 0.0) -> Tensor:
+        return clip_shares(change, self._norm, elsewhere, self.order)
+
+    def noise(self, users: int, shape: tuple[int, ...]) -> Tensor:
+        return gaussian_sum(users, shape, self._scale)
 
 
 def mechanism_of(settings: TrainingSettings) -> Mechanism:
-    """The mechanism that the settings ask for."""
+    """The mechanism that the settings ask a node for."""
+    if settings.gaussian_scale:
+        own = settings.gaussian_scale if settings.noise_by == "nodes" else 0.0
+        return ClippedGaussian(settings.clip_norm, own)
     if settings.clip_norm or settings.laplace_scale:
         return ClippedLaplace(settings.clip_norm, settings.laplace_scale)
     return Unchanged()
@@ -91,11 +111,19 @@ def mechanism_of(settings: TrainingSettings) -> Mechanism:
 
 def without_mechanism(settings: TrainingSettings) -> TrainingSettings:
     """The same settings for a training whose changes never leave where they are made."""
-    return settings.model_copy(update={"clip_norm": 0.0, "laplace_scale": 0.0})
+    off = {"clip_norm": 0.0, "laplace_scale": 0.0, "gaussian_scale": 0.0, "noise_by": "nodes"}
+    return settings.model_copy(update=off)
 
 
-def clip_shares(change: Tensor, norm: float, elsewhere: Tensor | float = 0.0) -> Tensor:
-    """Share of each user's change that an L1 norm of at most ``norm`` leaves, float32 (users,).
+def powers(numbers: Tensor, order: int) -> Tensor:
+    """|x|^p of each number, p 1 or 2."""
+    return numbers.abs() if order == 1 else numbers.square()
+
+
+def clip_shares(
+    change: Tensor, norm: float, elsewhere: Tensor | float = 0.0, order: int = 1
+) -> Tensor:
+    """Share of each user's change that a norm of at most ``norm`` leaves, float32 (users,).
 
     Parameters
     ----------
@@ -103,18 +131,23 @@ def clip_shares(change: Tensor, norm: float, elsewhere: Tensor | float = 0.0) ->
     norm : float
         0 leaves everything as it is.
     elsewhere : Tensor, float32 (users,), optional
-        L1 norm of what is not in ``change``.
+        Σ |x|^p of what is not in ``change``.
+    order : int
+        p of the norm: 1 or 2.
     """
     if not norm:
         return torch.ones(len(change))
-    return norm / (change.abs().sum(dim=(1, 2)) + elsewhere).clamp(min=norm)
+    length = powers(change, order).sum(dim=(1, 2)) + elsewhere
+    if order == 2:
+        length = length.sqrt()
+    return norm / length.clamp(min=norm)
 
 
 def laplace_sum(users: int, shape: tuple[int, ...], scale: float) -> Tensor:
     """The sum of ``users`` independent Laplace(0, ``scale``) noises on every entry, float32.
 
     Drawn as the difference of two Gamma(users, scale) variables, which has exactly that
-    distribution. The randomness comes from the operating system.
+    distribution. The seed comes from the operating system.
     """
     if not scale or not users:
         return torch.zeros(shape)
@@ -122,3 +155,14 @@ def laplace_sum(users: int, shape: tuple[int, ...], scale: float) -> Tensor:
     noise = rng.gamma(users, scale, shape)
     noise -= rng.gamma(users, scale, shape)
     return torch.from_numpy(noise).float()
+
+
+def gaussian_sum(users: int, shape: tuple[int, ...], scale: float) -> Tensor:
+    """The sum of ``users`` independent N(0, ``scale``²) noises on every entry, float32.
+
+    Drawn as N(0, users · scale²). The seed comes from the operating system.
+    """
+    if not scale or not users:
+        return torch.zeros(shape)
+    rng = np.random.default_rng(secrets.randbits(256))
+    return torch.from_numpy(rng.normal(0.0, scale * users**0.5, shape)).float()

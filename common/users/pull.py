@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from common.settings import TrainingSettings
+from common.users.mechanism import powers
 from common.users.training import Samples, item_rate
 
 
@@ -37,7 +38,8 @@ class MappedPull:
     ) -> None:
         self._distance = table - mapped  # float32 (warm, d)
         self._mapped = mapped
-        self._lengths = self._distance.abs().sum(1)  # float32 (warm,)
+        self._warm = len(table)
+        self._known_lengths: dict[int, Tensor] = {}
         self._everywhere = settings.average == "users"
         self._rate = item_rate(settings, len(table)) * strength * 2 / settings.dim
         self._everyone = torch.zeros((), dtype=torch.float64)
@@ -56,12 +58,20 @@ class MappedPull:
         share = (self._share(samples) * active)[:, None] * samples.real
         return (self._mapped[samples.items] - rows) * share[:, :, None]
 
-    def elsewhere(self, samples: Samples, batches: Tensor) -> Tensor:
-        """L1 norm of each user's change on rows that it does not touch, float32 (users,)."""
+    def elsewhere(self, samples: Samples, batches: Tensor, order: int = 1) -> Tensor:
+        """Σ |x|^order of each user's change on rows that it does not touch, float32 (users,)."""
         if not self._everywhere:
             return torch.zeros(len(batches))
-        touched = (self._lengths[samples.items] * samples.real).sum(1)
-        return self._drift(samples, batches).abs() * (self._lengths.sum() - touched).clamp(min=0)
+        lengths = self._lengths(order)
+        touched = (lengths[samples.items] * samples.real).sum(1)
+        drift = powers(self._drift(samples, batches), order)
+        return drift * (lengths.sum() - touched).clamp(min=0)
+
+    def _lengths(self, order: int) -> Tensor:
+        """Σ |x|^order of each row's distance, float32 (warm,); summed once for a round."""
+        if order not in self._known_lengths:
+            self._known_lengths[order] = powers(self._distance, order).sum(1)
+        return self._known_lengths[order]
 
     def note(self, samples: Samples, batches: Tensor, kept: Tensor) -> None:
         """Add users whose change is kept by the share ``kept``, float32 (users,), to `change`."""
@@ -77,9 +87,7 @@ class MappedPull:
 
     def _share(self, samples: Samples) -> Tensor:
         rows = samples.real.sum(1).clamp(min=1)
-        return self._rate / (
-            torch.full_like(rows, len(self._lengths)) if self._everywhere else rows
-        )
+        return self._rate / (torch.full_like(rows, self._warm) if self._everywhere else rows)
 
     def _drift(self, samples: Samples, batches: Tensor) -> Tensor:
         return (1 - self._share(samples)) ** batches - 1

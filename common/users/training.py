@@ -17,7 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from common.settings import TrainingSettings
 from common.users.heads import HEADS, Head, State
-from common.users.mechanism import Mechanism, mechanism_of
+from common.users.mechanism import Mechanism, mechanism_of, powers
 from common.users.negatives import draw_negatives
 from common.users.ragged import Ragged
 from common.users.randomness import mix, stream, uniform
@@ -65,8 +65,8 @@ class Pull(Protocol):
         """
         ...
 
-    def elsewhere(self, samples: Samples, batches: Tensor) -> Tensor:
-        """L1 norm of each user's change on rows that it does not touch, float32 (users,)."""
+    def elsewhere(self, samples: Samples, batches: Tensor, order: int = 1) -> Tensor:
+        """Σ |x|^order of each user's change on rows that it does not touch, float32 (users,)."""
         ...
 
     def note(self, samples: Samples, batches: Tensor, kept: Tensor) -> None:
@@ -204,9 +204,9 @@ def train_round(
         asked, table, state, interactions, keys, round_number, settings, pull, beside
     ):
         users, samples = trained.users, trained.samples
-        elsewhere = sums.scorer_norm(trained)
+        elsewhere = sums.scorer_powers(trained, mechanism.order)
         if pull is not None:
-            elsewhere = elsewhere + pull.elsewhere(samples, trained.batches)
+            elsewhere = elsewhere + pull.elsewhere(samples, trained.batches, mechanism.order)
         kept = mechanism.kept(trained.moved, elsewhere)
         if pull is not None:
             pull.note(samples, trained.batches, kept)
@@ -286,12 +286,12 @@ class _Sums:
         self._members = torch.zeros(groups, dtype=torch.int64)
         self._loss = 0.0
 
-    def scorer_norm(self, trained: Trained) -> Tensor:
-        """L1 norm of what leaves of each user's head, float32 (users,)."""
-        norms = torch.zeros(len(trained.users))
+    def scorer_powers(self, trained: Trained, order: int) -> Tensor:
+        """Σ |x|^order of what leaves of each user's head, float32 (users,)."""
+        total = torch.zeros(len(trained.users))
         for name, shared in self._scorer.items():
-            norms += (trained.state[name] - shared).flatten(1).abs().sum(1)
-        return norms
+            total += powers(trained.state[name] - shared, order).flatten(1).sum(1)
+        return total
 
     def add(self, trained: Trained, kept: Tensor | None) -> None:
         """Add a chunk of users, the share ``kept`` of each one's change, float32 (users,)."""

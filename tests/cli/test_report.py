@@ -292,6 +292,23 @@ def test_synthetic_users_are_told_where_there_are_any(run_folder: Path) -> None:
     assert "4,321 of 3 nodes, 0.25 MB" in page.text
 
 
+def test_what_was_spent_of_privacy_is_told(run_folder: Path) -> None:
+    told = {
+        "noise": "gaussian", "noise_by": "server", "rounds": 3, "epsilon_round": 0.5,
+        "epsilon": 0.91234, "delta": 1e-6, "metrics_without_noise": True,
+    }  # fmt: skip
+    quiet = summary("MDiffFR", privacy=None)
+    quiet["dataset"] = {"users": 9, "interactions": {"warm": None, "validation": 2, "test": 3}}
+    write_json(run_folder / "summary.json", quiet)
+    assert "Privacy of a user" not in page_of(run_folder)[1].text
+    write_json(run_folder / "summary.json", {**quiet, "privacy": told})
+    (run_folder / "rounds.csv").write_text("round,epsilon_total\n1,0.3\n2,0.6\n3,0.9\n")
+    _, page = page_of(run_folder)
+    words = "ε = 0.912 over 3 rounds at δ = 1e-06, gaussian noise of the server, which is trusted, "
+    assert words + "without the metrics" in page.text
+    assert "ε over rounds" in page.text
+
+
 def test_recall_of_kept_lists_is_counted_over_all_cold_items(run_folder: Path) -> None:
     users = read_source(run_folder).runs[0].users
     assert users is not None

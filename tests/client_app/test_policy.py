@@ -15,6 +15,7 @@ from client_app.policy import KINDS, REFUSALS, Policy, Sums, template
 from common import messages
 from common.errors import PolicyError, SnowdropError
 from common.metrics import metric_names
+from common.privacy import Cost, gaussian_epsilon
 from common.settings import KS
 from common.toml import toml_lines
 from tests.client_app.test_app import ASK, KIND, USER_IDS, Federation, everything_in
@@ -235,3 +236,58 @@ def test_no_limit_is_infinite() -> None:
     assert math.isinf(Policy().epsilon_total)
     assert not Policy().limits_epsilon
     assert Policy(epsilon_round=3).limits_epsilon
+
+
+GAUSSIAN = {"average": "users", "clip_norm": 1.0, "gaussian_scale": 4.0}  # μ = 0.5 in a round
+
+
+@pytest.mark.parametrize("noise", [NOISE, GAUSSIAN])
+def test_with_noise_losses_and_metrics_stay(tmp_path: Path, noise: dict[str, Any]) -> None:
+    federation = agreeing(tmp_path, {}, **noise)
+    answer = messages.TrainAnswer.from_record(federation.train(1).content)
+    assert answer.loss_sum is None
+    assert set(answer.sums) == {"change"}
+    reply = federation.evaluate("random")
+    assert reply.error.reason == "evaluate ended in a refusal; the node's log says why"
+    told = agreeing(tmp_path, {}, **noise, release_metrics=True)
+    assert not told.evaluate("random").has_error()
+    few = messages.DescribeRequest(federation.index.version, counts=False)
+    counts = messages.DescribeAnswer.from_record(
+        federation.send(messages.QUERY_DESCRIBE, few).content
+    )
+    assert counts.users > 0
+    assert counts.warm is counts.peak_rss_mb is None
+
+
+def test_gaussian_rounds_add_up_in_the_ledger_exactly(tmp_path: Path) -> None:
+    limit = gaussian_epsilon(math.sqrt(3) / 2, 1e-6)
+    federation = agreeing(tmp_path, {"epsilon_total": limit}, **GAUSSIAN)
+    for number in (1, 2, 3):
+        assert not federation.train(number).has_error()
+    assert Ledger(federation.state_dir()).read().epsilon(1e-6) == limit
+    assert_refused(federation.train(4), messages.TRAIN, "epsilon_total")
+
+
+def test_the_servers_noise_counts_where_its_owner_says_so(tmp_path: Path) -> None:
+    server = {**GAUSSIAN, "noise_by": "server"}
+    federation = agreeing(tmp_path, {"epsilon_total": 50.0}, **server)
+    assert_refused(federation.train(1), messages.TRAIN, "without_noise")
+    federation = agreeing(tmp_path, {"epsilon_total": 50.0, "server_noise": True}, **server)
+    answer = messages.TrainAnswer.from_record(federation.train(1).content)
+    assert answer.loss_sum is not None  # the server is trusted with it
+    assert Ledger(federation.state_dir()).read().cost == Cost(gaussian=0.0625)
+
+
+def test_synthetic_users_count_once(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    limited = Policy(epsilon_total=3.0)
+    ledger.spend_set("a", 2.0, limited)
+    ledger.spend_set("a", 2.0, limited)
+    assert ledger.read().epsilon(1e-6) == 2.0
+    with pytest.raises(PolicyError, match="epsilon_total"):
+        ledger.spend_set("b", 2.0, limited)
+    with pytest.raises(PolicyError, match="without_noise"):
+        ledger.spend_set("c", None, limited)
+    ledger.spend_set("c", None, Policy())
+    ledger.spend(Cost(pure=1.0), limited)
+    assert ledger.read().epsilon(1e-6) == 3.0

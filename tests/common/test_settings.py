@@ -122,7 +122,8 @@ def test_only_these_settings_travel_to_nodes() -> None:
     assert {name for name, _, roles, _ in described() if Role.TRAVELS in roles} == {
         "method", "task", "dim", "head", "head_start", "local_epochs", "batch_size", "negatives",
         "head_lr", "item_lr", "item_lr_per_item", "average", "fraction", "federated", "clip_norm",
-        "laplace_scale", "wire_dtype", "keep_rounds", "seed", "mixture.first", "ipfedrec.pull",
+        "laplace_scale", "gaussian_scale", "noise_by", "release_metrics", "wire_dtype",
+        "keep_rounds", "seed", "mixture.first", "ipfedrec.pull",
         "ifedncf.pull", "fcf.solver", "fcf.confidence", "fcf.ridge", "fedncf.scorer_lr",
         "pfedrec.personal", "fedrap.difference", "fedrap.sparsity", "fedrap.schedule",
         "fedrap.own_scale", "fedrap.own_start", "fedrap.own_rate", "fedrap.keep",

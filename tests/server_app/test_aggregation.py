@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kstest, norm
 
 from common.errors import OverflowedError, SnowdropError
 from common.messages import CountAnswer, EvaluateAnswer, TrainAnswer
 from common.settings import RunSettings
 from server_app.aggregation import (
     Expected,
+    NoisySum,
     PlainSum,
     Summed,
     check,
@@ -230,3 +232,52 @@ def test_answers_of_nodes_and_of_the_server_itself_add_up() -> None:
     np.testing.assert_array_equal(both.sums["change"], np.full((ITEMS, DIM), 5.0))
     np.testing.assert_array_equal(both.sums["touches"], np.arange(ITEMS) + 1)
     assert both.dropped == {7: refused, 8: refused}
+
+
+NODES_NOISE = {"average": "users", "clip_norm": 1.0, "gaussian_scale": 2.0}
+TABLE = {"change": Expected((200, 50), bounded=True)}
+
+
+def table_answer(users: int, loss: float | None) -> TrainAnswer:
+    return TrainAnswer(users, loss, {"change": np.full((200, 50), users, np.float32)})
+
+
+def test_with_noise_of_the_nodes_no_loss_is_taken() -> None:
+    settings = RunSettings.parse(NODES_NOISE)
+    summed = PlainSum(settings).combine([(1, table_answer(3, None))], TABLE, 1.0)
+    assert (summed.users, summed.loss_sum) == (3, 0.0)
+    with pytest.raises(SnowdropError, match="it tells a loss, which carries no noise"):
+        check(table_answer(3, 1.0), TABLE, 1.0, settings)
+    with pytest.raises(SnowdropError, match="its loss is missing"):
+        check(table_answer(3, None), TABLE, 1.0, RunSettings.parse({"average": "users"}))
+
+
+def servers(users: int, **changed: Any) -> NoisySum:
+    settings = RunSettings.parse({**NODES_NOISE, "noise_by": "server", **changed})
+    return NoisySum(PlainSum(settings), settings, users)
+
+
+def test_a_trusted_servers_noise_is_added_once_to_the_sum() -> None:
+    answers = [(node, table_answer(4, 0.5)) for node in range(3)]
+    summed = servers(12).combine(answers, TABLE, 1.0)
+    noise = (summed.sums["change"] - 12.0).flatten()
+    assert kstest(noise, norm(scale=2.0).cdf).pvalue > 1e-7
+    assert summed.users == 12
+    assert summed.loss_sum == 1.5  # the server is trusted with it
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 9])
+def test_what_is_divided_by_tells_nobody_who_was_drawn(drawn: int) -> None:
+    answers = [(1, table_answer(drawn, 1.0))]
+    summed = servers(20, fraction=0.25).combine(answers, TABLE, 1.0)
+    assert summed.users == 5
+    assert abs(summed.sums["change"].mean() - drawn) < 0.2
+    assert summed.sums["change"].std() > 1.5  # where nobody was drawn, too
+
+
+def test_without_an_answer_there_is_nothing_to_hide() -> None:
+    assert servers(20).combine([], TABLE, 1.0).users == 0
+    wrong = TrainAnswer(2, 1.0, {"change": np.ones((3, 3), np.float32)})
+    summed = servers(20).combine([(1, wrong)], TABLE, 1.0)
+    assert (summed.users, list(summed.dropped)) == (0, [1])
+    assert not summed.sums["change"].any()

@@ -7,7 +7,12 @@ import pytest
 from common.errors import SnowdropError
 from tests.server_app.runs import rounds_of, run_here, run_values
 
-NOISE = {"average": "users", "clip_norm": 0.5, "laplace_scale": 2.0}  # ε = 0.5 in a round
+NOISE = {  # ε = 0.5 in a round
+    "average": "users",
+    "clip_norm": 0.5,
+    "laplace_scale": 2.0,
+    "release_metrics": True,
+}
 
 
 def policy(folder: Path, text: str) -> str:

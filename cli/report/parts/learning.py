@@ -54,6 +54,16 @@ def learning_part(subject: Subject) -> Part:
                     PLAIN,
                 )
             )
+        if spent := _curve(subject.runs, "epsilon_total"):
+            part.figures.append(
+                line_figure(
+                    "ε over rounds",
+                    [Series("all rounds so far", spent, 0)],
+                    "ε",
+                    f"What the rounds have spent of a user's privacy, {subject.where}.",
+                    PLAIN,
+                )
+            )
     if not part.figures:
         part.lack("Curves over rounds", BENCH if subject.bench else SIMULATE, ROUNDS)
     return part

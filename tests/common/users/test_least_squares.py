@@ -44,12 +44,13 @@ def test_vectors_are_where_the_gradient_is_zero() -> None:
 
 
 @pytest.mark.parametrize("numbers", [1, 200, least_squares.CHUNK_NUMBERS])
-@pytest.mark.parametrize("bound", [0.0, 0.5])
+@pytest.mark.parametrize(("bound", "order"), [(0.0, 1), (0.5, 1), (0.5, 2)])
 def test_a_round_is_half_the_negative_gradient_of_each_user(
-    numbers: int, bound: float, monkeypatch: pytest.MonkeyPatch
+    numbers: int, bound: float, order: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(least_squares, "CHUNK_NUMBERS", numbers)
-    settings = TrainingSettings(dim=DIM, clip_norm=bound, average="users")
+    by_server = {"gaussian_scale": 1.0, "noise_by": "server"} if order == 2 else {}
+    settings = TrainingSettings(dim=DIM, clip_norm=bound, average="users", **by_server)
     result = least_squares_round(TABLE, DATA, KEYS, ROUND, settings, CONFIDENCE, RIDGE)
     expected, loss = torch.zeros(ITEMS, DIM), 0.0
     for user, own in enumerate(vectors(TABLE, DATA, CONFIDENCE, RIDGE)):
@@ -58,7 +59,7 @@ def test_a_round_is_half_the_negative_gradient_of_each_user(
         (gradient,) = torch.autograd.grad(whole, leaf)
         asked = -gradient / 2
         if bound:
-            asked = asked * min(1.0, bound / float(asked.abs().sum()))
+            asked = asked * min(1.0, bound / float(asked.flatten().norm(p=order)))
         expected += asked
         loss += (whole.item() - RIDGE * float((own**2).sum())) / ITEMS
     torch.testing.assert_close(result.change, expected, rtol=1e-3, atol=1e-4)

@@ -1,11 +1,22 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ks_2samp, kstest, laplace
+from scipy.stats import ks_2samp, kstest, laplace, norm
 
-from common.users.mechanism import clip_shares, laplace_sum
+from common.privacy import Cost, cost_of
+from common.settings import TrainingSettings
+from common.users.mechanism import (
+    Unchanged,
+    clip_shares,
+    gaussian_sum,
+    laplace_sum,
+    mechanism_of,
+    without_mechanism,
+)
 
 
 @settings(deadline=None)
@@ -68,3 +79,56 @@ def test_the_sum_is_that_of_single_noises(users: int) -> None:
 
 def test_noise_is_never_the_same() -> None:
     assert not torch.equal(laplace_sum(3, (50,), 1.0), laplace_sum(3, (50,), 1.0))
+
+
+def test_the_noise_of_a_crowd_is_the_sum_of_single_gaussian_ones() -> None:
+    users, samples, scale = 6, 50_000, 1.5
+    noise = gaussian_sum(users, (samples,), scale).numpy()
+    assert kstest(noise, norm(scale=scale * users**0.5).cdf).pvalue > 1e-7
+    singles = np.random.default_rng(0).normal(0, scale, (users, samples)).sum(0)
+    assert ks_2samp(noise, singles).pvalue > 1e-7
+    assert gaussian_sum(users, (2, 3), scale).dtype == torch.float32
+
+
+def test_gaussian_noise_is_never_the_same_and_none_without_users() -> None:
+    assert not torch.equal(gaussian_sum(3, (50,), 1.0), gaussian_sum(3, (50,), 1.0))
+    assert not gaussian_sum(0, (4,), 1.0).any()
+    assert not gaussian_sum(5, (4,), 0.0).any()
+
+
+def test_an_l2_bound_counts_everything() -> None:
+    change = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
+    rest = torch.tensor([0.0, 1.0, 4.0, 9.0, 0.0])  # squares elsewhere
+    kept = clip_shares(change, 2.0, rest, order=2)
+    for user in range(5):
+        norm_of = float((change[user].square().sum() + rest[user]).sqrt())
+        assert float(kept[user]) == pytest.approx(min(1.0, 2.0 / norm_of), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "cost"),
+    [
+        ({}, None),
+        ({"clip_norm": 1.0}, None),
+        ({"clip_norm": 0.5, "laplace_scale": 0.25}, Cost(pure=4.0)),
+        ({"clip_norm": 0.5, "gaussian_scale": 2.0}, Cost(gaussian=0.25)),
+        ({"clip_norm": 0.5, "gaussian_scale": 2.0, "noise_by": "server"}, Cost(gaussian=0.0625)),
+    ],
+)
+def test_what_a_round_costs(changed: dict[str, Any], cost: Cost | None) -> None:
+    settings = TrainingSettings(average="users", **changed)
+    assert cost_of(settings) == cost
+    assert cost_of(without_mechanism(settings)) is None
+    assert isinstance(mechanism_of(without_mechanism(settings)), Unchanged)
+
+
+def test_with_the_servers_noise_nodes_clip_alone() -> None:
+    settings = TrainingSettings(
+        average="users", clip_norm=0.5, gaussian_scale=2.0, noise_by="server"
+    )
+    mechanism = mechanism_of(settings)
+    assert mechanism.order == 2
+    assert mechanism.bounds
+    assert not mechanism.noise(7, (3, 2)).any()
+    own = mechanism_of(settings.model_copy(update={"noise_by": "nodes"}))
+    assert own.noise(7, (3, 2)).all()

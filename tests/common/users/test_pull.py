@@ -64,12 +64,14 @@ def test_the_pull_in_a_plain_loop(average: str, per_item: bool) -> None:
     kept = torch.tensor([1.0, 0.5, 0.25, 1.0])
     pull.note(SAMPLES, BATCHES, kept)
     elsewhere, everywhere = pull.elsewhere(SAMPLES, BATCHES), torch.zeros(WARM, DIM)
+    squares = pull.elsewhere(SAMPLES, BATCHES, order=2)
     for user in range(USERS):
         expected, own = pulled(user, average, rate), own_rows(user)
         torch.testing.assert_close(rows[user][: len(own)], expected[own])
         rest = [item for item in range(WARM) if item not in own]
         change = expected - TABLE
         torch.testing.assert_close(elsewhere[user], change[rest].abs().sum())
+        torch.testing.assert_close(squares[user], change[rest].square().sum())
         everywhere[rest] += kept[user] * change[rest]
     torch.testing.assert_close(pull.change(), everywhere)
     assert everywhere.any() == (average == "users")

@@ -87,7 +87,8 @@ def train_alone(
             own = own - item_lr * leaf.grad
     change = own - table
     if settings.clip_norm:
-        change = change * min(1.0, settings.clip_norm / float(change.abs().sum()))
+        length = change.norm() if settings.gaussian_scale else change.abs().sum()
+        change = change * min(1.0, settings.clip_norm / float(length))
     return state, change, torch.bincount(rows, minlength=len(table)), float(np.mean(losses))
 
 
@@ -153,6 +154,9 @@ def start(settings: TrainingSettings) -> tuple[Tensor, State, Ragged, np.ndarray
     return make_table(), HEADS[settings.head].fresh(keys, settings), make_interactions(), keys
 
 
+BY_SERVER = {"average": "users", "gaussian_scale": 1.0, "noise_by": "server"}
+"""An L2 bound, and no noise of the node."""
+
 VARIANTS = [
     pytest.param({}, id="full-batch"),
     pytest.param({"batch_size": 4}, id="batches"),
@@ -174,6 +178,11 @@ VARIANTS = [
     pytest.param(
         {"pull": 90.0, "average": "users", "batch_size": 4, "clip_norm": 2.0},
         id="pull-everywhere-clip",
+    ),
+    pytest.param({**BY_SERVER, "clip_norm": 0.03, "batch_size": 5}, id="clip-l2"),
+    pytest.param(
+        {**BY_SERVER, "pull": 90.0, "batch_size": 4, "clip_norm": 0.5},
+        id="pull-everywhere-clip-l2",
     ),
     pytest.param(
         {"pull": 9.0, "average": "users", "item_lr_per_item": True, "item_lr": 0.3},

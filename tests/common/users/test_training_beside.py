@@ -117,7 +117,9 @@ def one_after_another(
         head, group = one.head, user % groups
         step = one.table - table
         left = {name: head[name] - part for name, part in parts.items()}
-        norm = float(step.abs().sum()) + sum(float(part.abs().sum()) for part in left.values())
+        order = 2 if settings.gaussian_scale else 1
+        powers = [float((part.abs() ** order).sum()) for part in (step, *left.values())]
+        norm = sum(powers) ** (1 / order)
         kept = min(1.0, settings.clip_norm / norm) if settings.clip_norm else 1.0
         change[group] += kept * step
         touches[group] += touched
@@ -143,6 +145,8 @@ def scorer() -> State:
 CASES = {
     "shared scorer": {"head": "mlp", "scorer": True},
     "batches": {"head": "mlp", "scorer": True, "batch_size": 4, "local_epochs": 2},
+    "bounded-l2": {"head": "mlp", "scorer": True, "clip_norm": 0.1, "average": "users",
+                   "gaussian_scale": 1.0, "noise_by": "server"},
     "bounded": {"head": "mlp", "scorer": True, "clip_norm": 0.8, "average": "users"},
     "sum": {"head": "dot", "rows_by_sum": True, "item_lr": 0.02, "batch_size": 5},
     "distilled": {"head": "linear", "loss": Distil(), "batch_size": 4},

@@ -256,7 +256,9 @@ def test_what_leaves_a_node(warm_folder: Path, tmp_path: Path, method: str) -> N
 
 @pytest.mark.parametrize("method", ["fedncf", "fedrap"])
 def test_bounds_noise_and_half_numbers(warm_folder: Path, tmp_path: Path, method: str) -> None:
-    private = {"clip_norm": 0.5, "laplace_scale": 0.01, "average": "users"}
+    private = {
+        "clip_norm": 0.5, "laplace_scale": 0.01, "average": "users", "release_metrics": True
+    }  # fmt: skip
     values = values_of(
         warm_folder, tmp_path, method, rounds=2, wire_dtype="float16", fraction=0.5, **private
     )
