@@ -15,8 +15,8 @@ NUMBERS = 2**23
 LEAST_COLUMNS, MOST_COLUMNS = 64, 512
 """Of a sketch whose columns nobody chose."""
 
-ITEM_RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+ITEM_RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0)
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 """Values among which validation items choose."""
 
 

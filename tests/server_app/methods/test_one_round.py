@@ -91,7 +91,7 @@ def test_validation_items_choose_in_one_message(data_folder: Path, tmp_path: Pat
     assert ridge in ITEM_RIDGES
     assert share in SHARES
     tried = {}
-    for number, (one_ridge, one_share) in enumerate([(ridge, share), (1.0, 0.0), (300.0, 1.0)]):
+    for number, (one_ridge, one_share) in enumerate([(ridge, share), (3.0, 0.0), (300.0, 1.0)]):
         own = {"one-round.item_ridge": one_ridge, "one-round.share": one_share}
         tried[number] = run_here(values_of(data_folder, tmp_path / str(number), own))
         assert state_of(tmp_path / str(number), 1)["chosen"] is None
