@@ -32,7 +32,7 @@ log = logging.getLogger("snowdrop")
 _UNTRIED = 30.0, 0.4
 """λ and share where nobody chose them and no validation items can."""
 
-_WHOLE, _LANDMARKS = 2**14, 2**12
+WHOLE, LANDMARKS = 2**14, 2**12
 """Warm items up to which their kernel is a matrix, of 1 GB, and those of a larger catalogue whose
 kernel is decomposed in its place."""
 
@@ -166,9 +166,9 @@ class OneRound(Trained):
 
     def _whole_carrier(self) -> Compact:
         own, units = self.own, self._units()
-        if self.warm <= _WHOLE:
+        if self.warm <= WHOLE:
             return compact(text_weights(self.world, own, units), own.rank, own.neighbours)
-        drawn = np.random.default_rng(self.settings.seed).permutation(self.warm)[:_LANDMARKS]
+        drawn = np.random.default_rng(self.settings.seed).permutation(self.warm)[:LANDMARKS]
         warm, cold = units[self.world.rows("warm")], units[self.world.rows(COLD_SPLITS)]
         return compact_by_landmarks(
             warm, cold, own.sharpness, own.ridge, own.rank, own.neighbours, np.sort(drawn)
