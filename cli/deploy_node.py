@@ -63,10 +63,7 @@ def withdraw(
         )
     else:
         raise SnowdropError(f"{folder} has neither state nor interactions of a user '{user}'")
-    typer.echo(
-        "What earlier sums hold of them cannot be taken out. Where the node was at work just now, "
-        "run this once more when it has ended"
-    )
+    typer.echo("What earlier sums hold of them cannot be taken out")
 
 
 def _state(folder: Path) -> Path:

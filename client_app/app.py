@@ -177,6 +177,7 @@ def recommend_new(node: Node, request: messages.RecommendRequest) -> RecordDict:
     seen = None if node.settings.simulated else _seen(index, data)
     scorer = node.scorer(request, request, index, data, len(ids))
     served = recommend(data, scorer, ids, request.top, node.settings.state_dir, seen)
+    node.check_withdrawn()
     return messages.RecommendAnswer(served).to_record()
 
 

@@ -17,6 +17,7 @@ from client_app.members import train_members
 from client_app.methods import half_of
 from client_app.methods.base import Local, NodeMethod, check_loss
 from client_app.policy import Policy, refusal
+from client_app.recommend import forget_recommendations
 from client_app.scorers import Scorer
 from client_app.store import StateStore
 from client_app.synthetic import synthetic_users
@@ -92,6 +93,19 @@ class Node:
                 "settings ask for some"
             )
         return cost
+
+    def check_withdrawn(self) -> None:
+        """Refuse to keep or send anything where somebody has withdrawn while this was at work.
+
+        Lists that were made meanwhile are deleted, since they may hold the user who has withdrawn.
+
+        Raises
+        ------
+        PolicyError
+        """
+        if Withdrawn.read(self.settings.state_dir) != self.withdrawn:
+            forget_recommendations(self.settings.state_dir)
+            raise refusal("withdrawn")
 
     def index(self, version: str) -> ItemIndex:
         """The catalogue of that version.
@@ -243,8 +257,7 @@ class Node:
         self.store.drop_from(request.training, request.round)
         local = self.local(request, request.arrays, index, data, lambda: state)
         after, answer = work(half, found, local)
-        if Withdrawn.read(self.settings.state_dir) != self.withdrawn:  # while this was at work
-            raise refusal("withdrawn")
+        self.check_withdrawn()
         self.store.save(request.training, request.round, data, after)
         self.store.prune(request.training, settings.keep_rounds, request.best_round)
         return answer

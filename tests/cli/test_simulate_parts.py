@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cli.assignments import parse_assignments
 from cli.commands import app
 from cli.recommend import find_recommendations, recommendation_table, titles
-from cli.simulate import check_data, failure, run_config, sample_user
+from cli.simulate import check_data, checked_policy, failure, run_config, sample_user
 from client_app.recommend import FILE
 from common.catalogue import COLD_SPLITS
 from common.errors import SnowdropError
@@ -280,3 +280,17 @@ def test_last_warm_items_need_users_with_three_and_an_order(
     (folder / "items.csv").write_text("item_id,title,split\na,A,warm\nb,B,warm\nc,C,test\n")
     with pytest.raises(SnowdropError, match="three interactions"):
         check_last(folder, tmp_path, "u,a,1\nu,b,2\nu,c,3\n")
+
+
+def test_a_policy_is_checked_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert checked_policy({}) == {}
+    with pytest.raises(SnowdropError, match=r"policy\.toml cannot be read"):
+        checked_policy({"policy": "policy.toml"})
+    (tmp_path / "policy.toml").write_text("fewest_users = 0")
+    with pytest.raises(SnowdropError, match="setting 'fewest_users' is 0"):
+        checked_policy({"policy": "policy.toml"})
+    (tmp_path / "policy.toml").write_text("fewest_users = 4")
+    assert checked_policy({"policy": "policy.toml"}) == {"policy": str(tmp_path / "policy.toml")}

@@ -16,7 +16,7 @@ from common import messages
 from common.errors import PolicyError, SnowdropError
 from common.metrics import metric_names
 from common.privacy import Cost, gaussian_epsilon
-from common.settings import KS
+from common.settings import KS, NodeSettings, RunSettings
 from common.toml import toml_lines
 from tests.client_app.test_app import ASK, KIND, USER_IDS, Federation, everything_in
 
@@ -291,3 +291,16 @@ def test_synthetic_users_count_once(tmp_path: Path) -> None:
     ledger.spend_set("c", None, Policy())
     ledger.spend(Cost(pure=1.0), limited)
     assert ledger.read().epsilon(1e-6) == 3.0
+
+
+def test_a_server_cannot_give_a_deployed_node_another_policy() -> None:
+    """Simulated nodes take the run's; a deployed one has what its own configuration names."""
+    run = RunSettings.parse({"policy": "/server/policy.toml", "run_dir": "/run"})
+    files = {"interactions": "/node/interactions.csv", "state-dir": "/node/state"}
+    assert NodeSettings.parse(files, run).policy is None
+    own = NodeSettings.parse({**files, "policy": "/node/policy.toml"}, run)
+    assert own.policy == Path("/node/policy.toml")
+    with pytest.raises(SnowdropError, match="policy must be absolute"):
+        NodeSettings.parse({**files, "policy": "policy.toml"}, run)
+    simulated = NodeSettings.parse({"partition-id": 0, "num-partitions": 2}, run)
+    assert simulated.policy == Path("/server/policy.toml")

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
 from cli.commands import app
+from client_app import app as app_module
 from client_app import node as node_module
 from client_app.ledger import Ledger
 from client_app.methods.base import NodeMethod
@@ -130,6 +132,22 @@ def test_a_round_under_way_is_not_sent(
     monkeypatch.setattr(node_module, "half_of", lambda name: Slow(name))
     assert_refused(trained.train(3), messages.TRAIN, "withdrawn")
     assert not list(trained.state_dir().rglob("*.state"))
+
+
+def test_lists_that_are_under_way_are_not_kept(
+    trained: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, make = users_of(trained)[0], app_module.recommend
+
+    def slow(*given: Any) -> int:
+        served = make(*given)
+        withdraw_user(trained.state_dir(), gone)
+        make(*given)
+        return served
+
+    monkeypatch.setattr(app_module, "recommend", slow)
+    assert_refused(trained.recommend(), messages.QUERY_RECOMMEND, "withdrawn")
+    assert not (trained.state_dir() / FILE).exists()
 
 
 def test_a_damaged_list_stops_the_node(trained: Federation) -> None:
