@@ -19,15 +19,18 @@ Its second argument is to be called again and again meanwhile.
 
 
 def open_study(out: Path, name: str, seed: int) -> "Study":
-    """The search of that name, as far as it has come; what was cut off is not counted."""
+    """The search of that name in a folder that the caller has locked, as far as it has come.
+
+    What was cut off is not counted.
+    """
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
+
+    from cli.journal import journal
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(out / "journal.log"))),
+        storage=journal(out),
         study_name=name,
         direction="maximize",
         load_if_exists=True,

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,17 @@ def test_when_every_trial_fails_the_last_error_is_told(
 
 def open_study_storage(folder: Path) -> Any:
     return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+
+
+def test_a_lock_of_optuna_that_was_left_behind_holds_up_no_search(tmp_path: Path) -> None:
+    """An interrupt while Optuna gives its lock back would end in another error, and leave it."""
+    (tmp_path / "journal.log.lock").symlink_to(tmp_path / "journal.log")
+    began = time.monotonic()
+    study = open_study(tmp_path, "a search", 0)
+    study.tell(study.ask(), 0.5)
+    assert len(open_study(tmp_path, "a search", 0).trials) == 1
+    assert time.monotonic() - began < 15  # Optuna waits for 30 s
+    assert [path.name for path in tmp_path.glob("*.lock*")] == ["journal.log.lock"]
 
 
 def test_what_was_cut_off_is_not_counted(
