@@ -2,9 +2,9 @@
 
     python benchmarks/deployed.py --out runs/deployed [--rounds 10] [--nodes 2] [--test]
 
-Brings up a federation of separate processes on generated data (d = 64), once with a process that is
-started anew for every message and once with the warm process, and trains some rounds. With
-``--test``, also the seconds of the final test of one more run.
+Brings up a federation of separate processes on generated data (d = 64), once as Flower does it,
+with a process that is started anew for every message, and once with the warm process, and trains
+some rounds. With ``--test``, also the seconds of one more run, of one round and a whole test.
 """
 
 import argparse
@@ -28,6 +28,19 @@ from server_app.run_folder import RunFolder
 ROOT = Path(__file__).parents[1]
 SHORT = {"dim": 64, "evaluate_every": 1000, "baselines": False, "method": "own-features"}
 FLOWERS_PAUSE = 3.0  # a SuperNode's sleep after it found no message
+IDLE_SECONDS = 20.0
+WAYS = {"cold": "a new process", "warm": "a fork of a warm process"}
+HEADS = {
+    "round": "seconds of a round, median",
+    "above": "above Flower's pause of 3 s",
+    "slowest": "slowest",
+    "process": "seconds of a node's process for a message",
+    "cpu": "CPU seconds of a node for a round",
+    "idle": "CPU of an idle node, %",
+    "memory": "memory of an idle node, MB",
+    "test": "seconds of a run of one round and a whole test",
+}
+DIGITS = {"idle": 1, "memory": 0, "test": 0}
 
 
 def snowdrop(*arguments: object, **environment: str) -> None:
@@ -104,24 +117,41 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     while RunFolder(run_dir).rounds_done() < options.rounds:
         time.sleep(0.1)
     cpu, processes = cpu_seconds(folder, nodes) - before, watch.end()
-    memory = memory_mb(folder, nodes[0])
-    flower.status(run_id)
+    wait(flower, run_id)
     seconds = [row["train_seconds"] for row in RunFolder(run_dir).read_rounds()[1:]]
+    time.sleep(5)
+    began, idle = time.monotonic(), cpu_seconds(folder, nodes)
+    time.sleep(IDLE_SECONDS)
+    idle = (cpu_seconds(folder, nodes) - idle) / (time.monotonic() - began) / len(nodes)
     found = {
         "round": statistics.median(seconds),
-        "worst": max(seconds),
+        "above": statistics.median(seconds) - FLOWERS_PAUSE,
+        "slowest": max(seconds),
         "process": statistics.median(processes),
         "cpu": cpu / (options.rounds - 1) / len(nodes),
-        "memory": memory,
+        "idle": 100 * idle,
+        "memory": memory_mb(folder, nodes[0]),
     }
     if options.test:
         began = time.monotonic()
-        run_id = run(flower, folder, folder / "server" / "tested", rounds=1, baselines=True)
-        flower.status(run_id)
-        while not flower.status(run_id).startswith("finished"):
-            time.sleep(0.5)
-        found["run"] = time.monotonic() - began
+        tested = folder / "server" / "tested"
+        wait(flower, run(flower, folder, tested, rounds=1, baselines=True))
+        found["test"] = time.monotonic() - began
     return found
+
+
+def wait(flower: Flower, run_id: str) -> None:
+    """Wait for the end of a run.
+
+    Raises
+    ------
+    RuntimeError
+        If it fails.
+    """
+    while not (status := flower.status(run_id)).startswith("finished"):
+        time.sleep(0.5)
+    if not status.endswith("completed"):
+        raise RuntimeError(f"run {run_id} ended as {status}")
 
 
 def main() -> None:
@@ -131,32 +161,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--test", action="store_true", help="a run with a whole test too")
-    parser.add_argument("--ways", nargs="*", default=["cold", "warm"])
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
     options = parser.parse_args()
-    heads = ("ClientApp", "round s", "slowest s", "above 3 s", "its process s",
-             "CPU s a message", "MB of a node")  # fmt: skip
-    heads += ("run with test s",) if options.test else ()
-    print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads), flush=True)
+    heads = [HEADS[name] for name in HEADS if name != "test" or options.test]
+    print("| messages handled by | " + " | ".join(heads) + " |", flush=True)
+    print("|" + " --- |" * (1 + len(heads)), flush=True)
     for way in options.ways:
         folder = (options.out / way).absolute()
         shutil.rmtree(folder, ignore_errors=True)
         snowdrop("deploy", "init", folder, "--nodes", options.nodes, "--port", 0)
-        snowdrop("deploy", "up", folder, "--demo", SNOWDROP_WARM="0" if way == "cold" else "1")
+        snowdrop("deploy", "up", folder, "--demo", SNOWDROP_WARM=str(int(way == "warm")))
         try:
             found = measured(folder, options)
         finally:
             snowdrop("deploy", "down", folder)
-        cells = [
-            way,
-            f"{found['round']:.2f}",
-            f"{found['worst']:.2f}",
-            f"{found['round'] - FLOWERS_PAUSE:.2f}",
-            f"{found['process']:.2f}",
-            f"{found['cpu']:.2f}",
-            f"{found['memory']:.0f}",
-            *([f"{found['run']:.0f}"] if options.test else []),
-        ]
-        print("| " + " | ".join(cells) + " |", flush=True)
+        cells = [f"{found[name]:.{DIGITS.get(name, 2)}f}" for name in HEADS if name in found]
+        print("| " + " | ".join([WAYS[way], *cells]) + " |", flush=True)
     print(f"(load average {os.getloadavg()[0]:.1f} on {psutil.cpu_count()} cores)")
 
 
