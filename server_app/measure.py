@@ -120,22 +120,20 @@ class Task:
         asked = self.nodes.to_all(messages.EVALUATE, record, tasks=len(rankings))
         return self.nodes.exchange(asked)
 
-    def best_form(
-        self, training: Training, split: str, scoring: Scoring, metrics: Sequence[str]
-    ) -> int:
-        """The form of a scorer that ranks a split best; the first of equal ones.
+    def measure_forms(
+        self, training: Training, split: str, scoring: Scoring
+    ) -> tuple[list[Metrics], int]:
+        """Mean of each metric for each form of a scorer, and the number of users.
 
         Parameters
         ----------
         training : Training
         split : str
         scoring : Scoring
-        metrics : Sequence[str]
-            By the names that files have: the first decides, the next where it is equal.
         """
         replies = self._replies(training, [self.ranked(training, scoring, split)])
-        means, _ = self._means_of_forms(replies, [scoring.forms])
-        return max(range(scoring.forms), key=lambda form: [means[form][m] for m in metrics])
+        means, (users,) = self._means_of_forms(replies, [scoring.forms])
+        return means, users
 
     def means(self, replies: Iterable[Message], rankings: int) -> list[tuple[Metrics, int]]:
         """For each ranking, the mean of each metric over all usable replies' users; their number.

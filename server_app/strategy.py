@@ -33,7 +33,6 @@ from server_app.training import Training
 log = logging.getLogger("snowdrop")
 
 _BEST = "recall@20"
-_BEST_FORM = _BEST, "ndcg@20"
 
 
 class ColdStart(Strategy):
@@ -219,8 +218,9 @@ class ColdStart(Strategy):
         """Have validation items choose among the forms of the method's scorer, if it has any."""
         trial = self._method.trial(["validation"])
         if trial is not None:
-            form = self.task.best_form(self.training, "validation", trial, _BEST_FORM)
-            self._method.choose(form)
+            tried, users = self.task.measure_forms(self.training, "validation", trial)
+            if users:
+                self._method.choose(tried, users)
 
     @property
     def _method(self) -> Trained:

@@ -209,8 +209,15 @@ class Trained(Method):
         """
         return None
 
-    def choose(self, form: int) -> None:
-        """Score by this form of `trial` from now on; the first has number 0.
+    def choose(self, tried: Sequence[Mapping[str, float]], users: int) -> None:
+        """Score by one of the forms of `trial` from now on.
+
+        Parameters
+        ----------
+        tried : Sequence[Mapping[str, float]]
+            For each form, the mean of each metric over the users with validation items.
+        users : int
+            How many these are.
 
         Raises
         ------

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from common import messages
 from common.errors import SnowdropError
 from common.methods.one_round import ITEM_RIDGES, SHARES, OneRoundSettings
 from common.settings import RunSettings
 from common.users.item_sums import unpacked
+from server_app.items import load_catalogue
+from server_app.methods.base import World
+from server_app.methods.one_round import NOISE, OneRound
 from tests.server_app.runs import (
     SpoiltGrid,
     rounds_of,
@@ -23,6 +27,7 @@ from tests.server_app.runs import (
     with_answer,
 )
 
+CPU = torch.device("cpu")
 WARM, FORMS = 48, len(ITEM_RIDGES) * len(SHARES)
 
 
@@ -90,14 +95,34 @@ def test_validation_items_choose_in_one_message(data_folder: Path, tmp_path: Pat
     ridge, share = state_of(tmp_path, 1)["chosen"]
     assert ridge in ITEM_RIDGES
     assert share in SHARES
-    tried = {}
-    for number, (one_ridge, one_share) in enumerate([(ridge, share), (3.0, 0.0), (300.0, 1.0)]):
-        own = {"one-round.item_ridge": one_ridge, "one-round.share": one_share}
-        tried[number] = run_here(values_of(data_folder, tmp_path / str(number), own))
-        assert state_of(tmp_path / str(number), 1)["chosen"] is None
-    assert tried[0]["test"] == pytest.approx(summary["test"])
-    best = summary["validation"]["recall@20"]
-    assert best == max(one["validation"]["recall@20"] for one in tried.values())
+    own = {"one-round.item_ridge": ridge, "one-round.share": share}
+    given = run_here(values_of(data_folder, tmp_path / "given", own))
+    assert state_of(tmp_path / "given", 1)["chosen"] is None
+    for split in ("validation", "test"):
+        assert given[split] == pytest.approx(summary[split])
+
+
+def chosen_of(values: np.ndarray, users: int, tmp_path: Path, data: Path) -> tuple[float, float]:
+    """What is chosen where each λ with each share has these values of Recall@20."""
+    settings = RunSettings.parse(values_of(data, tmp_path))
+    method = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
+    method.choose([{"recall@20": value, "ndcg@20": 0.2} for value in values.ravel()], users)
+    assert method.chosen is not None
+    return method.chosen
+
+
+def test_the_smallest_share_within_the_noise_of_the_best_is_chosen(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    values = np.full((len(ITEM_RIDGES), len(SHARES)), 0.2)
+    values[2, 5] = 0.3
+    values[1, 3] = 0.3 - 0.9 * NOISE / 30
+    values[4, 3] = 0.3 - 0.8 * NOISE / 30
+    values[0, 1] = 0.3 - 1.1 * NOISE / 30
+    few, many = (chosen_of(values, users, tmp_path, data_folder) for users in (900, 900_000))
+    assert few == (ITEM_RIDGES[4], SHARES[3])
+    assert many == (ITEM_RIDGES[2], SHARES[5])
+    assert chosen_of(np.full_like(values, 0.2), 900, tmp_path, data_folder)[1] == SHARES[0]
 
 
 def test_one_of_the_two_may_be_given(data_folder: Path, tmp_path: Path) -> None:
