@@ -60,6 +60,10 @@ CARD = Card(
     variants={"least-squares": Variant("FCF, least squares", LEAST_SQUARES)},
     search=search("fcf"),
     tasks=(TASK,),
-    comparisons={"backbones": ("fcf", "fcf:least-squares"), "backbones:paper": ("fcf:paper",)},
+    comparisons={
+        "backbones": ("fcf", "fcf:least-squares"),
+        "backbones:paper": ("fcf:paper",),
+        "fusion": ("fcf",),
+    },
     order=110,
 )

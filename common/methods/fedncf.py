@@ -38,6 +38,10 @@ CARD = Card(
     },
     search={**search("fedncf"), "fedncf.scorer_lr": Number(0.003, 3)},
     tasks=(TASK,),
-    comparisons={"backbones": ("fedncf",), "backbones:paper": ("fedncf:paper",)},
+    comparisons={
+        "backbones": ("fedncf",),
+        "backbones:paper": ("fedncf:paper",),
+        "fusion": ("fedncf",),
+    },
     order=120,
 )

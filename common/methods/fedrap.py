@@ -90,6 +90,10 @@ CARD = Card(
         "fedrap.keep": OneOf(["touched", "history"]),
     },
     tasks=(TASK,),
-    comparisons={"backbones": ("fedrap",), "backbones:paper": ("fedrap:paper",)},
+    comparisons={
+        "backbones": ("fedrap",),
+        "backbones:paper": ("fedrap:paper",),
+        "fusion": ("fedrap",),
+    },
     order=140,
 )

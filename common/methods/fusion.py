@@ -27,7 +27,7 @@ class GroupSettings(MethodSettings):
         10, "users of a round that a group needs; a smaller one is merged before it is used"
     )
     width: Count = setting(128, "hidden width of the fusion module mlp", Role.IDENTITY)
-    fit_steps: Count = setting(20, "steps of the fusion's training in each round")
+    fit_steps: Count = setting(10, "steps of the fusion's training in each round")
     fit_batch: Count = setting(256, "items in a step, each for all groups")
     optimizer: Literal["adamw", "sgd"] = setting("adamw", "its optimiser", Role.IDENTITY)
     lr: Positive = setting(1e-3, "its learning rate")

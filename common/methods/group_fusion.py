@@ -27,7 +27,7 @@ CARD = Card(
     paper=PAPER,
     settings=GroupFusionSettings,
     fixed={"head": "linear", "table_start": "features"},
-    tuned={"group-fusion.feature_noise": 0.5},
+    tuned={"group-fusion.feature_noise": 0.5, "group-fusion.fit_steps": 20},
     search={
         **LOCAL,
         "group-fusion.groups": OneOf([1, 2, 5, 8]),

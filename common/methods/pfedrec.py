@@ -42,6 +42,11 @@ CARD = Card(
     },
     search={**search("pfedrec"), "pfedrec.personal": OneOf([False, True])},
     tasks=(TASK,),
-    comparisons={"backbones": ("pfedrec",), "backbones:paper": ("pfedrec:paper",)},
+    comparisons={
+        "backbones": ("pfedrec",),
+        "backbones:paper": ("pfedrec:paper",),
+        "fusion": ("pfedrec",),
+        "fusion-modalities": ("pfedrec",),
+    },
     order=130,
 )

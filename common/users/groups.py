@@ -99,6 +99,7 @@ class Teacher:
         ratio: Tensor | None = None,
     ) -> None:
         self._wanted = wanted.clamp(LEAST, 1 - LEAST)
+        self._entropy = binary_cross_entropy(self._wanted, self._wanted, reduction="none")
         self._group, self._weight, self._temperature = group, weight, temperature
         self.ratio = None if ratio is None else ratio.clone()
 
@@ -113,13 +114,11 @@ class Teacher:
         who = torch.from_numpy(users)
         group = self._group[who]
         taught = real * (group >= 0)[:, None]
-        wanted = self._wanted[group.clamp(min=0)[:, None], items]
-        soft = logits / self._temperature
-        apart = binary_cross_entropy_with_logits(
-            soft, wanted, reduction="none"
-        ) - binary_cross_entropy(wanted, wanted, reduction="none")
+        place = group.clamp(min=0)[:, None], items
+        soft, wanted = logits / self._temperature, self._wanted[place]
+        apart = binary_cross_entropy_with_logits(soft, wanted, reduction="none")
         weights = real / real.sum(1, keepdim=True).clamp(min=1)
-        distance = (apart * taught * weights).sum(1)
+        distance = ((apart - self._entropy[place]) * taught * weights).sum(1)
         ratio = self._ratio_of(who, logits, labels, weights, distance.detach())
         return self._weight * self._temperature**2 * ratio * distance
 

@@ -165,8 +165,8 @@ def test_in_process_gives_what_flower_gives(
             assert here[split] == pytest.approx(there[split], abs=1e-9)
 
 
-@pytest.mark.parametrize("method", ["fedncf", "fedrap"])
-def test_shared_scorers_and_users_own_tables_train_through_flower(
+@pytest.mark.parametrize("method", ["fedncf", "fedrap", "gfmfr:fedncf"])
+def test_what_is_beside_heads_and_the_item_table_trains_through_flower(
     data: Path, tmp_path: Path, method: str
 ) -> None:
     there, here = tmp_path / "flower", tmp_path / "here"
@@ -176,7 +176,11 @@ def test_shared_scorers_and_users_own_tables_train_through_flower(
     values = chosen_for(few) | {"data": str(data), "run_dir": str(here), "nodes": 2}
     server_run.run(InProcessGrid(2, values), RunSettings.parse(values), plots=False)
     assert_same_training(here, there)
-    torch.testing.assert_close(newest(here)["scorer"], newest(there)["scorer"])
+    states = newest(here), newest(there)
+    for name in ("scorer", "centroids"):
+        assert (name in states[0]) == (name == "scorer" or method.startswith("gfmfr"))
+        if name in states[0]:
+            torch.testing.assert_close(states[0][name], states[1][name])
     assert json.loads((there / "summary.json").read_text())["tested_users"] > 0
 
 

@@ -74,12 +74,12 @@ def test_new_items_are_sent_for_each_group(data_folder: Path, tmp_path: Path) ->
         messages.EvaluateRequest.from_record(one.content) for one in grid.of(messages.EVALUATE)
     ]
     last = asked[-1]
-    assert last.scorer == "own-group"
-    rows, columns = last.arrays["items"].shape
+    assert set(last.scorers) == {"own-group"}
+    rows, columns = last.arrays["0/items"].shape
     assert columns == 8
     assert rows % 3 == 0
-    assert last.arrays["centroids"].shape == (3, 9)
-    tables = last.arrays["items"].reshape(3, -1, 8)
+    assert last.arrays["0/centroids"].shape == (3, 9)
+    tables = last.arrays["0/items"].reshape(3, -1, 8)
     assert not np.array_equal(tables[0], tables[1])
     answers = [messages.RecommendRequest.from_record(m.content)
                for m in grid.of(messages.QUERY_RECOMMEND)]  # fmt: skip
