@@ -37,7 +37,7 @@ def find_recommendations(folder: Path, user: str) -> "pl.DataFrame":
     SnowdropError
         If the folder keeps no recommendations, or none for the user.
     """
-    from client_app.recommend import FILE, read_recommendations
+    from client_app.lists import FILE, read_recommendations
 
     if not folder.is_dir():
         raise SnowdropError(f"{folder} is no folder; give a run directory or a node's state folder")

@@ -187,7 +187,7 @@ def sample_user(folder: Path) -> str | None:
     """The first user that some node of the run keeps recommendations for."""
     import polars as pl
 
-    from client_app.recommend import FILE
+    from client_app.lists import FILE
 
     for path in sorted((folder / "nodes").glob(f"*/{FILE}")):
         frame = pl.scan_parquet(path).select("user_id").head(1).collect()

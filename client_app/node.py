@@ -13,11 +13,11 @@ from flwr.app import Context
 from client_app import tasks
 from client_app.interactions import NodeInteractions, load_interactions
 from client_app.ledger import Ledger
+from client_app.lists import forget_recommendations
 from client_app.members import train_members
 from client_app.methods import half_of
 from client_app.methods.base import Local, NodeMethod, check_loss
 from client_app.policy import Policy, refusal
-from client_app.recommend import forget_recommendations
 from client_app.scorers import Scorer
 from client_app.store import StateStore
 from client_app.synthetic import synthetic_users

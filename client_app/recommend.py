@@ -1,6 +1,5 @@
 """The best new items of every user, made and kept on the node."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +7,12 @@ import polars as pl
 import torch
 
 from client_app.interactions import NodeInteractions
+from client_app.lists import FILE, keep
 from client_app.ranking import user_chunks
 from client_app.scorers import Scorer
 from client_app.tasks import membership
-from common.durable import write_atomic
-from common.errors import SnowdropError
 from common.metrics import rank, tie_order
 from common.users.ragged import Ragged
-
-FILE = "recommendations.parquet"
 
 
 def recommend(
@@ -72,57 +68,5 @@ def recommend(
     if not frames:
         (folder / FILE).unlink(missing_ok=True)
         return 0
-    _keep(pl.concat(frames), folder / FILE)
+    keep(pl.concat(frames), folder / FILE)
     return served
-
-
-def read_recommendations(folder: Path, user: str) -> pl.DataFrame | None:
-    """A user's kept list, best first, or None where this node does not have that user.
-
-    Raises
-    ------
-    SnowdropError
-        If the node has not kept any recommendations yet, or their file is damaged.
-    """
-    path = folder / FILE
-    if not path.exists():
-        raise SnowdropError(f"{path} is missing: no recommendations were made here yet")
-    try:
-        frame = pl.scan_parquet(path).filter(pl.col("user_id") == user).sort("rank").collect()
-    except (pl.exceptions.PolarsError, OSError):
-        # Polars' own text may hold the user's id, and a traceback shows causes.
-        raise SnowdropError(
-            f"{path} is damaged; the node writes it anew at the end of its next run"
-        ) from None
-    return frame if frame.height else None
-
-
-def forget_recommendations(folder: Path, user: str | None = None) -> bool:
-    """Delete the kept lists, or that of one user; whether there was one.
-
-    Raises
-    ------
-    SnowdropError
-        If the folder cannot be written to.
-    """
-    path = folder / FILE
-    if not path.exists():
-        return False
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError):
-        frame = None  # damaged: the list of this user may be in it
-    if user is None or frame is None:
-        path.unlink()
-        return True
-    staying = frame.filter(pl.col("user_id") != user)
-    if staying.height == frame.height:
-        return False
-    _keep(staying, path)
-    return True
-
-
-def _keep(lists: pl.DataFrame, path: Path) -> None:
-    buffer = io.BytesIO()
-    lists.write_parquet(buffer)
-    write_atomic(path, buffer.getvalue())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from client_app.recommend import forget_recommendations
+from client_app.lists import forget_recommendations
 from client_app.store import StateStore
 from common.durable import read_checked, write_checked
 from common.errors import FormatError, SnowdropError

@@ -1,16 +1,18 @@
 """The server's items: the catalogue that the settings name, and its features."""
 
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from common import demo
 from common.catalogue import Catalogue, read_catalogue
 from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
 from common.task import draws_cold
-from server_app.methods.base import World
-from server_app.modality import encode_features
+
+if TYPE_CHECKING:  # a command that reads the catalogue alone does not wait for torch
+    import torch
+
+    from server_app.methods.base import World
 
 
 def data_folder(settings: RunSettings) -> Path | None:
@@ -46,7 +48,7 @@ def load_catalogue(settings: RunSettings) -> Catalogue:
     return read_catalogue(folder, settings.seed, settings.text_columns, all_warm)
 
 
-def world_of(settings: RunSettings, catalogue: Catalogue, device: torch.device) -> World:
+def world_of(settings: RunSettings, catalogue: Catalogue, device: "torch.device") -> "World":
     """The catalogue with its features, encoded now or before.
 
     Raises
@@ -54,6 +56,11 @@ def world_of(settings: RunSettings, catalogue: Catalogue, device: torch.device) 
     SnowdropError
         If an encoder cannot be loaded, or a features file does not fit.
     """
+    import torch
+
+    from server_app.methods.base import World
+    from server_app.modality import encode_features
+
     made = encode_features(catalogue, data_folder(settings), settings, device)
     features = {name: torch.from_numpy(rows) for name, rows in made.items()}
     return World(settings, catalogue, features, device)

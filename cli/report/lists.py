@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from client_app.interactions import NodeInteractions, load_interactions
-from client_app.recommend import FILE
+from client_app.lists import FILE
 from common.catalogue import COLD_SPLITS, Catalogue
 from common.errors import SnowdropError
 from common.settings import NodeSettings, RunSettings

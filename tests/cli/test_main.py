@@ -134,16 +134,19 @@ main()
 
 
 @pytest.mark.parametrize(
-    "where",
-    ["cli.commands", "typer", "rich", "cli.simulate", "pydantic", "polars", "flwr", "torch",
-     "lost polars", "lost torch.nn"],
-)  # fmt: skip
-def test_ctrl_c_while_something_is_imported_is_silent(where: str, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
+    ("command", "where"),
+    [
+        *(("simulate", name) for name in ("cli.commands", "typer", "rich", "cli.simulate")),
+        *(("simulate", name) for name in ("pydantic", "polars", "lost polars")),
+        *(("report", name) for name in ("torch", "lost torch.nn")),
+    ],
+)
+def test_ctrl_c_while_something_is_imported_is_silent(
+    command: str, where: str, tmp_path: Path
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, where, "simulate", str(tmp_path / "data"),
-         "--run-dir", str(tmp_path / "run")],
-        env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", INTERRUPTED, where, command, str(tmp_path)],
+        env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert (done.stderr, done.returncode) == ("", 130)
 

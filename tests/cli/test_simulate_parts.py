@@ -1,7 +1,10 @@
 """The parts of `snowdrop simulate` and `snowdrop recommend` that need no federation."""
 
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from cli.assignments import parse_assignments
 from cli.commands import app
 from cli.recommend import find_recommendations, recommendation_table, titles
 from cli.simulate import check_data, checked_policy, failure, run_config, sample_user
-from client_app.recommend import FILE
+from client_app.lists import FILE
 from common.catalogue import COLD_SPLITS
 from common.errors import SnowdropError
 from common.settings import MORE, RunSettings
@@ -294,3 +297,24 @@ def test_a_policy_is_checked_before_anything_starts(
         checked_policy({"policy": "policy.toml"})
     (tmp_path / "policy.toml").write_text("fewest_users = 4")
     assert checked_policy({"policy": "policy.toml"}) == {"policy": str(tmp_path / "policy.toml")}
+
+
+def test_data_are_checked_and_kept_lists_read_without_torch(tmp_path: Path) -> None:
+    data = data_folder(tmp_path / "data", "user-1,a\nuser-1,c\n")
+    code = (
+        "import sys; from pathlib import Path; from cli import recommend, simulate;"
+        "from common.settings import RunSettings; data, run = sys.argv[1:];"
+        "simulate.check_data(RunSettings.parse({'data': data, 'run_dir': run}));"
+        "print(recommend.titles(Path(run), Path(data))['a']);"
+        "print(recommend.find_recommendations(Path(run), 'user-1')['item_id'][0]);"
+        "assert not {'torch', 'flwr', 'sklearn'} & set(sys.modules)"
+    )
+    kept = {"user_id": ["user-1"], "rank": [1], "item_id": ["c"], "score": [0.5]}
+    pl.DataFrame(kept).write_parquet(tmp_path / FILE)
+    done = subprocess.run(
+        [sys.executable, "-c", code, data, tmp_path],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-2:] == ["Apple", "c"], done.stderr
+    assert done.returncode == 0, done.stderr

@@ -13,8 +13,8 @@ from safetensors.numpy import load as load_tensors
 
 from cli.in_process import InProcessGrid
 from client_app import node as node_module
+from client_app.lists import FILE
 from client_app.methods import base as method_module
-from client_app.recommend import FILE
 from client_app.scorers import SCORERS
 from common import demo, messages
 from common.catalogue import ItemIndex, read_catalogue

@@ -7,8 +7,9 @@ import torch
 
 from client_app import ranking
 from client_app.interactions import NodeInteractions
+from client_app.lists import FILE, read_recommendations
 from client_app.methods.base import Local
-from client_app.recommend import FILE, read_recommendations, recommend
+from client_app.recommend import recommend
 from client_app.scorers import SCORERS, Scorer
 from common.errors import SnowdropError
 from common.settings import TrainingSettings

@@ -12,10 +12,10 @@ from cli.commands import app
 from client_app import app as app_module
 from client_app import node as node_module
 from client_app.ledger import Ledger
+from client_app.lists import FILE
 from client_app.methods.base import NodeMethod
 from client_app.policy import FILE as POLICY
 from client_app.policy import template
-from client_app.recommend import FILE
 from client_app.store import StateStore
 from client_app.withdrawal import Withdrawn, withdraw_all, withdraw_user
 from common import messages

@@ -14,9 +14,9 @@ from flwr.app import Message
 from safetensors.torch import load as load_tensors
 
 from cli.in_process import InProcessGrid
+from client_app.lists import FILE
 from client_app.methods import base as node_half
 from client_app.node import Node
-from client_app.recommend import FILE
 from common import messages
 from common.durable import read_checked
 from common.errors import SnowdropError
