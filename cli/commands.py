@@ -50,7 +50,8 @@ class _Commands(LazyGroup):
             "Make one self-contained HTML page of results, curves, embeddings and recommendations.",
         ),
         "privacy": Later(
-            "cli.privacy:privacy", "Tell the noise that a training needs for an ε, or the reverse."
+            "cli.privacy:privacy",
+            "Tell the noise that a training needs for an ε, or the ε that a noise gives.",
         ),
         "settings": Later(
             "cli.settings:settings", "List every setting with its value and meaning."
