@@ -59,6 +59,7 @@ class FusedGroups:
         self._private = tuple(part for part in self._head.shapes(dim) if part not in shared)
         self.centroids = torch.zeros(self.own.groups, self._head.size(self._private, dim))
         self.scorers: Scorers | None = None
+        self._few = 0  # groups that were merged in the round before
         self._targets: Tensor | None = None  # float32 (kept, warm, d), from sums to their fit
         self.world, self.blocks = world, world.blocks()
         self._features: dict[str, list[Tensor]] = {}
@@ -150,8 +151,11 @@ class FusedGroups:
         self.centroids = next_centroids(means, counts, merged, self._seed(number))
 
     def _tell_of_merged(self, merged: Merged) -> None:
+        if self.scorers is None:
+            return  # at first all users are in one
         few = self.own.groups - len(merged.kept)
-        if few and self.scorers is not None:  # at first all are in one
+        told, self._few = self._few, few
+        if few and few != told:
             log.warning(
                 "%d of %d groups had fewer than %d users and are merged",
                 few, self.own.groups, self.own.least_users,
