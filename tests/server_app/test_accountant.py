@@ -1,6 +1,7 @@
 """What rounds cost in privacy: against closed forms, published values and plain sums."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +41,29 @@ def test_one_round_of_pure_noise_has_its_epsilon() -> None:
         assert epsilon([Release(each, 0.0)], 1e-9) <= each
 
 
+def randomised(each: float, rounds: int, total: float) -> float:
+    """δ at ε = ``total`` of randomised responses: Σ_k C(n, k) max(0, p^(n−k) (1−p)^k − e^ε p^k
+    (1−p)^(n−k)), k of which are turned round."""
+    turned = 1 - 1 / (1 + math.exp(-each))
+    lost = [(rounds - 2 * k) * each for k in range(rounds + 1)]
+    chance = binom.pmf(range(rounds + 1), rounds, turned)
+    return sum(c * max(0.0, 1 - math.exp(total - x)) for c, x in zip(chance, lost, strict=True))
+
+
+def least(delta_at: Callable[[float], float], delta: float, high: float) -> float:
+    """The least ε with at most this δ, by bisection."""
+    low = 0.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if delta_at(middle) > delta else (low, middle)
+    return high
+
+
 @pytest.mark.parametrize(("each", "rounds"), [(0.025, 40), (0.3, 100)])
 def test_pure_rounds_compose_as_randomised_responses(each: float, rounds: int) -> None:
     """The optimal composition of Kairouz, Oh and Viswanath (arXiv 1311.0776, theorem 3.3)."""
     delta = 1e-6
-    up = 1 / (1 + math.exp(-each))
-
-    def of(total: float) -> float:
-        """Σ_k C(n, k) max(0, p^(n−k) (1−p)^k − e^ε p^k (1−p)^(n−k)): k answers are turned round."""
-        lost = [(rounds - 2 * k) * each for k in range(rounds + 1)]
-        chance = binom.pmf(range(rounds + 1), rounds, 1 - up)
-        return sum(c * max(0.0, 1 - math.exp(total - x)) for c, x in zip(chance, lost, strict=True))
-
-    low, high = 0.0, each * rounds
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if of(middle) > delta else (low, middle)
+    high = least(lambda total: randomised(each, rounds, total), delta, each * rounds)
     found = epsilon([Release(each, 0.0)] * rounds, delta)
     assert found == pytest.approx(high, rel=5e-3)
     assert high - 1e-9 <= found < each * rounds
@@ -84,6 +92,17 @@ def test_who_is_seen_to_be_left_out_gives_nothing_away(rate: float) -> None:
     assert of(found) <= delta
     assert of(found * 0.999) > delta
     assert found < epsilon([Release(0.0, mu**2)] * rounds, delta)
+
+
+def test_pure_rounds_that_leave_a_user_out_give_nothing_away() -> None:
+    each, rounds, rate, delta = 0.3, 20, 0.3, 1e-6
+
+    def of(total: float) -> float:
+        counts = range(1, rounds + 1)
+        return sum(binom.pmf(k, rounds, rate) * randomised(each, k, total) for k in counts)
+
+    exact = least(of, delta, each * rounds)
+    assert epsilon([Release(each, 0.0, rate)] * rounds, delta) == pytest.approx(exact, rel=5e-3)
 
 
 @pytest.mark.parametrize("total", [0.05, 0.5])
