@@ -31,7 +31,7 @@ SMALL = {
     "evaluate_every": 100,
     "baselines": False,
     "method": "own-features",
-    "round_timeout": 60,
+    "round_timeout": 120,
     "resume": False,
     "top": 5,
 }
@@ -87,9 +87,10 @@ class Run:
     def wait(self) -> str:
         """The final status."""
         flower = self._federation.flower
-        while not (status := self.status()).startswith("finished"):
+        while True:
             flower.call("log", self.id, flower.connection, "--stream")  # ends with the run
-        return status
+            if (status := self.status()).startswith("finished"):
+                return status
 
     def stop(self) -> None:
         """End the run as an operator would."""
