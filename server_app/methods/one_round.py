@@ -112,16 +112,17 @@ class OneRound(Trained):
         return self._scoring(splits, ridges, shares)
 
     def choose(self, tried: Sequence[Mapping[str, float]], users: int) -> None:
-        """The smallest share that is as good as the best one, but for one standard error.
+        """The mean of all shares, each weighed by how likely it is the best one.
 
-        That rule is of Breiman, Friedman, Olshen and Stone, "Classification and regression trees",
-        1984, section 3.4.3; the largest of many values on few users is large by chance as well.
+        The best of many values on few users is too good by chance. With normal errors of standard
+        error e, a share that is d behind the best one has the weight exp(−(d / e)² / 2).
         """
         ridges, shares = self._tried()
         values = np.array([form["recall@20"] + form["ndcg@20"] for form in tried])
         values = values.reshape(len(ridges), len(shares))
-        enough = values >= values.max() - NOISE / np.sqrt(users)
-        column = int(np.flatnonzero(enough.any(0))[0])
+        behind = (values.max() - values.max(0)) * np.sqrt(users) / NOISE
+        mean = float(np.average(shares, weights=np.exp(-np.square(behind) / 2)))
+        column = int(np.abs(np.array(shares) - mean).argmin())
         self.chosen = ridges[int(values[:, column].argmax())], shares[column]
         log.info("validation items chose λ = %g and a share of %g", *self.chosen)
 

@@ -111,18 +111,21 @@ def chosen_of(values: np.ndarray, users: int, tmp_path: Path, data: Path) -> tup
     return method.chosen
 
 
-def test_the_smallest_share_within_the_noise_of_the_best_is_chosen(
+def test_shares_are_averaged_where_few_users_cannot_tell_them_apart(
     data_folder: Path, tmp_path: Path
 ) -> None:
-    values = np.full((len(ITEM_RIDGES), len(SHARES)), 0.2)
-    values[2, 5] = 0.3
-    values[1, 3] = 0.3 - 0.9 * NOISE / 30
-    values[4, 3] = 0.3 - 0.8 * NOISE / 30
-    values[0, 1] = 0.3 - 1.1 * NOISE / 30
+    values = np.full((len(ITEM_RIDGES), len(SHARES)), 0.1)
+    values[2, 6] = 0.3  # a share of 0.6 is best, and one of 0.2 next to it
+    values[1, 2] = 0.3 - 0.001
+    values[4, 4] = 0.12
     few, many = (chosen_of(values, users, tmp_path, data_folder) for users in (900, 900_000))
-    assert few == (ITEM_RIDGES[4], SHARES[3])
-    assert many == (ITEM_RIDGES[2], SHARES[5])
-    assert chosen_of(np.full_like(values, 0.2), 900, tmp_path, data_folder)[1] == SHARES[0]
+    assert few == (ITEM_RIDGES[4], 0.4)
+    assert many == (ITEM_RIDGES[2], 0.6)
+    one_error_behind = np.full_like(values, -1)
+    one_error_behind[0, 0], one_error_behind[0, 9] = 0.3 - NOISE / 30, 0.3
+    weight = np.exp(-0.5)
+    expected = min(SHARES, key=lambda share: abs(share - 1 / (1 + weight)))
+    assert chosen_of(one_error_behind, 900, tmp_path, data_folder)[1] == expected
 
 
 def test_one_of_the_two_may_be_given(data_folder: Path, tmp_path: Path) -> None:
