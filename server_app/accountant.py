@@ -34,23 +34,16 @@ _HOPELESS, _HOPELESS_ROUND = 500.0, 50.0
 
 
 class Release(NamedTuple):
-    """What one round gave away of each user who took part in it.
-
-    Parameters
-    ----------
-    pure, gaussian : float
-        As in `common.privacy.Cost`.
-    rate : float
-        Chance of a user to be drawn for the round, each alone (Poisson sampling).
-    hidden : bool
-        Whether it is hidden who was drawn: not where a node's answer tells how many of its users
-        took part.
-    """
+    """What one round gave away of each user who took part in it."""
 
     pure: float
     gaussian: float
+    """Both as in `common.privacy.Cost`."""
     rate: float = 1.0
+    """Chance of a user to be drawn for the round, each alone (Poisson sampling)."""
     hidden: bool = False
+    """Whether it is hidden who was drawn: not where a node's answer tells how many of its users
+    took part."""
 
 
 def release(settings: TrainingSettings) -> Release | None:
