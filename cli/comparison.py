@@ -197,8 +197,9 @@ class Comparison:
         return (
             f"“{GAIN_HEAD[0].upper()}{GAIN_HEAD[1:]}” is the mean {self.label(BAR_METRIC)} of a "
             "method minus that of its frozen twin (↳), in percentage points. The frozen twin is "
-            "the same method with the federation switched off: its item table stays as it starts, "
-            "a generator is fitted to that table alone, and only the users' own heads learn."
+            "the same method with the federation switched off: nothing that users send counts. An "
+            "item table stays as it starts, a generator is fitted to that table alone, and heads "
+            "learn on their nodes."
         )
 
     def mark_words(self) -> str:
