@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client_app.policy import Policy, refusal
-from common.durable import make_folder, read_checked, write_checked
-from common.errors import FormatError, SnowdropError
+from common.durable import check_format, make_folder, read_checked, write_checked
+from common.errors import SnowdropError
 from common.privacy import NOTHING, Cost
 
 FILE = "ledger.json"
@@ -68,11 +68,7 @@ class Ledger:
             return Spent()
         try:
             stored = json.loads(read_checked(self.path))
-            if stored["format"] > FORMAT:
-                raise FormatError(
-                    f"{self.path} has format {stored['format']}, this release reads up to "
-                    f"{FORMAT}; upgrade this node"
-                )
+            check_format(self.path, stored["format"], FORMAT)
             cost = Cost(float(stored["pure"]), float(stored["gaussian"]))
             return Spent(cost, int(stored["rounds"]), dict(stored["sets"]))
         except (KeyError, TypeError, ValueError) as error:

@@ -8,11 +8,12 @@ import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common import messages
+from common.durable import check_format
 from common.errors import PolicyError, SnowdropError
 from common.privacy import Cost
 from common.roles import explain
@@ -34,15 +35,7 @@ Kind = Literal[
 ]
 """Messages that an owner may refuse; that of the catalogue brings item ids, and asks nothing."""
 
-KINDS: tuple[Kind, ...] = (
-    messages.QUERY_DESCRIBE,
-    messages.QUERY_COUNT,
-    messages.QUERY_SYNTHETIC,
-    messages.QUERY_RECOMMEND,
-    messages.TRAIN,
-    messages.TRAIN_HEADS,
-    messages.EVALUATE,
-)  # type: ignore[assignment]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SUMS = (messages.TRAIN, messages.EVALUATE, messages.QUERY_COUNT, messages.QUERY_DESCRIBE)
 """Messages whose answers are sums over this node's users."""
@@ -145,11 +138,8 @@ class Policy(BaseModel):
             ) from error
         except ValueError as error:
             raise SnowdropError(f"the policy {path} is no TOML: {error}") from error
-        if isinstance(number := values.get("format"), int) and number > FORMAT:
-            raise SnowdropError(
-                f"the policy {path} has format {number}, this release reads up to {FORMAT}; "
-                "upgrade this node"
-            )
+        if isinstance(number := values.get("format"), int):
+            check_format(f"the policy {path}", number, FORMAT)
         try:
             return cls.model_validate(values)
         except ValidationError as error:

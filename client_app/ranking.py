@@ -17,6 +17,9 @@ CHUNK_NUMBERS = 2**22
 Scores = Callable[[np.ndarray], Tensor]
 """Users' numbers → scores, float32 (users, items)."""
 
+Forms = Callable[[np.ndarray], Iterator[Tensor]]
+"""Users' numbers → the scores of each form of a scorer, float32 (users, items)."""
+
 
 def evaluate(ranking: Ranking, scores_of: Scores) -> tuple[int, dict[str, float]]:
     """Sums of each metric over the users that have items to find.
@@ -37,7 +40,7 @@ def evaluate(ranking: Ranking, scores_of: Scores) -> tuple[int, dict[str, float]
 
 
 def evaluate_forms(
-    ranking: Ranking, forms_of: Callable[[np.ndarray], Iterator[Tensor]], forms: int
+    ranking: Ranking, forms_of: Forms, forms: int
 ) -> tuple[int, list[dict[str, float]]]:
     """Sums of each metric for several forms of a scorer, over the same users as `evaluate`.
 
@@ -55,14 +58,11 @@ def evaluate_forms(
     """
     totals = [dict.fromkeys(metric_names(KS), 0.0) for _ in range(forms)]
     count = 0
-    for users in user_chunks(np.flatnonzero(ranking.truth.counts), ranking.items):
-        truth = membership(ranking.truth.take(users), ranking.items)
-        relevant = truth.sum(1)
+    for users, tried, relevant in _hits_of_forms(ranking, forms_of):
         made = 0
-        for scores in forms_of(users):
-            best = rank(_without_known(ranking, scores, users), ranking.order, max(KS))
+        for hits in tried:
             if made < forms:
-                for name, value in metric_sums(truth.gather(1, best), relevant, KS).items():
+                for name, value in metric_sums(hits, relevant, KS).items():
                     totals[made][name] += value
             made += 1
         if made != forms:
@@ -82,10 +82,25 @@ def ranked_hits(ranking: Ranking, scores_of: Scores) -> Iterator[tuple[np.ndarra
     relevant : Tensor, int64 (part,)
         Items that each user has to find.
     """
+    for users, (hits,), relevant in _hits_of_forms(ranking, lambda some: iter([scores_of(some)])):
+        yield users, hits, relevant
+
+
+def _hits_of_forms(
+    ranking: Ranking, forms_of: Forms
+) -> Iterator[tuple[np.ndarray, Iterator[Tensor], Tensor]]:
+    """As `ranked_hits`, with the hits of one form of a scorer after the other."""
     for users in user_chunks(np.flatnonzero(ranking.truth.counts), ranking.items):
-        best = rank(ranked_scores(ranking, scores_of, users), ranking.order, max(KS))
         truth = membership(ranking.truth.take(users), ranking.items)
-        yield users, truth.gather(1, best), truth.sum(1)
+        yield users, _hits(ranking, forms_of(users), users, truth), truth.sum(1)
+
+
+def _hits(
+    ranking: Ranking, forms: Iterator[Tensor], users: np.ndarray, truth: Tensor
+) -> Iterator[Tensor]:
+    for scores in forms:
+        best = rank(_without_known(ranking, scores, users), ranking.order, max(KS))
+        yield truth.gather(1, best)
 
 
 def ranked_scores(ranking: Ranking, scores_of: Scores, users: np.ndarray) -> Tensor:

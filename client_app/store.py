@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 
 from client_app.interactions import NodeInteractions, digest_of
 from common.catalogue import ItemIndex
-from common.durable import read_checked, write_checked
+from common.durable import check_format, read_checked, write_checked
 from common.errors import FormatError, SnowdropError
 from common.users.heads import State
 from common.users.personal import only, rearranged
@@ -258,11 +258,7 @@ def _check_format(path: Path, content: bytes) -> None:
     """Refuse a state that a later release wrote; a file without a format number has format 1."""
     length = int.from_bytes(content[:8], "little")
     told = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    number = int(told.get("format", 1))
-    if number > FORMAT:
-        raise FormatError(
-            f"{path} has format {number}, this release reads up to {FORMAT}; upgrade this node"
-        )
+    check_format(path, int(told.get("format", 1)), FORMAT)
 
 
 @lru_cache(maxsize=64)

@@ -14,8 +14,8 @@ from typing import Self
 
 from client_app.lists import forget_recommendations
 from client_app.store import StateStore
-from common.durable import read_checked, write_checked
-from common.errors import FormatError, SnowdropError
+from common.durable import check_format, read_checked, write_checked
+from common.errors import SnowdropError
 
 FILE = "withdrawn.json"
 
@@ -53,11 +53,7 @@ class Withdrawn:
             return cls(salt="")
         try:
             stored = json.loads(read_checked(path))
-            if stored["format"] > FORMAT:
-                raise FormatError(
-                    f"{path} has format {stored['format']}, this release reads up to {FORMAT}; "
-                    "upgrade this node"
-                )
+            check_format(path, stored["format"], FORMAT)
             return cls(bool(stored["everyone"]), frozenset(stored["users"]), str(stored["salt"]))
         except (KeyError, TypeError, ValueError) as error:
             raise SnowdropError(f"{path} is damaged; withdraw again to write it anew") from error

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from common.errors import SnowdropError
+from common.errors import FormatError, SnowdropError
 
 _DIGEST_BYTES = 32
 
@@ -101,3 +101,28 @@ def read_checked(path: Path) -> bytes:
     if hashlib.sha256(content).digest() != digest:
         raise SnowdropError(f"{path} is damaged: its checksum does not match its content")
     return content
+
+
+def check_format(
+    what: object, number: int, latest: int, otherwise: str = "upgrade this node"
+) -> None:
+    """Refuse what a later release wrote.
+
+    Parameters
+    ----------
+    what : object
+        The file, for the error.
+    number, latest : int
+        Its format, and the newest one that this release reads.
+    otherwise : str
+        What may be done.
+
+    Raises
+    ------
+    FormatError
+        If the number is above the latest one.
+    """
+    if number > latest:
+        raise FormatError(
+            f"{what} has format {number}, this release reads up to {latest}; {otherwise}"
+        )

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import torch
 
-from common.durable import lock_folder, make_folder, read_checked, write_checked
+from common.durable import check_format, lock_folder, make_folder, read_checked, write_checked
 from common.errors import FormatError, SnowdropError
 
 log = logging.getLogger("snowdrop")
@@ -114,11 +114,7 @@ def _load(path: Path) -> dict[str, Any]:
         io.BytesIO(read_checked(path)), map_location="cpu", weights_only=True
     )
     number = state.get("format", 1)
-    if number > FORMAT:
-        raise FormatError(
-            f"{path} has format {number}, this release reads up to {FORMAT}; go on with the "
-            "release that wrote it, or upgrade"
-        )
+    check_format(path, number, FORMAT, "go on with the release that wrote it, or upgrade")
     return state if number == FORMAT else _of_format_1(state)
 
 

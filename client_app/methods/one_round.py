@@ -14,7 +14,7 @@ from common.errors import SnowdropError
 from common.messages import TrainAnswer, TrainRequest, for_wire
 from common.settings import TrainingSettings
 from common.users.heads import State
-from common.users.item_sums import gram_sum, sketch_sum
+from common.users.item_sums import item_sums
 from common.users.ragged import Ragged
 from common.users.training import participants
 
@@ -106,11 +106,8 @@ class OneRound(NodeMethod):
     def train(self, request: TrainRequest, local: Local) -> tuple[State, TrainAnswer]:
         asked = participants(local.keys, request.round, local.settings.fraction)
         histories = local.histories.take(asked)
-        if "basis" in local.arrays:
-            basis = local.table("basis", local.warm).numpy()
-            sums = {"sketch": sketch_sum(histories, basis)}
-        else:
-            sums = {"gram": gram_sum(histories, local.warm)}
+        basis = local.table("basis", local.warm).numpy() if "basis" in local.arrays else None
+        sums = item_sums(histories, local.warm, basis)
         travelling = {
             name: for_wire((array / request.scale).astype(np.float32), local.settings)
             for name, array in sums.items()

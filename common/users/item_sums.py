@@ -57,6 +57,13 @@ def sketch_sum(histories: Ragged, basis: np.ndarray) -> np.ndarray:
     return total
 
 
+def item_sums(histories: Ragged, items: int, basis: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The sum by its name: ``sketch`` where there is a basis Q, else ``gram``."""
+    if basis is None:
+        return {"gram": gram_sum(histories, items)}
+    return {"sketch": sketch_sum(histories, basis)}
+
+
 def packed(symmetric: np.ndarray) -> np.ndarray:
     """The upper triangle of a symmetric matrix, with the same norm: off-diagonal entries times √2.
 

@@ -13,9 +13,6 @@ from deploy.warm import launcher
 SWITCH = "SNOWDROP_WARM"
 """Environment variable; with '0' all is as Flower does it."""
 
-POLL = ("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.2")
-"""Flower's own: seconds between two looks at whether a message has come; 1 by default."""
-
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 """An image may set it; a run's app would be compiled anew for every message."""
 
@@ -23,7 +20,6 @@ NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 def main(command: list[str]) -> None:
     """Start the warm process, and become the SuperNode, which finds it through ``PATH``."""
     if sys.platform == "linux" and os.environ.get(SWITCH, "1") != "0":
-        os.environ.setdefault(*POLL)
         os.environ.pop(NO_BYTECODE, None)
         home = Path(os.environ.get("FLWR_HOME") or Path.home() / ".flwr")
         try:

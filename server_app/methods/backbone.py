@@ -7,7 +7,6 @@ Ramage, Hampson and Agüera y Arcas, AISTATS 2017), since all start a round from
 
 import logging
 from collections.abc import Mapping, Sequence
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -104,13 +103,7 @@ class Backbone(Trained):
         self.table, self.scorer, self.round = state["table"], state["scorer"], state["round"]
         self._follow(former)
 
-    def moved_to(self, world: World) -> "Backbone":
-        moved = copy(self)
-        moved.move(world)
-        return moved
-
     def move(self, world: World) -> None:
-        """Take another catalogue, in place."""
         former, self.world, self.settings = self.world.catalogue, world, world.settings
         self._follow(former)
 

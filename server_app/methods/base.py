@@ -7,8 +7,9 @@ method with a training of its own are to the strategy.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -250,9 +251,15 @@ class Trained(Method):
             If the checkpoint is of other items.
         """
 
-    @abstractmethod
-    def moved_to(self, world: World) -> "Trained":
+    def moved_to(self, world: World) -> Self:
         """The same state on another catalogue; nothing is fitted anew."""
+        moved = copy(self)
+        moved.move(world)
+        return moved
+
+    @abstractmethod
+    def move(self, world: World) -> None:
+        """Take another catalogue, in place."""
 
     def snapshot(self) -> dict[str, Tensor]:
         """Some embeddings for the plots, float32 (items, d) ``warm`` and ``cold``; may be empty."""

@@ -11,7 +11,6 @@ the users of a group.
 
 import time
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -104,13 +103,7 @@ class GFMFR(Trained):
             self.fused.restore(state)
             self._teach()
 
-    def moved_to(self, world: World) -> "GFMFR":
-        moved = copy(self)
-        moved.move(world)
-        return moved
-
     def move(self, world: World) -> None:
-        """Take another catalogue, in place."""
         self.world, self.backbone = world, self.backbone.moved_to(world)
         if self.fused is not None:
             self.fused = self.fused.moved_to(world)

@@ -9,7 +9,6 @@ then scores the cold items by x B C', where C are the weights of texts of kernel
 
 import logging
 from collections.abc import Mapping, Sequence
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from common.catalogue import COLD_SPLITS, ItemIndex
 from common.methods.one_round import ITEM_RIDGES, SHARES, OneRoundSettings
 from common.users.heads import State
-from common.users.item_sums import gram_sum, packed, sketch_sum, unpacked
+from common.users.item_sums import item_sums, packed, unpacked
 from common.users.synthetic import SyntheticUsers
 from server_app.aggregation import Expected, Summed
 from server_app.compact import Compact, compact, compact_by_landmarks
@@ -85,11 +84,7 @@ class OneRound(Trained):
     def train_synthetic(
         self, made: SyntheticUsers, keys: np.ndarray, state: State | None, number: int
     ) -> tuple[State, Summed]:
-        basis = self._todays_basis()
-        if basis is None:
-            sums = {"gram": gram_sum(made.histories, self.warm)}
-        else:
-            sums = {"sketch": sketch_sum(made.histories, basis)}
+        sums = item_sums(made.histories, self.warm, self._todays_basis())
         return {}, Summed(made.users, 0.0, sums)
 
     def step(self, summed: Summed) -> None:
@@ -226,13 +221,7 @@ class OneRound(Trained):
         self._directions = None
         self._follow(former)
 
-    def moved_to(self, world: World) -> "OneRound":
-        moved = copy(self)
-        moved.move(world)
-        return moved
-
     def move(self, world: World) -> None:
-        """Take another catalogue, in place."""
         former, self.world, self.settings = self.world.catalogue, world, world.settings
         self._follow(former)
 

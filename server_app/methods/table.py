@@ -7,7 +7,6 @@ its generator; everything else is the same for all of them.
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -224,13 +223,7 @@ class ItemTable(Trained):
         elif self._fitted_round:
             self.refresh()
 
-    def moved_to(self, world: World) -> "ItemTable":
-        moved = copy(self)
-        moved.move(world)
-        return moved
-
     def move(self, world: World) -> None:
-        """Take another catalogue, in place."""
         former, self.world, self.settings = self.world.catalogue, world, world.settings
         self.features = self.blocks.beside(world.features)
         if world.catalogue.version != former.version:

@@ -159,16 +159,19 @@ class Plain:
         return {name: value / users for name, value in sums.items()}
 
 
+def trained(one: Plain) -> list[dict[str, float]]:
+    """Train for all rounds; the validation metrics after each."""
+    history = []
+    for number in range(1, SMALL["rounds"] + 1):
+        one.round(number)
+        history.append(one.metrics(number, "validation"))
+    return history
+
+
 @pytest.fixture(scope="module")
 def plain(warm_folder: Path) -> dict[str, tuple[Plain, list[dict[str, float]]]]:
-    found = {}
-    for method in METHODS:
-        one, history = Plain(warm_folder, method), []
-        for number in range(1, SMALL["rounds"] + 1):
-            one.round(number)
-            history.append(one.metrics(number, "validation"))
-        found[method] = one, history
-    return found
+    made = {method: Plain(warm_folder, method) for method in METHODS}
+    return {method: (one, trained(one)) for method, one in made.items()}
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 7])

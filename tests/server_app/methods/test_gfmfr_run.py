@@ -22,6 +22,7 @@ from tests.server_app.methods.test_backbone_run import (
     SHARED,
     SMALL,
     Plain,
+    trained,
     values_of,
     warm_folder,  # noqa: F401
 )
@@ -160,14 +161,8 @@ class Taught(Plain):
 
 @pytest.fixture(scope="module")
 def taught(warm_folder: Path) -> dict[str, tuple[Taught, list[dict[str, float]]]]:  # noqa: F811
-    found = {}
-    for backbone in TAUGHT:
-        one, history = Taught(warm_folder, backbone), []
-        for number in range(1, SMALL["rounds"] + 1):
-            one.round(number)
-            history.append(one.metrics(number, "validation"))
-        found[backbone] = one, history
-    return found
+    made = {backbone: Taught(warm_folder, backbone) for backbone in TAUGHT}
+    return {backbone: (one, trained(one)) for backbone, one in made.items()}
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 7])
