@@ -1,5 +1,6 @@
 """Shared by the tests of several packages."""
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -13,9 +14,11 @@ from common import demo, methods
 def pytest_configure() -> None:
     """Methods of other packages in this environment take no part unless a test says so."""
     methods.entry_points = lambda **_: []
-    # A busy machine is no fault of the code: tests have time limits of their own.
-    hypothesis.settings.register_profile("house", deadline=None)
-    hypothesis.settings.load_profile("house")
+    # A busy machine is no fault of the code: tests have time limits of their own. A run that is to
+    # tell whether a change is sound draws the same examples each time; `explore` draws others.
+    hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
+    hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

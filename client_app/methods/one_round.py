@@ -89,10 +89,13 @@ def _sparse(local: Local) -> csr_array:
 
 def standardised(scores: Tensor) -> Tensor:
     """Scores (users, items) with mean 0 and deviation 1 for each user; 0 where all are equal."""
-    centred = scores - scores.mean(1, keepdim=True)
+    # Scaled first, so that squares of very small or large scores stay within float32.
+    largest = scores.abs().amax(1, keepdim=True)
+    scaled = scores / torch.where(largest > 0, largest, 1.0)
+    centred = scaled - scaled.mean(1, keepdim=True)
+    centred = centred - centred.mean(1, keepdim=True)  # What rounding left of a large mean.
     spread = centred.square().mean(1, keepdim=True).sqrt()
-    least = 1e-6 * scores.abs().amax(1, keepdim=True).clamp(min=1e-30)
-    return torch.where(spread > least, centred / spread.clamp(min=1e-30), 0.0)
+    return torch.where(spread > 1e-6, centred / spread.clamp(min=1e-6), 0.0)
 
 
 class OneRound(NodeMethod):
