@@ -15,7 +15,9 @@ PLAIN_SECONDS = 30.0
 """Where there is no terminal, a line comes at least this long after the last one."""
 
 SMOOTH_SECONDS = 20.0
-"""About how long a new estimate of the end takes to replace the one before."""
+"""About how long a new estimate of the end takes to replace the one before, at most."""
+SMOOTH_SHARE = 0.25
+"""The same as a share of the time that the new estimate says is left."""
 
 
 class Progress:
@@ -136,7 +138,8 @@ class Progress:
         end = moment + (moment - began) / (part - before) * (self._work - part)
         if self._end is not None:
             smooth, made = self._end
-            end = smooth + (end - smooth) * -math.expm1((made - moment) / SMOOTH_SECONDS)
+            window = min(SMOOTH_SECONDS, SMOOTH_SHARE * (end - moment)) or SMOOTH_SECONDS
+            end = smooth + (end - smooth) * -math.expm1((made - moment) / window)
         self._end = end, moment
         return f"{readable(max(0.0, end - moment))} left"
 

@@ -164,7 +164,7 @@ class Node:
         settings, keys = request.training_settings(), self.keys(data)
         return Local(
             settings=settings,
-            histories=tasks.histories(settings.task, data, keys),
+            histories=tasks.histories(settings.task, data, keys, settings.history),
             keys=keys,
             arrays=arrays,
             warm=len(index.rows("warm")),
@@ -276,7 +276,7 @@ class Node:
             return messages.SyntheticAnswer(answer)
 
         def histories() -> Ragged:
-            return tasks.histories(self._run.task, data, self.keys(data))
+            return tasks.histories(self._run.task, data, self.keys(data), self._run.history)
 
         made = synthetic_users(self.settings, self._run, index, histories)
         if made.name in request.known:

@@ -33,11 +33,21 @@ class Ranking:
         return len(self.order)
 
 
-def histories(task: str, data: NodeInteractions, keys: np.ndarray) -> Ragged:
-    """Warm items that each user may learn from, as rows of the item table."""
-    if task == "cold-items":
-        return data.warm
-    return _kept(data.warm, ~np.logical_or.reduce(held_out(data.warm, keys, times_of(data))))
+def histories(task: str, data: NodeInteractions, keys: np.ndarray, most: int = 0) -> Ragged:
+    """Warm items that each user may learn from, as rows of the item table.
+
+    Parameters
+    ----------
+    task : str
+    data : NodeInteractions
+    keys : ndarray, uint64 (users,)
+    most : int
+        Of more items than this, so many are drawn by the user's own key; 0: all count.
+    """
+    known = data.warm
+    if task != "cold-items":
+        known = _kept(known, ~np.logical_or.reduce(held_out(known, keys, times_of(data))))
+    return _drawn(known, keys, most) if most else known
 
 
 def ranking(
@@ -129,6 +139,17 @@ def _hold_out_latest(
         last = own == np.repeat(np.maximum.reduceat(own, firsts), counts)
         chosen[number, at[last]] = True
         left[last] = -np.inf
+
+
+def _drawn(lists: Ragged, keys: np.ndarray, most: int) -> Ragged:
+    """At most so many items of each user."""
+    users = np.flatnonzero(lists.counts > most)
+    starts = np.repeat(stream(keys[users], "history"), most)
+    sizes = np.repeat(lists.counts[users], most)
+    places = permuted(starts, np.tile(np.arange(most), len(users)), sizes)
+    wanted = np.repeat(lists.counts <= most, lists.counts)
+    wanted[np.repeat(lists.offsets[users], most) + places] = True
+    return _kept(lists, wanted)
 
 
 def _kept(lists: Ragged, wanted: np.ndarray) -> Ragged:

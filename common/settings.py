@@ -104,6 +104,13 @@ class TrainingSettings(SettingsModel):
         gt=0,
         le=1,
     )
+    history: int = setting(
+        0,
+        "most warm items of a user that count, in training and in scores, drawn for each user; "
+        "0: all of them",
+        _TRAVELS,
+        ge=0,
+    )
     clip_norm: float = setting(
         0.0,
         "bound C on a user's change: its L2 norm with gaussian_scale, else its L1 norm; 0: none",

@@ -346,7 +346,7 @@ class ColdStart(Strategy):
             summed += here
         self._method.step(summed)
         self._follow(summed)
-        if self.settings.hides_losses:
+        if self.settings.hides_losses or not self._method.has_loss:
             return None, MetricRecord(metrics)
         loss = summed.loss_sum / summed.users if summed.users else math.nan
         return None, MetricRecord({**metrics, "loss": loss})

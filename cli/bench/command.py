@@ -34,6 +34,7 @@ def bench(
     out: Annotated[Path, typer.Option(help="where runs and tables go")],
     chosen: Annotated[str, typer.Option("--methods", help=_METHODS_HELP)] = "table2",
     seeds: Annotated[int, typer.Option(min=1, help="runs of each method")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="seed of the first of them")] = 0,
     tuned: Annotated[
         list[Path] | None, typer.Option(help="settings that `snowdrop tune` found")
     ] = None,
@@ -70,7 +71,8 @@ def bench(
     compared = choose(chosen, twins, first.task)
     if curve:
         compared = Curve.parse(curve, folder).extended(compared)
-    runs = plan(compared, seeds, folder, out, read_tuned(tuned or []), shared)
+    numbers = range(first_seed, first_seed + seeds)
+    runs = plan(compared, numbers, folder, out, read_tuned(tuned or []), shared)
     given = _given(shared, tuned or [])
     missing = [run for run in runs if not run.whole]
     names = ", ".join(dict.fromkeys(run.chosen.name for run in runs))

@@ -13,7 +13,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -39,6 +39,8 @@ _PRELOADED = ["cli.bench.mortal", "cli.bench.artefacts", "cli.in_process", "cli.
 _LARGE = ("checkpoint", "nodes")
 _FEATURES = ("*.features.npy", "*.features.parquet")
 _POLL_SECONDS = 0.2
+_BESIDE_ROUNDS = 4
+"""Rounds that take as long as all else of a run: its process, its items, its test."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class Run:
 
     @property
     def work(self) -> int:
-        """About how long it takes, in rounds: what is not trained takes no longer than one."""
-        return self.settings.rounds if self.chosen.kind == TRAINED else 1
+        """About how long it takes, in rounds."""
+        return _BESIDE_ROUNDS + (self.settings.rounds if self.chosen.kind == TRAINED else 0)
 
     def share_done(self) -> float:
         """Share of its rounds that are behind it, while it goes on."""
@@ -98,7 +100,7 @@ def data_checksum(data: str, settings: Mapping[str, Any]) -> str:
 
 def plan(
     methods: Sequence[Chosen],
-    seeds: int,
+    seeds: Iterable[int],
     data: str,
     out: Path,
     tuned: Mapping[str, Mapping[str, Any]],
@@ -114,7 +116,7 @@ def plan(
     checksums: dict[tuple[str, str], str] = {}
     shared = {"nodes": 1, **shared}
     runs = []
-    for seed in range(seeds):
+    for seed in seeds:
         for chosen in methods:
             given = {"data": data, "seed": seed, "baselines": False}
             settings = chosen.settings(tuned, shared, given)

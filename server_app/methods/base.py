@@ -135,6 +135,9 @@ class Trained(Method):
     trains_synthetic = False
     """Whether `train_synthetic` is there: whether nodes may send synthetic users for updates."""
 
+    has_loss = True
+    """Whether nodes minimise a loss and tell it."""
+
     @property
     @abstractmethod
     def fitted_round(self) -> int:

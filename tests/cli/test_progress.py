@@ -117,6 +117,31 @@ def test_the_time_left_counts_down_and_follows_a_new_speed_little_by_little(
     assert known[-1] <= 20
 
 
+def test_a_short_wait_follows_a_new_speed_at_once(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first run of a comparison pays for what all share, the others take 3 s each."""
+    progress = Progress("runs", 7, clock=clock)
+    progress.update(0)
+    seen = []
+    for number in range(1, 8):
+        clock.now = 8.0 + 3 * (number - 1)
+        progress.update(number)
+        seen.append(left(lines(capsys)[-1]))
+    assert seen[0] == 48
+    assert seen[5] is not None and seen[5] <= 6
+    assert seen[6] is None
+
+
+def test_two_moments_at_the_same_time_are_no_fault(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress("runs", 4, clock=clock)
+    for done in range(4):
+        progress.update(done)
+    assert lines(capsys)[-1] == "3 of 4 runs done · 0 s left"
+
+
 def test_what_was_done_before_tells_nothing_of_the_speed(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,22 @@ def test_cold_items_hold_nothing_back() -> None:
         assert torch.equal(asked.order, tie_order(INDEX.ids_of(split)))
 
 
+def test_of_a_long_history_as_many_items_are_drawn_as_count() -> None:
+    cut = histories("cold-items", DATA, KEYS, 4)
+    assert cut.counts.tolist() == [min(count, 4) for count in COUNTS]
+    for user in range(len(USERS)):
+        own, drawn = DATA.warm.of(user), cut.of(user)
+        assert np.isin(drawn, own).all()
+        assert (np.diff(drawn) > 0).all()
+    assert not np.array_equal(cut.of(5), DATA.warm.of(5)[:4])
+    some = np.array([5, 1, 4])
+    alone = histories("cold-items", shard(some), KEYS[some], 4)
+    assert [alone.of(k).tolist() for k in range(3)] == [cut.of(u).tolist() for u in some]
+    left = histories(LAST, DATA, KEYS, 4)
+    assert left.counts.tolist() == [min(count - 2 * (count > 2), 4) for count in COUNTS]
+    assert np.isin(left.of(5), histories(LAST, DATA, KEYS).of(5)).all()
+
+
 def test_what_is_held_out_stays_so_from_release_to_release() -> None:
     """Nodes train on the rest: with another draw, users would be tested on what they learnt."""
     chosen = [np.flatnonzero(own).tolist() for own in held_out(DATA.warm, KEYS)]

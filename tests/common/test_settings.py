@@ -121,7 +121,8 @@ def test_only_these_settings_travel_to_nodes() -> None:
     """Written out, so that a further one is a decision: nodes' owners read this list."""
     assert {name for name, _, roles, _ in described() if Role.TRAVELS in roles} == {
         "method", "task", "dim", "head", "head_start", "local_epochs", "batch_size", "negatives",
-        "head_lr", "item_lr", "item_lr_per_item", "average", "fraction", "federated", "clip_norm",
+        "head_lr", "item_lr", "item_lr_per_item", "average", "fraction", "federated", "history",
+        "clip_norm",
         "laplace_scale", "gaussian_scale", "noise_by", "release_metrics", "wire_dtype",
         "keep_rounds", "seed", "mixture.first", "ipfedrec.pull",
         "ifedncf.pull", "fcf.solver", "fcf.confidence", "fcf.ridge", "fedncf.scorer_lr",

@@ -15,7 +15,7 @@ from common.errors import SnowdropError
 def test_it_tells_how_far_the_run_under_way_is_and_which_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = plan(choose("ridge,random", False), 1, "demo", tmp_path, {}, {})
+    runs = plan(choose("ridge,random", False), [0], "demo", tmp_path, {}, {})
     names = [run.chosen.name for run in runs]
 
     def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
@@ -39,3 +39,25 @@ def test_it_tells_how_far_the_run_under_way_is_and_which_failed(
     told = capsys.readouterr().err
     assert f"0 of {len(runs)} runs done · {names[0]}, seed 0, 25 % of its rounds" in told
     assert f"{len(runs)} of {len(runs)} runs done" in told
+
+
+def test_seeds_begin_where_the_command_says(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
+        made.append((run.chosen.name, run.seed, run.settings.seed))
+        raise SnowdropError("not made")
+
+    monkeypatch.setattr(command, "execute", execute)
+    with pytest.raises(SnowdropError, match="every run failed"):
+        command.bench(str(data_folder), tmp_path, "ridge", seeds=2, first_seed=3, twins=False)
+    assert [one for one in made if one[0] == "ridge"] == [("ridge", 3, 3), ("ridge", 4, 4)]
+
+
+def test_a_run_without_many_rounds_takes_more_than_its_rounds(tmp_path: Path) -> None:
+    runs = plan(choose("ridge,one-round", False), [0], "demo", tmp_path, {}, {"rounds": 30})
+    work = {run.chosen.name: run.work for run in runs}
+    assert work["ridge"] - work["random"] == 30
+    assert work["random"] > 0

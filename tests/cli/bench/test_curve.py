@@ -50,7 +50,7 @@ def test_a_curve_that_cannot_be_is_refused(data_folder: Path, text: str, sentenc
 def test_the_table_of_a_curve(data_folder: Path, tmp_path: Path) -> None:
     curve = Curve.parse("users=20,all", str(data_folder))
     chosen = curve.extended(choose("one-round", True))
-    runs = plan(chosen, 1, str(data_folder), tmp_path, {}, QUICK)
+    runs = plan(chosen, [0], str(data_folder), tmp_path, {}, QUICK)
     for run in runs:
         perform(run)
     table = write_results(runs, tmp_path)

@@ -35,7 +35,7 @@ def planned(
 ) -> list[Run]:
     return plan(
         choose(methods, twins, shared.get("task", "cold-items")),
-        seeds,
+        range(seeds),
         str(data),
         out,
         {},
@@ -127,7 +127,7 @@ def test_runs_without_images_stay_where_another_method_reads_them(
     for content in (b"one", b"two"):
         image.write_bytes(content)
         chosen = [Chosen.parse(name) for name in ("ridge", "ridge@modality=text+image")]
-        runs = plan(chosen, 1, str(tmp_path), tmp_path / "out", {}, {})
+        runs = plan(chosen, [0], str(tmp_path), tmp_path / "out", {}, {})
         digests.append([run.digest for run in runs])
     assert [one == other for one, other in zip(*digests, strict=True)] == [True, False]
 

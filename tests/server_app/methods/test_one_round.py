@@ -72,6 +72,22 @@ def test_the_mean_is_that_of_the_interactions(data_folder: Path, tmp_path: Path)
     np.testing.assert_allclose(unpacked(state["mean"].numpy(), WARM), expected, atol=1e-6)
 
 
+def test_of_each_history_as_many_items_count_as_the_settings_say(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    run_here(values_of(data_folder, tmp_path, {"history": 3}))
+    mean = unpacked(state_of(tmp_path, 1)["mean"].numpy(), WARM)
+    assert np.trace(mean) == pytest.approx(1, abs=1e-5)
+    assert 1 < mean.sum() <= 3.0001  # the mean number of items of a history
+
+
+def test_no_loss_is_told_where_nothing_is_trained(data_folder: Path, tmp_path: Path) -> None:
+    run_here(values_of(data_folder, tmp_path))
+    assert rounds_of(tmp_path)[0]["loss"] == ""
+    run_here(run_values(data_folder, tmp_path / "trained", method="ridge", rounds=1))
+    assert float(rounds_of(tmp_path / "trained")[0]["loss"]) > 0
+
+
 def test_the_frozen_twin_is_kernel_ridge(data_folder: Path, tmp_path: Path) -> None:
     """With as many numbers of an item as it takes: the same scorer without the sum."""
     twin = run_here(values_of(data_folder, tmp_path / "twin", {"method": "one-round:frozen"}))
