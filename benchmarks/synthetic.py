@@ -1,7 +1,7 @@
 """Seconds and memory of making synthetic users, as a Markdown table.
 
     python benchmarks/synthetic.py [--data DATA_DIR ...] [--methods sdrm multivae-prior]
-        [--large] [--threads 2]
+        [--large] [--threads 2] [--device cpu]
 
 Each method learns from the users of each folder and makes as many; the folders are cut by users,
 as `snowdrop bench-synthetic` reads them. ``--large`` makes 100,000 users with 10,000 items.
@@ -22,6 +22,7 @@ from client_app.synthesis import synthesizer_of
 from client_app.synthesis.chosen import Chosen
 from client_app.synthesis.data import read_user_splits
 from client_app.synthesis.silo import Silo
+from common.device import pick_device
 
 LARGE = "generated"
 """The name of the data that stand for a large silo."""
@@ -49,12 +50,12 @@ def silo_of(data: str) -> Silo:
     )
 
 
-def measure(data: str, method: str) -> str:
+def measure(data: str, method: str, device: torch.device) -> str:
     """One line of the table, measured in this process."""
     silo = silo_of(data)
     users, items = silo.likes.shape
     changes = {f"{method}.vae_epochs": 1} if data == LARGE else {}
-    own = synthesizer_of(method, Chosen.of(method, changes).settings, items)
+    own = synthesizer_of(method, Chosen.of(method, changes).settings, items, device)
     begin = time.perf_counter()
     own.fit(silo, 0)
     fitted = time.perf_counter()
@@ -75,18 +76,20 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=["sdrm", "multivae-prior", "multivae"])
     parser.add_argument("--large", action="store_true", help="100,000 users with 10,000 items too")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
     parser.add_argument("--row", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.row:
-        print(measure(*options.row), flush=True)
+        print(measure(*options.row, pick_device(options.device, "--device")), flush=True)
         return
     heads = ("data", "method", "users", "items", "fit s", "made", "sample s", "peak MB")
     print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads), flush=True)
     for data in [*options.data, *([LARGE] if options.large else [])]:
         for method in options.methods:
-            command = [sys.executable, __file__, "--threads", str(options.threads), "--row"]
-            subprocess.run([*command, data, method], check=True)
+            options_of_row = ["--threads", str(options.threads), "--device", options.device]
+            command = [sys.executable, __file__, *options_of_row, "--row", data, method]
+            subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
