@@ -1,0 +1,173 @@
+"""Keys of one sum: agreed between pairs of nodes, split into shares, and spread into masks."""
+
+import base64
+import hashlib
+import itertools
+import secrets
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from cryptography.fernet import InvalidToken
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
+from flwr.common.secure_aggregation.crypto.symmetric_encryption import (
+    decrypt,
+    encrypt,
+    generate_shared_key,
+)
+
+from common.errors import SnowdropError
+from common.secure.fixed_point import Vector
+
+KEY_BYTES = 32
+_CURVE = ec.SECP256R1()
+_CHUNK = 2**20
+"""Bytes of a mask that are held at once."""
+_TRIES = 256
+"""Sets of shares that are tried where some shares are false."""
+
+
+def new_private() -> bytes:
+    """A private key from the operating system's generator."""
+    return ec.generate_private_key(_CURVE).private_numbers().private_value.to_bytes(KEY_BYTES)
+
+
+def public_of(private: bytes) -> bytes:
+    """The public key of a private one, a compressed point (33 bytes)."""
+    point = _private(private).public_key()
+    return point.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+
+
+def _private(private: bytes) -> ec.EllipticCurvePrivateKey:
+    return ec.derive_private_key(int.from_bytes(private), _CURVE)
+
+
+def belongs(public: bytes, private: bytes) -> bool:
+    """Whether a private key is that of a public one."""
+    try:
+        return public_of(private) == public
+    except ValueError:
+        return False
+
+
+def agreed(private: bytes, public: bytes) -> bytes:
+    """The key that a pair shares (elliptic-curve Diffie-Hellman, then HKDF), 32 bytes.
+
+    Raises
+    ------
+    SnowdropError
+        If the public key is no point of the curve.
+    """
+    try:
+        point = ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, public)
+    except ValueError as error:
+        raise SnowdropError("a public key of a masked sum is none") from error
+    return base64.urlsafe_b64decode(generate_shared_key(_private(private), point))
+
+
+def sealed(key: bytes, content: bytes) -> bytes:
+    """Content that only the holders of a key can read, or change unnoticed."""
+    return encrypt(base64.urlsafe_b64encode(key), content)
+
+
+def opened(key: bytes, content: bytes) -> bytes:
+    """What `sealed` was given.
+
+    Raises
+    ------
+    SnowdropError
+        If it was changed, or sealed with another key.
+    """
+    try:
+        return decrypt(base64.urlsafe_b64encode(key), content)
+    except InvalidToken as error:
+        raise SnowdropError("shares of a masked sum were changed on their way") from error
+
+
+def new_seed() -> bytes:
+    """A key of a mask, from the operating system's generator."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def commitment(seed: bytes) -> bytes:
+    """What tells whether a seed was put together rightly, and nothing else of it."""
+    return hashlib.sha256(b"snowdrop seed of a masked sum\0" + seed).digest()
+
+
+def is_committed(told: bytes, seed: bytes) -> bool:
+    """Whether a seed is the one that a commitment was made of."""
+    return commitment(seed) == told
+
+
+def add_mask(vector: Vector, key: bytes, sign: int) -> None:
+    """Add a mask to a vector in place, or take it away.
+
+    The mask is the ChaCha20 key stream (RFC 8439) of the whole key. No key serves twice, hence a
+    fixed nonce.
+
+    Parameters
+    ----------
+    vector : Vector
+    key : bytes
+        32 bytes.
+    sign : int
+        1 or −1.
+    """
+    stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
+    for numbers in vector.parts():
+        step = _CHUNK // numbers.itemsize
+        for begin in range(0, len(numbers), step):
+            part = numbers[begin : begin + step]
+            drawn = np.frombuffer(stream.update(bytes(part.nbytes)), part.dtype.newbyteorder("<"))
+            if sign > 0:
+                part += drawn
+            else:
+                part -= drawn
+
+
+def split(secret: bytes, threshold: int, count: int) -> list[bytes]:
+    """Shares of a secret (Shamir 1979), any ``threshold`` of which tell it, and fewer nothing."""
+    return create_shares(secret, threshold, count)
+
+
+def put_together(
+    shares: Mapping[int, bytes], threshold: int, genuine: Callable[[bytes], bool]
+) -> tuple[bytes, set[int]]:
+    """The secret of which there are shares, and who has sent false ones that were in the way.
+
+    Parameters
+    ----------
+    shares : Mapping[int, bytes]
+        By holder.
+    threshold : int
+    genuine : Callable[[bytes], bool]
+        Whether a secret is the one that was split.
+
+    Raises
+    ------
+    SnowdropError
+        If there are too few shares, or too many false ones.
+    """
+    if len(shares) < threshold:
+        raise SnowdropError(f"{len(shares)} of {threshold} shares came")
+    sets = itertools.combinations(sorted(shares), threshold)
+    for tried, chosen in enumerate(itertools.islice(sets, _TRIES)):
+        secret = _combined([shares[holder] for holder in chosen])
+        if secret is None or not genuine(secret):
+            continue
+        if not tried:
+            return secret, set()
+        rest = [shares[holder] for holder in chosen[1:]]
+        liars = {holder for holder in shares.keys() - set(chosen)
+                 if _combined([*rest, shares[holder]]) != secret}  # fmt: skip
+        return secret, liars
+    raise SnowdropError("its shares do not fit together: too many nodes have sent false ones")
+
+
+def _combined(shares: list[bytes]) -> bytes | None:
+    try:
+        return combine_shares(shares)
+    except (ValueError, IndexError):
+        return None
