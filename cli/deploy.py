@@ -16,8 +16,8 @@ from cli.prepare.folder import carry_features, read
 from cli.prepare.generated import generated
 from common.errors import SnowdropError
 from common.settings import Answer
+from deploy import certificate, local, supervisor
 from deploy import folder as federation_folder
-from deploy import local, supervisor
 from deploy.data import share
 from deploy.federation import FIRST_PORT, Federation
 from deploy.health import healthy
@@ -156,6 +156,10 @@ def status(folder: Dir) -> None:
             local_time(report.since) if report else "",
         )
     Console().print(table)
+    if well.get(every[0].name):
+        for name in federation.node_names():
+            if name not in online and (why := local.node_obstacle(folder, federation, name)):
+                typer.echo(f"{name} cannot take part: {why}")
     if not good:
         raise typer.Exit(1)
 
@@ -267,11 +271,25 @@ def register(folder: Dir) -> None:
 
 
 @app.command()
-def renew(folder: Dir) -> None:
+def renew(
+    folder: Dir,
+    within: Annotated[
+        int | None,
+        typer.Option(metavar="DAYS", min=0, help="only where it ends within so many days"),
+    ] = None,
+) -> None:
     """Make a new certificate for the SuperLink, from the same authority."""
     folder = folder.absolute()
-    federation_folder.renew_certificate(folder, Federation.load(folder))
-    typer.echo("the certificate is new; restart the SuperLink for it to be used")
+    federation = Federation.load(folder)
+    if within is None:
+        certificate.renew(folder, federation)
+    elif not certificate.renew_if_due(folder, federation, within):
+        typer.echo(f"the certificate is valid until {certificate.validity(folder)[1]:%Y-%m-%d}")
+        return
+    if supervisor.supervisor_pid(folder):
+        typer.echo("the certificate is new; the SuperLink takes it as soon as no run is under way")
+    else:
+        typer.echo("the certificate is new; restart the SuperLink for it to be used")
 
 
 def status_table() -> Table:

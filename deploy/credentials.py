@@ -54,7 +54,7 @@ def make_server_certificate(authority: Path, folder: Path, hosts: Sequence[str])
     Raises
     ------
     SnowdropError
-        If the authority's key or certificate cannot be read.
+        If the authority's key or certificate cannot be read, or its certificate has ended.
     """
     try:
         signer = load_pem_private_key((authority / "ca.key").read_bytes(), None)
@@ -62,6 +62,12 @@ def make_server_certificate(authority: Path, folder: Path, hosts: Sequence[str])
     except (OSError, ValueError) as error:
         raise SnowdropError(f"the certificate authority in {authority} cannot be read") from error
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    if issuer.not_valid_after_utc < datetime.now(UTC):
+        raise SnowdropError(
+            f"the certificate authority in {authority} ended on "
+            f"{issuer.not_valid_after_utc:%Y-%m-%d}: `snowdrop deploy init --force` makes a new "
+            "one, which every node needs"
+        )
     key = ec.generate_private_key(ec.SECP256R1())
     names = list(dict.fromkeys([*hosts, *_LOOPBACK]))
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])

@@ -172,6 +172,19 @@ class Federation(BaseModel):
         """Names of the nodes, in the order in which they share a data folder."""
         return [node.name for node in self.nodes]
 
+    def listeners(self) -> list[tuple[str, str, int]]:
+        """Who listens where: name of the process, host, port."""
+        there = [
+            ("superlink", self.fleet_host, self.fleet_port),
+            ("superlink", self.control_host, self.control_port),
+            ("superlink", self.health_host, self.superlink_health_port),
+            ("executor", self.health_host, self.executor_health_port),
+        ]
+        for node in self.nodes:
+            there.append((node.name, "127.0.0.1", node.runtime_port))
+            there.append((node.name, self.health_host, node.health_port))
+        return there
+
     @property
     def server(self) -> PurePosixPath:
         """The server's folder on its machine."""

@@ -1,4 +1,4 @@
-"""The folder of a federation: making it, adding nodes to it, renewing its certificate."""
+"""The folder of a federation: making it, and adding nodes to it."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from common.durable import write_atomic
 from common.errors import SnowdropError
 from common.settings import Answer
 from common.toml import toml_lines
-from deploy import credentials
+from deploy import certificate, credentials
 from deploy.federation import Federation
 from deploy.processes import POLICY, SYNTHETIC, processes
 from deploy.systemd import write_start_files
@@ -42,7 +42,7 @@ def make(folder: Path, federation: Federation, force: bool, keep: bool) -> Feder
     shutil.rmtree(folder / "server" / "node-keys", ignore_errors=True)
     for stale in ("superlink.db", "registered.json"):
         (folder / "server" / stale).unlink(missing_ok=True)
-    renew_certificate(folder, federation)
+    certificate.renew(folder, federation)
     credentials.make_secret(folder / "server" / "executor.secret")
     for name in federation.node_names():
         give_key(folder, name)
@@ -52,14 +52,6 @@ def make(folder: Path, federation: Federation, force: bool, keep: bool) -> Feder
     give_policies(folder, federation)
     write_start_files(federation, folder)
     return federation
-
-
-def renew_certificate(folder: Path, federation: Federation) -> None:
-    """Make a new certificate for the SuperLink, signed by the same authority."""
-    hosts = dict.fromkeys([*federation.hosts, federation.control_host])
-    named = [host for host in hosts if host not in ("0.0.0.0", "::")]
-    credentials.make_server_certificate(folder / "ca", folder / "server", named)
-    _copy(folder / "ca" / "ca.crt", folder / "server" / "ca.crt")
 
 
 def give_key(folder: Path, name: str) -> None:

@@ -1,8 +1,10 @@
 """Starting, watching and stopping a federation on this machine."""
 
+import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,11 +15,13 @@ from pathlib import Path
 from common.durable import write_atomic
 from common.errors import SnowdropError
 from deploy import supervisor
+from deploy.certificate import check_certificate
 from deploy.federation import Federation
 from deploy.flower import Flower
 from deploy.folder import check_synthetic, give_policies
 from deploy.health import healthy
 from deploy.processes import SUPERLINK, processes
+from deploy.reach import obstacle
 
 _START_SECONDS = 120.0
 _DOWN_SECONDS = 60.0
@@ -37,16 +41,19 @@ def up(folder: Path, say: Callable[[str], None]) -> None:
     Raises
     ------
     SnowdropError
-        If it is up already, a node lacks what it shall send, or a process does not start; what was
-        started is ended again.
+        If it is up already, a port is in use, the server's certificate is not valid today, a node
+        lacks what it shall send or cannot reach the SuperLink, or a process does not start; what
+        was started is ended again.
     """
     federation = Federation.load(folder)
     if Path(federation.root) != folder:
         raise SnowdropError(f"{folder} was made to stand in {federation.root}; move it there")
     if supervisor.supervisor_pid(folder):
         raise SnowdropError(f"{folder} is up; `snowdrop deploy status {folder}` shows its state")
+    check_certificate(folder, federation)
     check_synthetic(folder, federation)
     give_policies(folder, federation)
+    _check_ports(federation)
     for process in processes(federation):
         supervisor.held_path(folder, process.name).unlink(missing_ok=True)
     known = registered(folder)
@@ -66,6 +73,9 @@ def up(folder: Path, say: Callable[[str], None]) -> None:
         for name in register(folder, federation):
             say(f"registered the key of {name}")
             supervisor.held_path(folder, name).unlink(missing_ok=True)
+        for name in federation.node_names():
+            if (why := node_obstacle(folder, federation, name)) is not None:
+                raise SnowdropError(f"{name} cannot take part: {why}")
         say(f"waiting for {len(federation.nodes)} nodes")
         for process in processes(federation)[1:]:
             _wait(lambda process=process: healthy(process.health), folder, process.name)  # type: ignore[misc]
@@ -74,6 +84,33 @@ def up(folder: Path, say: Callable[[str], None]) -> None:
     except BaseException:
         down(folder)
         raise
+
+
+def node_obstacle(folder: Path, federation: Federation, name: str) -> str | None:
+    """What keeps a node of this machine from the SuperLink; None where nothing does."""
+    place = folder / "nodes" / name
+    return obstacle(federation.fleet_address, place / "ca.crt", place / "key")
+
+
+def _check_ports(federation: Federation) -> None:
+    """Refuse ports that another process listens on, or an address that is not this machine's."""
+    for name, host, port in federation.listeners():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise SnowdropError(
+                        f"port {port} of {name} is in use by another process: end that process, "
+                        "or make the federation on other ports with `snowdrop deploy init DIR "
+                        "--force --port FIRST`"
+                    ) from error
+                raise SnowdropError(
+                    f"{name} cannot listen on {host}:{port} ({error.strerror}): give `snowdrop "
+                    "deploy init` an address of this machine"
+                ) from error
 
 
 def down(folder: Path) -> bool:

@@ -24,6 +24,7 @@ import psutil
 
 from common.durable import write_atomic
 from common.errors import SnowdropError
+from deploy import certificate
 from deploy.federation import FILE, Federation
 from deploy.flower import end_family
 from deploy.processes import EXECUTOR, SUPERLINK, Process, processes
@@ -38,6 +39,7 @@ _TICK_SECONDS = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
 _WELL_SECONDS = 30.0  # after a run of this length, the first pause is taken again
 _LOG_BYTES = 50_000_000
+_CERTIFICATE_SECONDS = 60.0  # between two looks at the server's certificate
 _LOCK_SECONDS = 1.0  # reading the supervisor's pid takes the lock for a moment
 
 
@@ -63,6 +65,11 @@ class Child:
         self._pause = _FIRST_PAUSE
         self._starts = 0
         self._report: Report | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Id of the process; None where it is not there."""
+        return self._popen.pid if self._popen else None
 
     def tend(self) -> None:
         """Start, restart or end the process, whichever is due."""
@@ -125,7 +132,7 @@ class Child:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _tell(self, state: str) -> None:
-        pid = self._popen.pid if self._popen else None
+        pid = self.pid
         last = self._report
         if last and (last.state, last.pid) == (state, pid):
             return
@@ -138,6 +145,39 @@ class Child:
             )
 
 
+class Renewal:
+    """Renews the server's certificate before it ends; the SuperLink takes it between two runs.
+
+    A certificate that somebody else has put there is taken as well.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / "server" / "server.crt"
+        self._next = 0.0
+        self._pid: int | None = None
+        self._taken = 0
+
+    def tend(self, superlink: Child) -> None:
+        """Renew, or have the SuperLink start again, where that is due; looks once in a minute."""
+        if superlink.pid != self._pid:
+            self._pid, self._taken = superlink.pid, self._stamp()
+        if time.monotonic() < self._next or not self._path.exists():
+            return
+        self._next = time.monotonic() + _CERTIFICATE_SECONDS
+        try:
+            if certificate.renew_if_due(self._folder, Federation.load(self._folder)):
+                log.info("%s is renewed", self._path)
+        except SnowdropError as error:
+            log.warning("the server's certificate ends soon and cannot be renewed: %s", error)
+        if self._pid and self._stamp() != self._taken and not serverapps(self._folder):
+            log.info("the SuperLink starts again, to take its new certificate")
+            superlink.end()
+
+    def _stamp(self) -> int:
+        return self._path.stat().st_mtime_ns if self._path.exists() else 0
+
+
 def supervise(folder: Path) -> None:
     """Keep the federation running until SIGTERM, then end it, nodes first."""
     stopping: list[int] = []
@@ -146,6 +186,7 @@ def supervise(folder: Path) -> None:
     with _only_one(folder):
         end_family(family(folder))  # left by a supervisor that was killed
         children: dict[str, Child] = {}
+        renewal = Renewal(folder)
         stamp = 0
         try:
             while not stopping:
@@ -159,12 +200,23 @@ def supervise(folder: Path) -> None:
                         if name not in children:
                             children[name] = Child(folder, process)
                         children[name].process = process  # as it is started the next time
+                renewal.tend(children[SUPERLINK])
                 for child in children.values():
                     child.tend()
                 time.sleep(_TICK_SECONDS)
         finally:
             end_all(folder)
             log.info("all ended")
+
+
+def serverapps(folder: Path) -> list[psutil.Process]:
+    """The processes that run a ServerApp now: one for each run that is under way."""
+    found = []
+    for process in family(folder, EXECUTOR):
+        with suppress(psutil.Error):
+            if any("flwr-serverapp" in part for part in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def end_all(folder: Path) -> None:

@@ -1,10 +1,11 @@
 """The server's items: the catalogue that the settings name, and its features."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import demo
-from common.catalogue import Catalogue, read_catalogue
+from common.catalogue import Catalogue, ItemIndex, read_catalogue
 from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
 from common.task import draws_cold
@@ -13,6 +14,8 @@ if TYPE_CHECKING:  # a command that reads the catalogue alone does not wait for 
     import torch
 
     from server_app.methods.base import World
+
+log = logging.getLogger("snowdrop")
 
 
 def data_folder(settings: RunSettings) -> Path | None:
@@ -46,6 +49,21 @@ def load_catalogue(settings: RunSettings) -> Catalogue:
     if folder is None:
         return demo.demo_catalogue(demo.ITEMS, settings.seed, all_warm)
     return read_catalogue(folder, settings.seed, settings.text_columns, all_warm)
+
+
+def tell_of_lost(catalogue: Catalogue, former: ItemIndex) -> None:
+    """Warn of items that a training began with and the items file holds no more.
+
+    The order of the file does not matter: items are sorted by their ids.
+    """
+    if lost := sorted(set(former.ids) - set(catalogue.ids)):
+        rows = len(set(lost) & set(former.ids_of("warm")))
+        log.warning(
+            "the items file has lost %d of the training's %d items, the first is '%s'; %d of them "
+            "lose their rows in the item table in the next round: if that is not meant, stop this "
+            "run and put them back",
+            len(lost), len(former.ids), lost[0], rows,
+        )  # fmt: skip
 
 
 def world_of(settings: RunSettings, catalogue: Catalogue, device: "torch.device") -> "World":

@@ -18,7 +18,7 @@ from common.settings import DEMO, RunSettings
 from server_app import accountant
 from server_app.baselines import TWIN, compare, forget_twin, frozen_twin, to_best
 from server_app.checkpoint import Checkpoints
-from server_app.items import load_catalogue, world_of
+from server_app.items import load_catalogue, tell_of_lost, world_of
 from server_app.measure import Task, count_users, describe, order_of
 from server_app.methods import World
 from server_app.nodes import Nodes
@@ -63,7 +63,9 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         log.info("results go to %s", folder.path)
         state = _begin_or_resume(folder, checkpoints, settings)
         if state:
-            catalogue = catalogue.grown_from(former_index(state))
+            former = former_index(state)
+            tell_of_lost(catalogue, former)
+            catalogue = catalogue.grown_from(former)
             if settings.warm_after:
                 catalogue = _warm_enough(grid, catalogue, settings)
         else:

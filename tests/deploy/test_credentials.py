@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
 from common.errors import SnowdropError
+from deploy import certificate, credentials
 from deploy import folder as federation_folder
 from deploy.credentials import make_authority, make_server_certificate
 from deploy.federation import Federation
@@ -116,7 +117,7 @@ def test_nothing_is_overwritten_unasked(made: Made) -> None:
 
 def test_a_renewed_certificate_has_the_same_authority(made: Made) -> None:
     old = (made[0] / "server" / "server.crt").read_bytes()
-    federation_folder.renew_certificate(*made)
+    certificate.renew(*made)
     assert (made[0] / "server" / "server.crt").read_bytes() != old
     handshake(made[0], made[0] / "nodes" / "node-0", "server.example")
 
@@ -129,3 +130,42 @@ def test_a_missing_authority_is_one_sentence(tmp_path: Path) -> None:
 def test_a_host_that_no_certificate_can_hold_is_refused(made: Made) -> None:
     with pytest.raises(SnowdropError, match=r"host name 'bücher\.example'"):
         make_server_certificate(made[0] / "ca", made[0] / "server", ["bücher.example"])
+
+
+def days_left(folder: Path) -> int:
+    return (certificate.validity(folder)[1] - datetime.now(UTC)).days
+
+
+def test_a_certificate_is_renewed_before_it_ends_and_not_earlier(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not certificate.renew_if_due(*made)
+    assert not certificate.renew_if_due(*made, credentials.SERVER_DAYS - 1)
+    monkeypatch.setattr(credentials, "SERVER_DAYS", certificate.RENEW_DAYS)
+    certificate.renew(*made)
+    monkeypatch.undo()
+    certificate.check_certificate(*made)
+    assert days_left(made[0]) >= credentials.SERVER_DAYS - 1
+    handshake(made[0], made[0] / "nodes" / "node-0", "server.example")
+
+
+def test_a_certificate_that_has_ended_far_from_its_authority_is_one_sentence(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made[0] / "ca" / "ca.key").rename(made[0] / "aside")
+    certificate.check_certificate(*made)
+    (made[0] / "aside").rename(made[0] / "ca" / "ca.key")
+    monkeypatch.setattr(credentials, "SERVER_DAYS", 0)
+    certificate.renew(*made)
+    (made[0] / "ca" / "ca.key").unlink()
+    with pytest.raises(SnowdropError, match=r"ended on .* run `snowdrop deploy renew"):
+        certificate.check_certificate(*made)
+
+
+def test_an_authority_that_has_ended_signs_nothing(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "CA_DAYS", 0)
+    make_authority(made[0] / "ca", "fed")
+    with pytest.raises(SnowdropError, match=r"ended on .* --force"):
+        certificate.renew(*made)

@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from common.errors import SnowdropError
-from deploy import local, supervisor
+from deploy import certificate, credentials, local, supervisor
 from deploy.federation import Federation
+from tests.deploy.test_credentials import Made
 
 # Flower's programs, as far as the supervisor can tell: they start a child and wait.
 STUB = """#!/bin/sh
@@ -161,3 +162,38 @@ def test_a_second_supervisor_is_refused(folder: Path) -> None:
     with pytest.raises(SnowdropError, match="is up"):
         local.up(folder, print)
     assert state(folder, "node-0") == "running"
+
+
+class FakeSuperLink:
+    """As the supervisor's child of that name."""
+
+    def __init__(self) -> None:
+        self.pid: int | None = 1
+        self.ended = 0
+
+    def end(self) -> None:
+        self.pid = None
+        self.ended += 1
+
+
+def test_a_certificate_that_ends_soon_is_renewed_and_taken_between_two_runs(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[int] = [1]
+    monkeypatch.setattr(supervisor, "serverapps", lambda _: running)
+    monkeypatch.setattr(supervisor, "_CERTIFICATE_SECONDS", 0.0)
+    superlink, renewal = FakeSuperLink(), supervisor.Renewal(made[0])
+    renewal.tend(superlink)  # type: ignore[arg-type]
+    assert not superlink.ended
+    with monkeypatch.context() as patch:
+        patch.setattr(credentials, "SERVER_DAYS", 3)
+        certificate.renew(*made)
+    renewal.tend(superlink)  # type: ignore[arg-type]
+    assert (certificate.validity(made[0])[1] - certificate.validity(made[0])[0]).days > 700
+    assert not superlink.ended  # a run is under way
+    running.clear()
+    renewal.tend(superlink)  # type: ignore[arg-type]
+    assert superlink.ended == 1
+    superlink.pid = 2
+    renewal.tend(superlink)  # type: ignore[arg-type]
+    assert superlink.ended == 1

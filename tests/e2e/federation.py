@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import psutil
 from typer.testing import CliRunner
 
 from cli.commands import app
@@ -21,7 +20,6 @@ from deploy import local, supervisor
 from deploy.federation import Federation as Description
 from deploy.federation import free_ports
 from deploy.flower import ENVIRONMENT, Flower, end_family, tool
-from deploy.processes import EXECUTOR
 
 ROOT = Path(__file__).parents[2]
 
@@ -177,11 +175,7 @@ class Federation:
     def kill_serverapp(self) -> None:
         """SIGKILL to the process that runs the ServerApp now."""
 
-        def found() -> list[psutil.Process]:
-            family = supervisor.family(self.folder, EXECUTOR)
-            return [p for p in family if any("flwr-serverapp" in part for part in p.cmdline())]
-
-        for process in wait_for(found, 30, "a ServerApp runs"):
+        for process in wait_for(lambda: supervisor.serverapps(self.folder), 30, "a ServerApp runs"):
             process.kill()
 
     def stop(self, name: str) -> None:

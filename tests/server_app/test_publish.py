@@ -415,19 +415,34 @@ def test_nobodys_head_is_reset_when_the_catalogue_grows(world: World) -> None:
     assert not world.heads["private-0-newcomer"]["weight"].any()
 
 
-def test_rows_follow_their_items_when_some_are_removed(world: World) -> None:
+def test_rows_follow_their_items_when_some_are_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     world.run()
+    monkeypatch.setattr(logging.getLogger("snowdrop"), "propagate", True)
     before = world.rows(4)
     gone = {"w00", "w07", "t03", "v02"}
     world.items = [item for item in world.items if item[0] not in gone]
     world.add("a-new", split="warm")
     _, grid = world.run(rounds=5, resume=True)
+    assert "has lost 4 of the training's 44 items, the first is 't03'; 2 of them" in caplog.text
     ids = former_index(world.state(5)).ids_of("warm")
     assert set(ids) == set(before) - gone | {"a-new"}
     _, table = first_tables(grid)
     for item, row in zip(ids, table, strict=True):
         if item != "a-new":
             np.testing.assert_array_equal(row, before[item].numpy())
+
+
+def test_items_in_another_order_are_the_same_catalogue(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.run()
+    monkeypatch.setattr(logging.getLogger("snowdrop"), "propagate", True)
+    world.items.reverse()
+    world.run(rounds=5, resume=True)
+    assert "has lost" not in caplog.text
+    assert former_index(world.state(5)).version == former_index(world.state(4)).version
 
 
 def test_another_catalogue_is_refused(world: World) -> None:
