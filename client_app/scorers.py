@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from client_app.methods.base import Local
 
 
+def standardised(scores: Tensor) -> Tensor:
+    """Scores (users, items) with mean 0 and deviation 1 for each user; 0 where all are equal."""
+    # Scaled first, so that squares of very small or large scores stay within float32.
+    largest = scores.abs().amax(1, keepdim=True)
+    scaled = scores / torch.where(largest > 0, largest, 1.0)
+    centred = scaled - scaled.mean(1, keepdim=True)
+    centred = centred - centred.mean(1, keepdim=True)  # What rounding left of a large mean.
+    spread = centred.square().mean(1, keepdim=True).sqrt()
+    return torch.where(spread > 1e-6, centred / spread.clamp(min=1e-6), 0.0)
+
+
 class Scorer(ABC):
     """Scores of items for some users at a time.
 

@@ -5,6 +5,7 @@ Of users it has nothing but sums over those of a group, which each user picks fo
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -61,6 +62,7 @@ class FusedGroups:
         self.scorers: Scorers | None = None
         self._few = 0  # groups that were merged in the round before
         self._targets: Tensor | None = None  # float32 (kept, warm, d), from sums to their fit
+        self._weights: Tensor | None = None  # float32 (kept, warm), of items in that fit
         self.world, self.blocks = world, world.blocks()
         self._features: dict[str, list[Tensor]] = {}
         self._fusion = self._first_fusion(fusion)
@@ -147,6 +149,10 @@ class FusedGroups:
                     self.settings)
             for k, count in enumerate(counts)
         ])  # fmt: skip
+        self._weights = None
+        if self.own.item_weights == "touches" and "touches" in sums:
+            touches = sums["touches"].float()
+            self._weights = touches / touches.mean(1, keepdim=True).clamp(min=1e-6)
         self.scorers = Scorers(merged, means, shared)
         self.centroids = next_centroids(means, counts, merged, self._seed(number))
 
@@ -177,12 +183,24 @@ class FusedGroups:
         self._targets = None
         return self._fusion.fit(
             self.scorers.merged.kept, targets, self.features("warm"), self.own.fit_steps,
-            self.own.fit_batch, self._seed(number), self.own.feature_noise,
+            self.own.fit_batch, self._seed(number), self.own.feature_noise, self._weights,
         )  # fmt: skip
 
+    def prepared(self, number: int, beside: Tensor | None = None) -> dict[str, Any]:
+        """`fit`, and the columns that ``rounds.csv`` has of it; none where nothing was learnt."""
+        begin = time.perf_counter()
+        if (loss := self.fit(number, beside)) is None:
+            return {}
+        return {"generator_loss": loss, "generator_seconds": time.perf_counter() - begin}
+
+    def fits_in(self, coming: Sequence[tuple[int, bool]]) -> int:
+        """How many of the coming rounds fit the network."""
+        return len(coming) if self.settings.server_lr else 0
+
     def embeddings(self, scorers: Scorers, split: str) -> Tensor:
-        """What is fused of the items of a split, float32 (kept, items, d)."""
-        return torch.cat(list(self._fusion.make(scorers.merged.kept, self.features(split))), 1)
+        """What is fused of the items of a split, float32 (groups, items, d)."""
+        made = self._fusion.make(scorers.merged.kept, self.features(split))
+        return torch.cat(list(made), 1)[scorers.merged.places]
 
     def scores(self, scorers: Scorers, split: str) -> Tensor:
         """Scores of the fused embeddings by the groups' whole mean scorers, (groups, items)."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
 from common.device import one_thread
 from server_app.methods.network import OPTIMIZERS
@@ -169,6 +168,7 @@ class Fusion:
         batch: int,
         seed: int,
         noise: float = 0.0,
+        weights: Tensor | None = None,
     ) -> float:
         """Train towards the groups' item embeddings; the mean loss of the steps.
 
@@ -184,8 +184,14 @@ class Fusion:
             All randomness comes from it.
         noise : float
             Standard deviation of the noise on features.
+        weights : Tensor, optional
+            How much each item counts, float32 (groups, items), of mean 1; None: all alike.
         """
-        groups, targets, *parts = (one.to(self._device) for one in (groups, targets, *features))
+        if weights is None:
+            weights = torch.ones(targets.shape[:2])
+        groups, targets, weights, *parts = (
+            one.to(self._device) for one in (groups, targets, weights, *features)
+        )
         total = torch.zeros((), device=self._device)
         cuda = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda), torch.enable_grad(), one_thread():
@@ -197,7 +203,7 @@ class Fusion:
                 if noise:
                     read = [part + noise * torch.randn_like(part) for part in read]
                 made = self._network(groups, read)
-                loss = mse_loss(made, targets[:, rows])
+                loss = ((made - targets[:, rows]).square().mean(2) * weights[:, rows]).mean()
                 self._optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 self._optimizer.step()

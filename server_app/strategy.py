@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from common import messages
 from common.errors import OverflowedError, SnowdropError
-from common.task import metric_words, ranked_words
+from common.task import candidates, metric_words, ranked_words
 from server_app import accountant
 from server_app.aggregation import Aggregator, NoisySum, PlainSum, Summed
 from server_app.checkpoint import Checkpoints
@@ -216,7 +216,7 @@ class ColdStart(Strategy):
 
     def _choose_form(self) -> None:
         """Have validation items choose among the forms of the method's scorer, if it has any."""
-        trial = self._method.trial(["validation"])
+        trial = self._method.trial([candidates(self.settings.task, "validation")])
         if trial is not None:
             tried, users = self.task.measure_forms(self.training, "validation", trial)
             if users:

@@ -7,16 +7,19 @@ nearest to the private parts of its scoring head. Sums over users leave the node
 apart; which group a user is in does not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
+from client_app.history import kernel_scores
 from client_app.methods import half_of
-from client_app.methods.backbone import Backbone
+from client_app.methods.backbone import SCORER, Backbone
 from client_app.methods.base import Local, NodeMethod, answer_of, groups_of
-from client_app.scorers import Scorer
+from client_app.scorers import Scorer, standardised
 from common.errors import SnowdropError
 from common.messages import TrainAnswer, TrainRequest
 from common.methods.gfmfr import GFMFRSettings
@@ -27,6 +30,58 @@ from common.users.training import Beside
 
 RATIO = "teacher.ratio"
 """The part of the state that holds ρ of each user, where it is not constant."""
+
+MIXED = "with-history"
+"""The scorer that this method brings beside those of its backbone."""
+
+
+class WithHistory(Scorer):
+    """Users' scores by the backbone, and by their own histories among fused embeddings.
+
+    The score s_ui + ω · h_ui, each of the two standardised over a user's items, with f_u the
+    backbone's scorer, g the user's group, H_u its history and β = ``sharpness``:
+
+        s_ui = f_u(e_i),    h_ui = log mean over j in H_u of exp(β cos(Q_gi − Q̄_g, Q_gj − Q̄_g))
+
+    Needs ``fused``: Q, (groups · items, d); ``weights``: each ω that is tried, (1, w); and
+    ``centroids``. The forms are the weights.
+
+    Parameters
+    ----------
+    local : Local
+    plain : Scorer
+        Of the backbone.
+    groups : Tensor, int64 (users,)
+    own : GFMFRSettings
+    """
+
+    def __init__(self, local: Local, plain: Scorer, groups: Tensor, own: GFMFRSettings) -> None:
+        self._plain, self._groups, self._sharpness = plain, groups, own.sharpness
+        rows = local.table("fused", own.groups * local.items, local.settings.dim)
+        fused = rows.reshape(own.groups, local.items, -1)
+        self._fused = normalize(fused - fused.mean(1, keepdim=True), dim=2)
+        self._weights = local.table("weights", 1)[0].tolist()
+        self._histories = local.histories
+
+    def __call__(self, users: np.ndarray) -> Tensor:
+        return next(self.forms(users))
+
+    def forms(self, users: np.ndarray) -> Iterator[Tensor]:
+        plain = standardised(self._plain(users))
+        history = standardised(self._by_history(users))
+        for weight in self._weights:
+            yield plain + weight * history
+
+    def _by_history(self, users: np.ndarray) -> Tensor:
+        """h before it is standardised, float32 (users, items)."""
+        groups = self._groups[users]
+        scores = torch.empty(len(users), self._fused.shape[1])
+        for one in groups.unique():
+            there = groups == one
+            histories = self._histories.take(users[there.numpy()])
+            fused = self._fused[one]
+            scores[there] = kernel_scores(histories, fused, fused, self._sharpness)
+        return scores
 
 
 class GFMFR(NodeMethod):
@@ -91,7 +146,12 @@ class GFMFR(NodeMethod):
         return self.backbone(local.settings).fit_heads(rounds, _without_teacher(local)) | kept
 
     def scorer(self, name: str, local: Local) -> Scorer:
-        return self.backbone(local.settings).scorer(name, _without_teacher(local))
+        half, alone = self.backbone(local.settings), _without_teacher(local)
+        if name != MIXED:
+            return half.scorer(name, alone)
+        own, heads = self.own(local.settings), half.heads_of(alone.state_of())
+        groups = groups_of(local, own, list(heads)).of(np.arange(len(local.keys)), heads)
+        return WithHistory(local, half.scorer(SCORER, alone), groups, own)
 
 
 def _without_teacher(local: Local) -> Local:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from client_app.methods.base import Local, NodeMethod
-from client_app.scorers import Scorer
+from client_app.scorers import Scorer, standardised
 from common.errors import SnowdropError
 from common.messages import TrainAnswer, TrainRequest, for_wire
 from common.settings import TrainingSettings
@@ -85,17 +85,6 @@ def _sparse(local: Local) -> csr_array:
         raise SnowdropError("'columns' name warm items that the catalogue lacks")
     offsets = np.arange(len(values) + 1) * values.shape[1]
     return csr_array((values.ravel(), columns.ravel(), offsets), shape=(len(values), local.warm))
-
-
-def standardised(scores: Tensor) -> Tensor:
-    """Scores (users, items) with mean 0 and deviation 1 for each user; 0 where all are equal."""
-    # Scaled first, so that squares of very small or large scores stay within float32.
-    largest = scores.abs().amax(1, keepdim=True)
-    scaled = scores / torch.where(largest > 0, largest, 1.0)
-    centred = scaled - scaled.mean(1, keepdim=True)
-    centred = centred - centred.mean(1, keepdim=True)  # What rounding left of a large mean.
-    spread = centred.square().mean(1, keepdim=True).sqrt()
-    return torch.where(spread > 1e-6, centred / spread.clamp(min=1e-6), 0.0)
 
 
 class OneRound(NodeMethod):

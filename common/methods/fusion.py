@@ -29,6 +29,11 @@ class GroupSettings(MethodSettings):
     width: Count = setting(128, "hidden width of the fusion module mlp", Role.IDENTITY)
     fit_steps: Count = setting(10, "steps of the fusion's training in each round")
     fit_batch: Count = setting(256, "items in a step, each for all groups")
+    item_weights: Literal["equal", "touches"] = setting(
+        "equal",
+        "how much an item counts in it: all alike, or as often as the group's users touched it in "
+        "the round, which average = touches tells",
+    )
     optimizer: Literal["adamw", "sgd"] = setting("adamw", "its optimiser", Role.IDENTITY)
     lr: Positive = setting(1e-3, "its learning rate")
     weight_decay: float = setting(1e-4, "its weight decay", ge=0)

@@ -47,6 +47,18 @@ class GFMFRSettings(GroupSettings):
         1.0, "T: scores of teacher and user are divided by it", Role.TRAVELS
     )
 
+    history_weight: float = setting(
+        -1.0,
+        "weight ω, in a score, of the user's own history among its group's fused embeddings; 0: "
+        "the backbone alone scores, −1: chosen on validation items",
+        ge=-1,
+    )
+    sharpness: Positive = setting(
+        10.0,
+        "β of log mean exp(β cos) over the history; large: the most similar item decides",
+        Role.TRAVELS,
+    )
+
     def share_of(self, number: int) -> float:
         """The weight λ of round ``number``."""
         if not self.fade_rounds:
@@ -58,6 +70,8 @@ class GFMFRSettings(GroupSettings):
         from common import methods
 
         super().check(run, name)
+        if -1 < self.history_weight < 0:
+            raise ValueError(f"{name}.history_weight must be −1, or 0 or more")
         every = methods.cards().values()
         fitting = [own.name for own in every if issubclass(own.settings, BackboneSettings)]
         if self.backbone not in fitting:
@@ -75,6 +89,9 @@ class GFMFRSettings(GroupSettings):
             )
 
 
+HISTORY_WEIGHTS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Values of ω among which validation items choose."""
+
 MODULES = ("sum", "gate", "attention", "mixture")
 COUNTS = (1, 2, 3, 4, 6, 8, 10)
 
@@ -88,13 +105,20 @@ CARD = Card(
     settings=GFMFRSettings,
     fixed=FIXED,
     # Chosen on validation items of ml-100k with PFedRec, seed 0.
-    tuned={"gfmfr.weight": 0.3, "gfmfr.temperature": 0.5},
+    tuned={
+        "gfmfr.weight": 0.3,
+        "gfmfr.temperature": 0.5,
+        "gfmfr.lr": 3e-3,
+        "gfmfr.feature_noise": 0.3,
+        "gfmfr.item_weights": "touches",
+    },
     published={
         "gfmfr.distance": "euclidean",
         "gfmfr.balance": "adaptive",
         "gfmfr.fit_steps": 350,  # 50 passes over ml-100k
         "gfmfr.optimizer": "sgd",
         "gfmfr.lr": 0.01,
+        "gfmfr.history_weight": 0.0,
     },
     variants={
         "fcf": Variant(
@@ -119,6 +143,7 @@ CARD = Card(
         "fusion": (
             *(f"gfmfr:{name}" for name in ("fcf", "fedncf", "pfedrec", "fedrap")),
             "gfmfr:pfedrec@gfmfr.weight=0.0",
+            "gfmfr:pfedrec@gfmfr.history_weight=0.0",
             *(f"gfmfr:pfedrec@gfmfr.fusion={module}" for module in MODULES),
             *(f"gfmfr:pfedrec@gfmfr.groups={count}" for count in COUNTS),
         ),

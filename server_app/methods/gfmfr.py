@@ -9,7 +9,7 @@ The published server clusters the uploaded parameters of single users. This one 
 the users of a group.
 """
 
-import time
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,11 +19,16 @@ from torch import Tensor
 
 from common import methods
 from common.catalogue import ItemIndex
-from common.methods.gfmfr import GFMFRSettings
+from common.methods.gfmfr import HISTORY_WEIGHTS, GFMFRSettings
 from server_app.aggregation import Expected, Summed
 from server_app.fused import FusedGroups
 from server_app.methods.backbone import Backbone
 from server_app.methods.base import Scoring, Trained, World
+
+log = logging.getLogger("snowdrop")
+
+UNTRIED = 0.2
+"""The weight ω of users' histories where there are no validation items to choose one."""
 
 
 class GFMFR(Trained):
@@ -43,6 +48,7 @@ class GFMFR(Trained):
         self.backbone: Backbone = half(self.own.backbone, world)
         self.fused: FusedGroups | None = None
         self.teacher: Tensor | None = None  # float32 (groups, warm)
+        self.chosen = UNTRIED
         if self.own.fusion != "off":
             self.fused = FusedGroups(name, self.own.fusion, self.backbone.own.shared, world)
 
@@ -73,15 +79,23 @@ class GFMFR(Trained):
             self.fused.learn(summed, by_group, table, scorer, self.backbone.round)
 
     def prepare(self, number: int, validating: bool) -> dict[str, Any]:
-        begin = time.perf_counter()
-        if self.fused is None or (loss := self.fused.fit(number)) is None:
-            return {}
-        self._teach()
-        return {"generator_loss": loss, "generator_seconds": time.perf_counter() - begin}
+        fitted = {} if self.fused is None else self.fused.prepared(number)
+        if fitted:
+            self._teach()
+        return fitted
 
     def fits_in(self, coming: Sequence[tuple[int, bool]]) -> int:
-        fits = self.fused is not None and self.world.settings.server_lr > 0
-        return len(coming) if fits else 0
+        return 0 if self.fused is None else self.fused.fits_in(coming)
+
+    def trial(self, splits: Sequence[str]) -> Scoring | None:
+        weights = HISTORY_WEIGHTS if self.own.history_weight < 0 else ()
+        return self._with_history(splits, weights)
+
+    def choose(self, tried: Sequence[Mapping[str, float]], users: int) -> None:
+        """The weight ω with the best sum of HR@50 and NDCG@50, of equal ones the smallest."""
+        values = [form["recall@50"] + form["ndcg@50"] for form in tried]
+        self.chosen = HISTORY_WEIGHTS[int(np.argmax(values))]
+        log.info("validation items chose %s.history_weight = %g", self.name, self.chosen)
 
     def _teach(self) -> None:
         """What each group's users are told of today's items."""
@@ -91,16 +105,31 @@ class GFMFR(Trained):
             self.teacher = (scores / self.own.temperature).sigmoid()
 
     def scoring(self, splits: Sequence[str]) -> Scoring:
-        return replace(self.backbone.scoring(splits), method=self.name)
+        weight = self.chosen if self.own.history_weight < 0 else self.own.history_weight
+        mixed = self._with_history(splits, (weight,) if weight else ())
+        return mixed or replace(self.backbone.scoring(splits), method=self.name)
+
+    def _with_history(self, splits: Sequence[str], weights: Sequence[float]) -> Scoring | None:
+        """The scorer that mixes, with a form for each weight ω; None: there is nothing to mix."""
+        if not weights or self.fused is None or self.fused.scorers is None:
+            return None
+        arrays = {
+            **self.backbone.scoring(splits).arrays,
+            "fused": self.fused.embeddings(self.fused.scorers, "warm").flatten(0, 1).numpy(),
+            "centroids": self.fused.centroids.numpy(),
+            "weights": np.array([weights], np.float32),
+        }
+        return Scoring("with-history", arrays, self.name, forms=len(weights))
 
     def state(self) -> dict[str, Any]:
-        own = {} if self.fused is None else self.fused.state()
+        own = {} if self.fused is None else {**self.fused.state(), "history_weight": self.chosen}
         return self.backbone.state() | own
 
     def restore(self, state: Mapping[str, Any], former: ItemIndex) -> None:
         self.backbone.restore(state, former)
         if self.fused is not None:
             self.fused.restore(state)
+            self.chosen = state.get("history_weight", 0.0)
             self._teach()
 
     def move(self, world: World) -> None:

@@ -7,7 +7,6 @@ interaction, so here it stands for items that nobody has touched: with o_i an it
 an embedding, o_i + Q_gi, where Q_g is trained towards C_g − o on the warm items.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,15 +54,11 @@ class GroupFusion(ItemTable):
             self.fused.learn(summed, by_group, table, torch.zeros(1, 0), self.round)
 
     def prepare(self, number: int, validating: bool) -> dict[str, Any]:
-        begin = time.perf_counter()
-        loss = self.fused.fit(number, self.own_embeddings("warm"))
         self._fitted_round = number
-        if loss is None:
-            return {}
-        return {"generator_loss": loss, "generator_seconds": time.perf_counter() - begin}
+        return self.fused.prepared(number, self.own_embeddings("warm"))
 
     def fits_in(self, coming: Sequence[tuple[int, bool]]) -> int:
-        return len(coming) if self.settings.server_lr else 0
+        return self.fused.fits_in(coming)
 
     def cold_tables(self, splits: Sequence[str]) -> Tensor:
         """Embeddings of the items of some splits for each group, float32 (groups, cold, d)."""
@@ -73,7 +68,7 @@ class GroupFusion(ItemTable):
         if scorers is None:
             return tables
         fused = torch.cat([self.fused.embeddings(scorers, split) for split in splits], 1)
-        return tables + fused[scorers.merged.places]
+        return tables + fused
 
     def cold_table(
         self, splits: str | Sequence[str], generator: Generator[Any] | None = None

@@ -131,7 +131,7 @@ def test_only_these_settings_travel_to_nodes() -> None:
         *(f"{name}.{own}" for name in ("fcf", "fedncf", "pfedrec", "fedrap")
           for own in ("item_lr_per_sample", "lr_decay")),
         *(f"gfmfr.{own}" for own in ("backbone", "fusion", "groups", "distance", "weight",
-                                     "balance", "fade_rounds", "temperature")),
+                                     "balance", "fade_rounds", "temperature", "sharpness")),
         "group-fusion.groups", "group-fusion.distance",
     }  # fmt: skip
 

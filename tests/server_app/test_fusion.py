@@ -121,17 +121,21 @@ def test_it_learns_what_groups_and_items_share(name: str) -> None:
     assert float((made - targets).square().mean()) < 0.2 * first
 
 
-def test_a_step_is_that_of_plain_sgd() -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_step_is_that_of_plain_sgd(weighted: bool) -> None:
+    weights = torch.rand(2, ITEMS, generator=DRAW) if weighted else torch.ones(2, ITEMS)
     one, targets = fusion_of("mlp", 0.1, "sgd"), torch.randn(2, ITEMS, DIM, generator=DRAW)
     groups, network = torch.tensor([0, 2]), network_of("mlp")
     loss = 0.0
     for row, group in enumerate(groups):
         for item in range(ITEMS):
             made = network(group[None], [part[item : item + 1] for part in FEATURES])[0, 0]
-            loss = loss + (made - targets[row, item]).square().sum()
+            loss = loss + weights[row, item] * (made - targets[row, item]).square().sum()
     loss = loss / (2 * ITEMS * DIM)
     loss.backward()  # type: ignore[attr-defined]
-    assert one.fit(groups, targets, FEATURES, 1, ITEMS, 0) == pytest.approx(loss.item())  # type: ignore[attr-defined]
+    given = weights if weighted else None
+    made_loss = one.fit(groups, targets, FEATURES, 1, ITEMS, 0, weights=given)
+    assert made_loss == pytest.approx(loss.item())  # type: ignore[attr-defined]
     after = one.state()["network"]
     for name, part in network.named_parameters():
         expected = part - 0.1 * (torch.zeros_like(part) if part.grad is None else part.grad)

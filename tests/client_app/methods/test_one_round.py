@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.methods.base import Local
-from client_app.methods.one_round import HistoryAndSum, OneRound, standardised
+from client_app.methods.one_round import HistoryAndSum, OneRound
+from client_app.scorers import standardised
 from common.errors import SnowdropError
 from common.messages import TrainRequest
 from common.settings import RunSettings

@@ -11,6 +11,7 @@ from torch import Tensor
 from cli.in_process import InProcessGrid
 from common import messages
 from common.errors import SnowdropError
+from common.methods.gfmfr import HISTORY_WEIGHTS
 from common.settings import RunSettings
 from common.users.heads import HEADS
 from server_app.checkpoint import Checkpoints
@@ -37,12 +38,23 @@ OWN: dict[str, Any] = {
     "gfmfr.fit_steps": 7,
     "gfmfr.fit_batch": 32,
     "gfmfr.lr": 0.01,
+    "gfmfr.feature_noise": 0.0,
+    "gfmfr.history_weight": 0.0,
 }
 TAUGHT: dict[str, dict[str, Any]] = {
-    "fcf": {"gfmfr.fusion": "gate"},
+    "fcf": {"gfmfr.fusion": "gate", "gfmfr.history_weight": 0.7, "gfmfr.sharpness": 3.0},
     "fedncf": {"gfmfr.fusion": "sum", "gfmfr.balance": "adaptive", "gfmfr.weight": 0.05},
-    "pfedrec": {"gfmfr.fusion": "mlp", "gfmfr.temperature": 2.0, "pfedrec.personal": False},
-    "fedrap": {"gfmfr.fusion": "attention", "gfmfr.distance": "euclidean"},
+    "pfedrec": {
+        "gfmfr.fusion": "mlp",
+        "gfmfr.temperature": 2.0,
+        "pfedrec.personal": False,
+        "gfmfr.item_weights": "equal",
+    },
+    "fedrap": {
+        "gfmfr.fusion": "attention",
+        "gfmfr.distance": "euclidean",
+        "gfmfr.history_weight": 0.4,
+    },
 }
 
 
@@ -144,7 +156,11 @@ class Taught(Plain):
         assert fused is not None
         features, seed = fused.features("warm"), 3 * 1_000_003 + number
         own, fusion = self.fused, fused._fusion
-        fusion.fit(merged.kept, torch.stack(tables), features, own.fit_steps, own.fit_batch, seed)
+        weights = torch.stack([touches[k].sum(0) / touches[k].sum(0).mean() for k in sums])
+        if own.item_weights == "equal" or by_users:
+            weights = torch.ones_like(weights)
+        fusion.fit(merged.kept, torch.stack(tables), features, own.fit_steps, own.fit_batch, seed,
+                   weights=weights)  # fmt: skip
         made = torch.cat(list(fusion.make(merged.kept, features)), 1)
         told = []
         for k, g in enumerate(sums):
@@ -157,6 +173,27 @@ class Taught(Plain):
             scores = plain_scores(self.settings.head, head, made[k])
             told.append(torch.sigmoid(scores / own.temperature))
         self.teacher = torch.stack([told[kept.index(int(into))] for into in merged.into])
+        self.made = torch.stack([made[kept.index(int(into))] for into in merged.into])
+
+    def scores(self, number: int) -> Tensor:
+        """Each user's scores and those of its history in turn, both standardised."""
+        plain = super().scores(number)
+        if not self.fused.history_weight:
+            return plain
+        for user, own in enumerate(plain):
+            made = self.made[self.group(self.point(user))]
+            rows = [row - made.mean(0) for row in made]
+            seen = [rows[j] for j in self.histories.of(user)]
+            by_history = []
+            for row in rows:
+                cosines = [float(row @ other / (row.norm() * other.norm())) for other in seen]
+                mean = np.mean([np.exp(self.fused.sharpness * cosine) for cosine in cosines])
+                by_history.append(np.log(mean))
+            history = torch.tensor(by_history)
+            plain[user] = (own - own.mean()) / own.std(correction=0)
+            further = (history - history.mean()) / history.std(correction=0)
+            plain[user] += self.fused.history_weight * further
+        return plain
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +221,26 @@ def test_a_run_is_the_plain_algorithm_on_any_number_of_nodes(
     for row, metrics in zip(last["history"], history, strict=True):
         for name, value in metrics.items():
             assert row[f"validation_{name}"] == pytest.approx(value, abs=2e-2), name
+
+
+def test_validation_items_choose_the_weight_of_histories(
+    warm_folder: Path, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    def history_of(name: str, weight: float) -> list[dict[str, float]]:
+        folder, own = tmp_path / name, {"gfmfr.history_weight": weight, "rounds": 2}
+        run_here({**fused_values(warm_folder, folder, "pfedrec"), **own})
+        found: list[dict[str, float]] = state_of(folder, 2)["history"]
+        return found
+
+    def value(row: dict[str, float]) -> float:
+        return row["validation_recall@50"] + row["validation_ndcg@50"]
+
+    chosen = history_of("chosen", -1.0)[1]
+    fixed = {weight: history_of(str(weight), weight)[1] for weight in HISTORY_WEIGHTS}
+    best = max(HISTORY_WEIGHTS, key=lambda weight: value(fixed[weight]))
+    assert state_of(tmp_path / "chosen", 2)["history_weight"] == best
+    assert value(chosen) == value(fixed[best])
+    assert len({value(row) for row in fixed.values()}) > 2
 
 
 @pytest.mark.parametrize("backbone", TAUGHT)
