@@ -44,7 +44,7 @@ def _guarded(
     ) -> Callable[[Message, Context], Message]:
         def handler(message: Message, context: Context) -> Message:
             try:
-                node = Node(context)
+                node = Node(context, messages.Masking.found_beside(message.content))
                 request = request_type.from_record(message.content)
                 node.agree(message.metadata.message_type, request)
                 return Message(handle(node, request), reply_to=message)
@@ -91,10 +91,14 @@ def keep_catalogue(node: Node, request: messages.CatalogueNotice) -> RecordDict:
 @_guarded(messages.DescribeRequest)
 def describe(node: Node, request: messages.DescribeRequest) -> RecordDict:
     """Counts of this node's data."""
+    return node.answered(request, lambda: _counts(node, request))
+
+
+def _counts(node: Node, request: messages.DescribeRequest) -> messages.DescribeAnswer:
     _, data = node.interactions(request.catalogue)
     node.policy.check_users(len(data.users))
     if not request.counts or not node.policy.may_be_bare(messages.QUERY_DESCRIBE):
-        return messages.DescribeAnswer(len(data.users), order=data.order).to_record()
+        return messages.DescribeAnswer(len(data.users), order=data.order)
     return messages.DescribeAnswer(
         users=len(data.users),
         users_without_warm=data.users_without_warm,
@@ -102,25 +106,29 @@ def describe(node: Node, request: messages.DescribeRequest) -> RecordDict:
         peak_rss_mb=peak_rss_mb(),
         order=data.order,
         **{split: len(data.by_split[split].items) for split in ("warm", *COLD_SPLITS)},
-    ).to_record()
+    )
 
 
 @app.query("count")
 @_guarded(messages.CountRequest)
 def count_users(node: Node, request: messages.CountRequest) -> RecordDict:
     """How many of this node's users have interacted with each cold item of the test split."""
+    return node.answered(request, lambda: _users_of_items(node, request))
+
+
+def _users_of_items(node: Node, request: messages.CountRequest) -> messages.CountAnswer:
     index, data = node.interactions(request.catalogue)
     node.policy.check_users(len(data.users))
     items = data.by_split["test"].items
     counts = np.bincount(items, minlength=len(index.rows("test"))).astype(np.int64)
-    return messages.CountAnswer(counts).to_record()
+    return messages.CountAnswer(counts)
 
 
 @app.train()
 @_guarded(messages.TrainRequest)
 def train(node: Node, request: messages.TrainRequest) -> RecordDict:
     """Train every user of this node for one round."""
-    return node.train(request).to_record()
+    return node.answered(request, lambda: node.train(request))
 
 
 @app.train("heads")
@@ -145,6 +153,10 @@ def evaluate_splits(node: Node, request: messages.EvaluateRequest) -> RecordDict
     A ranking that fewer users have items to find in than the policy allows is answered as one of
     nobody; where that leaves none, all is refused.
     """
+    return node.answered(request, lambda: _metrics(node, request))
+
+
+def _metrics(node: Node, request: messages.EvaluateRequest) -> messages.EvaluateAnswer:
     index, data = node.interactions(request.catalogue)
     keys = node.keys(data)
     users: list[int] = []
@@ -165,7 +177,28 @@ def evaluate_splits(node: Node, request: messages.EvaluateRequest) -> RecordDict
         sums += found
     if withheld is not None and not any(users):
         raise withheld
-    return messages.EvaluateAnswer(users, metric_names(KS), sums).to_record()
+    return messages.EvaluateAnswer(users, metric_names(KS), sums)
+
+
+@app.query("keys")
+@_guarded(messages.KeysRequest)
+def join_sum(node: Node, request: messages.KeysRequest) -> RecordDict:
+    """New public keys, for a masked sum."""
+    return node.sums.join(request).to_record()
+
+
+@app.query("shares")
+@_guarded(messages.SharesRequest)
+def share_secrets(node: Node, request: messages.SharesRequest) -> RecordDict:
+    """Shares of this node's secrets, for the others of its group in a masked sum."""
+    return node.sums.share(request).to_record()
+
+
+@app.query("unmask")
+@_guarded(messages.UnmaskRequest)
+def unmask_sum(node: Node, request: messages.UnmaskRequest) -> RecordDict:
+    """Shares that take the masks off the sum, and off nothing else."""
+    return node.sums.reveal(request).to_record()
 
 
 @app.query("recommend")

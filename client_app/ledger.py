@@ -4,7 +4,6 @@ It is written before an answer is made, so that a process that dies has spent to
 too little. No message can reset it, whatever training it names.
 """
 
-import fcntl
 import json
 import math
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client_app.policy import Policy, refusal
-from common.durable import check_format, make_folder, read_checked, write_checked
+from common.durable import check_format, exclusively, make_folder, read_checked, write_checked
 from common.errors import SnowdropError
 from common.privacy import NOTHING, Cost
 
@@ -130,6 +129,5 @@ class Ledger:
     def _locked(self) -> Iterator[Spent]:
         """What was spent, while no other process of this node can spend."""
         make_folder(self._folder)
-        with (self._folder / "ledger.lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with exclusively(self._folder / "ledger.lock"):
             yield self.read()

@@ -5,19 +5,20 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 
 from client_app import tasks
 from client_app.interactions import NodeInteractions, load_interactions
 from client_app.ledger import Ledger
 from client_app.lists import forget_recommendations
+from client_app.masked import MaskedSums
 from client_app.members import train_members
 from client_app.methods import half_of
 from client_app.methods.base import Local, NodeMethod, check_loss
-from client_app.policy import Policy, refusal
+from client_app.policy import Policy, Sums, refusal
 from client_app.scorers import Scorer
 from client_app.store import StateStore
 from client_app.synthetic import synthetic_users
@@ -40,10 +41,24 @@ class CatalogueMissingError(Exception):
     """This node does not have the catalogue that a message refers to."""
 
 
-class Node:
-    """One node: its interactions, its users' state, and how it answers."""
+class OfCatalogue(Protocol):
+    """A request that is about a catalogue."""
 
-    def __init__(self, context: Context) -> None:
+    @property
+    def catalogue(self) -> str: ...
+
+
+class Node:
+    """One node: its interactions, its users' state, and how it answers.
+
+    Parameters
+    ----------
+    context : Context
+    masking : Masking, optional
+        What stands beside the message, if its answer is to be masked.
+    """
+
+    def __init__(self, context: Context, masking: messages.Masking | None = None) -> None:
         run = RunSettings.of_run(context.run_config, context.run_id, warn=False)
         self._run = run
         self.settings = NodeSettings.parse(context.node_config, run)
@@ -51,6 +66,8 @@ class Node:
         self.policy = Policy.read(self.settings.policy)
         self.ledger = Ledger(self.settings.state_dir)
         self.withdrawn = Withdrawn.read(self.settings.state_dir)
+        self.masking = masking
+        self.sums = MaskedSums(self.settings.state_dir, context.run_id, self.policy)
 
     def agree(self, kind: str, request: messages.Body) -> None:
         """Refuse a request that this node's owner has not agreed to; no interaction is read.
@@ -70,7 +87,9 @@ class Node:
         """
         if self.withdrawn.everyone:
             raise refusal("withdrawn")
-        self.policy.check(kind)
+        masking = self.masking
+        added_up = None if masking is None else Sums(True, len(masking.sources) + 1)
+        self.policy.check(kind, added_up)
         if not isinstance(request, messages.OfTraining):
             return
         settings = request.training_settings()
@@ -93,6 +112,30 @@ class Node:
                 "settings ask for some"
             )
         return cost
+
+    def answered(self, request: OfCatalogue, make: Callable[[], messages.Summable]) -> RecordDict:
+        """An answer as it leaves the node: as it is, or as a masked vector of all its numbers.
+
+        Parameters
+        ----------
+        request : OfCatalogue
+        make : Callable
+            Makes the answer. A message that comes a second time does not get so far, since masks
+            serve one vector.
+
+        Raises
+        ------
+        CatalogueMissingError
+        SnowdropError
+            If the message comes out of turn, or asks for other numbers than there are.
+        """
+        if self.masking is None:
+            return make().to_record()
+        self.index(request.catalogue)  # a node that must ask for it is asked again
+        layout, masks = self.masking.layout(), self.sums.accept(self.masking)
+        vector = layout.encode(make().numbers())
+        masks.hide(vector)
+        return messages.MaskedAnswer(vector.long, vector.short).to_record()
 
     def check_withdrawn(self) -> None:
         """Refuse to keep or send anything where somebody has withdrawn while this was at work.

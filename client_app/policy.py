@@ -54,9 +54,10 @@ REFUSALS = {
     "owner to raise it",
     "fewest_users": "the answer would be about fewer of its users than it allows: raise fraction, "
     "or do without this node",
-    "secure_sums": "it answers under secure sums alone, which this release does not have: do "
-    "without this node",
-    "fewest_participants": "the sum would be over fewer nodes than it allows: do without this node",
+    "secure_sums": "it answers under secure sums alone: set secure_sums = true, or do without this "
+    "node",
+    "fewest_participants": "the sum would be over fewer nodes than it allows: set secure_sums = "
+    "true with more nodes, or do without this node",
     "without_noise": "it limits ε, and this answer would carry no noise of its own: set "
     "gaussian_scale or laplace_scale, or ask the owner to list this message there",
     "epsilon_round": "one round would cost more ε than it allows: raise the noise or lower "
@@ -90,13 +91,14 @@ class Policy(BaseModel):
     )
     secure_sums: bool = Field(
         False,
-        description="answer under secure sums alone. This release has none: with true, the node "
-        "answers nothing that is a sum",
+        description="answer under secure sums alone (setting secure_sums of the run), so that the "
+        "server learns sums over several nodes and nothing of this one's part",
     )
     fewest_participants: int = Field(
         1,
         ge=1,
-        description="fewest nodes in a sum, for secure sums. A plain answer is a sum over one node",
+        description="fewest nodes in a sum; secure sums have at least three. A plain answer is a "
+        "sum over one node",
     )
     epsilon_round: Annotated[float, Field(gt=0)] = Field(
         math.inf, description="largest ε of its users in one round; inf: no limit"
@@ -156,7 +158,7 @@ class Policy(BaseModel):
         return not self.limits_epsilon or kind in self.without_noise
 
     def check(self, kind: str, sums: "Sums | None" = None) -> None:
-        """Refuse a message of a kind that this node does not answer.
+        """Refuse a message that this node does not answer.
 
         Parameters
         ----------
@@ -169,14 +171,29 @@ class Policy(BaseModel):
         ------
         PolicyError
         """
-        if kind in KINDS and kind not in self.answers:
-            raise refusal("answers")
+        self.check_kind(kind)
         if kind in SUMS:
-            self._check_sums(sums or Sums())
+            self.check_sums(sums or Sums())
         if kind in NOISELESS and not self.may_be_bare(kind):
             raise refusal("without_noise")
 
-    def _check_sums(self, sums: "Sums") -> None:
+    def check_kind(self, kind: str) -> None:
+        """Refuse a message of a kind that this node does not answer, whatever it holds.
+
+        Raises
+        ------
+        PolicyError
+        """
+        if kind in KINDS and kind not in self.answers:
+            raise refusal("answers")
+
+    def check_sums(self, sums: "Sums") -> None:
+        """Refuse to answer where too few answers are added up before anybody sees them.
+
+        Raises
+        ------
+        PolicyError
+        """
         if self.secure_sums and not sums.secure:
             raise refusal("secure_sums")
         if sums.participants < self.fewest_participants:

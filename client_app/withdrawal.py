@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from client_app.lists import forget_recommendations
+from client_app.masked import forget_sums
 from client_app.store import StateStore
 from common.durable import check_format, read_checked, write_checked
 from common.errors import SnowdropError
@@ -94,6 +95,7 @@ def withdraw_all(folder: Path) -> None:
     """
     Withdrawn(everyone=True).write(folder)  # first: a node at work keeps nothing from now on
     StateStore(folder).forget_all()
+    forget_sums(folder)
     forget_recommendations(folder)
 
 

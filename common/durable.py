@@ -4,6 +4,8 @@ import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -48,6 +50,14 @@ def lock_folder(folder: Path, otherwise: str) -> IO[bytes]:
             f"another run is using {folder}; wait for it, or {otherwise}"
         ) from error
     return file
+
+
+@contextmanager
+def exclusively(path: Path) -> Iterator[None]:
+    """Wait until no other process is within such a block for the same lock file."""
+    with path.open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -16,14 +16,18 @@ from pydantic.dataclasses import dataclass
 
 from common.catalogue import ItemIndex
 from common.errors import OverflowedError, SnowdropError
+from common.secure.fixed_point import Field, Layout, Vector
 from common.settings import TrainingSettings
-from common.task import Order
+from common.task import ORDERS, Order
 
 QUERY_CATALOGUE = "query.catalogue"
 QUERY_DESCRIBE = "query.describe"
 QUERY_COUNT = "query.count"
 QUERY_RECOMMEND = "query.recommend"
 QUERY_SYNTHETIC = "query.synthetic"
+QUERY_KEYS = "query.keys"
+QUERY_SHARES = "query.shares"
+QUERY_UNMASK = "query.unmask"
 TRAIN = "train"
 TRAIN_HEADS = "train.heads"
 EVALUATE = "evaluate"
@@ -41,6 +45,9 @@ OUTSIDE_POLICY = 202
 _STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
 Arrays = dict[str, np.ndarray]
+
+_MASKING = "masking"
+"""The record beside a request that is to be answered with a masked vector."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -86,6 +93,14 @@ class Body:
             raise SnowdropError(f"malformed {cls.__name__}") from error
 
 
+class Summable(Body):
+    """An answer whose numbers may be added up over nodes before anybody sees them."""
+
+    def numbers(self) -> Arrays:
+        """All that it tells, by name."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, config=_STRICT)
 class CatalogueNotice(Body):
     """Every item id with its split, in row order; once for each version."""
@@ -111,7 +126,7 @@ class DescribeRequest(Body):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class DescribeAnswer(Body):
+class DescribeAnswer(Summable):
     """Counts of a node's data, and its memory; None where it says the number of users alone."""
 
     users: int
@@ -123,6 +138,41 @@ class DescribeAnswer(Body):
     peak_rss_mb: float | None = None
     order: Order = "seeded"
     """Which column of its interactions tells their order, none of what it holds."""
+
+    def numbers(self) -> Arrays:
+        """Its users, by what tells their order; its counts, zeros where it withholds them."""
+        told = {name: getattr(self, name) for name in _COUNTS}
+        return {
+            **{f"users.{order}": np.array([self.users * (order == self.order)])
+               for order in _ORDERS},
+            **{name: np.array([count or 0]) for name, count in told.items()},
+            "withheld": np.array([int(None in told.values())]),
+        }  # fmt: skip
+
+    @classmethod
+    def fields(cls) -> tuple[Field, ...]:
+        """What a masked sum of such answers holds."""
+        names = [*(f"users.{order}" for order in _ORDERS), *_COUNTS, "withheld"]
+        return tuple(Field(name, 1) for name in names)
+
+    @classmethod
+    def of_sums(cls, sums: Mapping[str, np.ndarray]) -> list[Self]:
+        """As if each order had one node, the first of them with all counts."""
+        users = {order: int(sums[f"users.{order}"][0]) for order in _ORDERS}
+        some = [order for order in _ORDERS if users[order]] or [_ORDERS[0]]
+        if sums["withheld"][0]:
+            return [cls(users[order], order=order) for order in some]
+        first = {name: int(sums[name][0]) for name in _COUNTS}
+        return [
+            cls(users=users[order], order=order, peak_rss_mb=None, **counts)
+            for order, counts in zip(
+                some, [first, *[dict.fromkeys(_COUNTS, 0)] * len(some)], strict=False
+            )
+        ]
+
+
+_ORDERS: tuple[Order, ...] = (*ORDERS, "seeded")
+_COUNTS = ("users_without_warm", "warm", "validation", "test", "unknown")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -177,7 +227,7 @@ class TrainRequest(OfTraining):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class TrainAnswer(Body):
+class TrainAnswer(Summable):
     """Sums over the node's users of the round; arrays are named by the method."""
 
     users: int
@@ -186,6 +236,11 @@ class TrainAnswer(Body):
     sums: Arrays = field(default_factory=dict)
     """Such as change: (warm, d), Σ_u (E_u − E) divided by the request's scale; and touches: int64
     (warm,), users that touched each row."""
+
+    def numbers(self) -> Arrays:
+        told = {} if self.loss_sum is None else {"loss_sum": np.array([self.loss_sum])}
+        sums = {f"sums.{name}": array for name, array in self.sums.items()}
+        return {"users": np.array([self.users]), **told, **sums}
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -275,7 +330,7 @@ class EvaluateRequest(OfTraining):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class EvaluateAnswer(Body):
+class EvaluateAnswer(Summable):
     """For each ranking, sums over the users that have items to find in it."""
 
     users: list[int]
@@ -283,6 +338,29 @@ class EvaluateAnswer(Body):
     """Of the metrics, the same for each ranking."""
     sums: list[float] = field(default_factory=list)
     """Of each ranking's metrics, one ranking after the other; in a ranking, of each form's."""
+
+    def numbers(self) -> Arrays:
+        return {"users": np.array(self.users), "sums": np.array(self.sums)}
+
+    @classmethod
+    def fields(cls, forms: Sequence[int], names: Sequence[str]) -> tuple[Field, ...]:
+        """What a masked sum of such answers holds.
+
+        Parameters
+        ----------
+        forms : Sequence[int]
+            Of each ranking's scorer.
+        names : Sequence[str]
+            Of the metrics.
+        """
+        numbers = sum(forms) * len(names)
+        return Field("users", len(forms)), Field("sums", numbers, exponent=METRIC_EXPONENT)
+
+    @classmethod
+    def of_sums(cls, sums: Mapping[str, np.ndarray], names: Sequence[str]) -> Self:
+        """As if one node had all users."""
+        users = sums["users"].astype(np.int64).tolist()
+        return cls(users, list(names), sums["sums"].tolist())
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -293,10 +371,13 @@ class CountRequest(Body):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class CountAnswer(Body):
+class CountAnswer(Summable):
     """Counts of users, never who they are."""
 
     users: np.ndarray  # int64 (cold,)
+
+    def numbers(self) -> Arrays:
+        return {"users": self.users}
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -315,6 +396,139 @@ class RecommendAnswer(Body):
     """How many users were served."""
 
     users: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class KeysRequest(Body):
+    """Asks a node into a masked sum: for its public keys."""
+
+    session: str
+    """Of this one sum."""
+    kind: str
+    """The message whose answers are to be added up."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class KeysAnswer(Body):
+    """A node's public keys, as `common.secure.member.PublicKeys`."""
+
+    channel: bytes
+    mask: bytes
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SharesRequest(Body):
+    """The public keys of a node's group, for it to split its secrets among them."""
+
+    session: str
+    own: int
+    """The node's place."""
+    places: list[int]
+    channels: list[bytes]
+    masks: list[bytes]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SharesAnswer(Body):
+    """Shares for the others of the group, which only they can read."""
+
+    commitment: bytes
+    places: list[int]
+    shares: list[bytes]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Masking(Body):
+    """Stands beside a request: its answer is to be a vector of this layout, masked."""
+
+    session: str
+    sources: list[int]
+    """Places of those who have shared with the node, and what they sent it."""
+    shares: list[bytes]
+    participants: int
+    names: list[str]
+    sizes: list[int]
+    exponents: list[int]
+    bits: list[int]
+
+    @classmethod
+    def of(cls, session: str, layout: Layout, shares: Mapping[int, bytes]) -> Self:
+        fields = layout.fields
+        return cls(
+            session=session,
+            sources=list(shares),
+            shares=list(shares.values()),
+            participants=layout.participants,
+            names=[field.name for field in fields],
+            sizes=[field.size for field in fields],
+            exponents=[field.exponent for field in fields],
+            bits=[field.bits for field in fields],
+        )
+
+    def layout(self) -> Layout:
+        """What stands where.
+
+        Raises
+        ------
+        SnowdropError
+            If it cannot be.
+        """
+        try:
+            parts = zip(self.names, self.sizes, self.exponents, self.bits, strict=True)
+            return Layout(tuple(Field(*part) for part in parts), self.participants)
+        except ValueError as error:
+            raise SnowdropError("malformed Masking") from error
+
+    def beside(self, request: RecordDict) -> RecordDict:
+        """A request with this beside it."""
+        return RecordDict({**request, _MASKING: self.to_record().config_records["values"]})
+
+    @classmethod
+    def found_beside(cls, request: RecordDict) -> Self | None:
+        """What stands beside a request, if anything does.
+
+        Raises
+        ------
+        SnowdropError
+            If it is malformed.
+        """
+        own = request.config_records.get(_MASKING)
+        if own is None:
+            return None
+        return cls.from_record(RecordDict({"values": own}))
+
+
+@dataclass(frozen=True, config=_STRICT)
+class MaskedAnswer(Body):
+    """All numbers of an answer, masked."""
+
+    long: np.ndarray  # uint64
+    short: np.ndarray  # uint32
+
+    def vector(self) -> Vector:
+        return Vector(self.long, self.short)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class UnmaskRequest(Body):
+    """Asks for shares of the secrets that take the masks off the sum."""
+
+    session: str
+    there: list[int]
+    """Places of the node's group whose masked vectors are in the sum."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class UnmaskAnswer(Body):
+    """One share of each other node of the group: of its seed where it is in the sum, else of its
+    mask key."""
+
+    places: list[int]
+    shares: list[bytes]
+
+
+METRIC_EXPONENT = 36
+"""Sums of metrics in a masked sum are whole numbers of 2⁻³⁶."""
 
 
 def for_wire(table: np.ndarray, settings: TrainingSettings) -> np.ndarray:

@@ -49,6 +49,9 @@ KS = (20, 50, 100)
 MORE = "method_settings"
 """The key of Flower's run configuration in which settings of other packages' methods travel."""
 
+LEAST = 3
+"""Fewest nodes in a secure sum: of two, each would know the other's part."""
+
 Answer = Literal["updates", "synthetic", "both"]
 """How a node answers a training: with updates in every round, with synthetic users once, or both.
 
@@ -335,6 +338,12 @@ class RunSettings(TrainingSettings):
         "defaults. A deployed node has a file of its own",
         _OPERATION,
     )
+    secure_sums: bool = setting(
+        False,
+        "add answers up under masks (SecAgg+), so that the server learns sums over at least three "
+        "nodes, and nothing of what a node adds to them",
+        _NEUTRAL,
+    )
     round_timeout: Positive = setting(
         600.0, "seconds that nodes have for an answer", _OPERATION, _NEUTRAL
     )
@@ -444,6 +453,8 @@ class RunSettings(TrainingSettings):
             raise ValueError(f"warm_after needs {self.noise} = 0: counts of users carry no noise")
         if self.noise_by == "server":
             self._check_servers_noise()
+        if self.secure_sums:
+            self._check_secure_sums()
         if self.resume and self.fresh:
             raise ValueError("resume goes on and fresh begins anew: set one of them to false")
         if self.task not in self.card.tasks:
@@ -482,6 +493,22 @@ class RunSettings(TrainingSettings):
         for need, met in needs.items():
             if not met:
                 raise ValueError(f"noise_by = server needs {need}")
+
+    def _check_secure_sums(self) -> None:
+        """Refuse what needs a look at the answer of a single node."""
+        needs = {
+            f"nodes = {LEAST} or more: of two, each would know the other's part": (
+                self.nodes >= LEAST
+            ),
+            f"nodes_per_round = 0, or {LEAST} or more": not 0 < self.nodes_per_round < LEAST,
+            "wire_dtype = float32: masked numbers have a scale of their own": (
+                self.wire_dtype == "float32"
+            ),
+            "max_node_users = 0: no node tells how many users it has": self.max_node_users == 0,
+        }
+        for need, met in needs.items():
+            if not met:
+                raise ValueError(f"secure_sums needs {need}")
 
     @classmethod
     def parse(

@@ -12,7 +12,7 @@ from common.errors import SnowdropError
 from common.metrics import metric_names
 from common.settings import KS, RunSettings
 from common.task import candidates, measured_splits
-from server_app import aggregation
+from server_app import aggregation, masked
 from server_app.methods import Method
 from server_app.methods.base import Scoring
 from server_app.nodes import Nodes
@@ -118,7 +118,12 @@ class Task:
     def _replies(self, training: Training, rankings: Sequence[messages.Ranked]) -> list[Message]:
         record = self.request(training, rankings).to_record()
         asked = self.nodes.to_all(messages.EVALUATE, record, tasks=len(rankings))
-        return self.nodes.exchange(asked)
+        return self.replies(asked, [ranked.forms for ranked in rankings])
+
+    def replies(self, asked: Sequence[Message], forms: Sequence[int]) -> list[Message]:
+        """What the nodes answer to messages that ask for rankings; ``forms``: of each scorer."""
+        sums = masked.of_metrics(forms, metric_names(KS))
+        return masked.replies(self.nodes, asked, sums, self.settings)
 
     def measure_forms(
         self, training: Training, split: str, scoring: Scoring
@@ -179,11 +184,18 @@ def packed(arrays: Mapping[str, np.ndarray], settings: RunSettings) -> messages.
 def describe(
     nodes: Nodes, version: str, settings: RunSettings, without: Collection[int] = ()
 ) -> list[messages.DescribeAnswer]:
-    """Every node's counts, but for nodes ``without``; with noise the numbers of users alone."""
+    """Every node's counts, but for nodes ``without``; with noise the numbers of users alone.
+
+    With ``secure_sums`` they are of all nodes together.
+    """
     record = messages.DescribeRequest(version, counts=not settings.noise).to_record()
     among = [node for node in nodes.there() if node not in without]
-    answers = nodes.ask(messages.QUERY_DESCRIBE, record, messages.DescribeAnswer, among)
-    return [answer for _, answer in answers]
+    kind, answer_type = messages.QUERY_DESCRIBE, messages.DescribeAnswer
+    if settings.secure_sums:
+        asked = nodes.to_all(kind, record, among)
+        sums = masked.total_of(nodes, asked, answer_type.fields())
+        return [] if sums is None else answer_type.of_sums(sums)
+    return [answer for _, answer in nodes.ask(kind, record, answer_type, among)]
 
 
 def order_of(described: Sequence[messages.DescribeAnswer]) -> str:
@@ -197,8 +209,10 @@ def count_users(
 ) -> np.ndarray:
     """How many users have interacted with each cold test item, int64 (rows,)."""
     users = np.zeros(len(rows), np.int64)
-    record = messages.CountRequest(version).to_record()
-    for node, answer in nodes.ask(messages.QUERY_COUNT, record, messages.CountAnswer):
+    kind, record = messages.QUERY_COUNT, messages.CountRequest(version).to_record()
+    asked, sums = nodes.to_all(kind, record), masked.of_counts(len(rows))
+    replies = masked.replies(nodes, asked, sums, settings)
+    for node, answer in nodes.usable(kind, replies, messages.CountAnswer):
         try:
             users += aggregation.check_counts(answer, len(rows), settings)
         except SnowdropError as error:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,6 +23,10 @@ _LOOK_SECONDS = 2.0
 _LONGEST_REASON = 500
 _REFUSALS = {messages.OVERFLOWED: OverflowedError, messages.OUTSIDE_POLICY: PolicyError}
 """What an error reply says, by its code."""
+
+
+ALL = 0
+"""In place of a node's id, for what is of all nodes together; no node has it."""
 
 
 @dataclass
@@ -152,7 +156,20 @@ class Nodes:
         self.overflowed += isinstance(why, OverflowedError)
         self.unwilling += isinstance(why, PolicyError)
         told = "".join(c if c.isprintable() else " " for c in str(why)[:_LONGEST_REASON])
-        log.warning("node %d is left out of this %s: %s", node, kind, told)
+        who = "the sum over all nodes" if node == ALL else f"node {node}"
+        log.warning("%s is left out of this %s: %s", who, kind, told)
+
+    def as_reply(self, asked: Message, content: RecordDict) -> Message:
+        """What all nodes together answer, as the one reply to a message of `exchange`."""
+        reply = Message(content, reply_to=asked)
+        self._asked[reply.metadata.reply_to_message_id] = ALL
+        return reply
+
+    def stage(self, kind: str, contents: Mapping[int, RecordDict]) -> list[Message]:
+        """The replies to one message to each node, which has a content of its own."""
+        return self.exchange(
+            [Message(content, node, kind, ttl=self._timeout) for node, content in contents.items()]
+        )
 
     def exchange(self, asked: Sequence[Message]) -> list[Message]:
         """Send messages, one to a node; the replies, by node id.

@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from common import messages
 from common.errors import OverflowedError, SnowdropError
 from common.task import candidates, metric_words, ranked_words
-from server_app import accountant
+from server_app import accountant, masked
 from server_app.aggregation import Aggregator, NoisySum, PlainSum, Summed
 from server_app.checkpoint import Checkpoints
 from server_app.curves import Curves
@@ -197,7 +197,7 @@ class ColdStart(Strategy):
             begin = time.perf_counter()
             self._choose_form()
             asked = self.configure_evaluate(number, ArrayRecord(), ConfigRecord(), grid)
-            metrics = self.aggregate_evaluate(number, self.nodes.exchange(list(asked)))
+            metrics = self.aggregate_evaluate(number, self.task.replies(list(asked), [1]))
             row["evaluate_seconds"] = time.perf_counter() - begin
             if metrics is not None:
                 values = {name: metrics[name] for name in metrics if name != "users"}
@@ -259,7 +259,9 @@ class ColdStart(Strategy):
             before = self.nodes.failed, self.nodes.overflowed, self.nodes.unwilling
             config = ConfigRecord({"attempt": attempt})
             asked = self.configure_train(number, ArrayRecord(), config, grid)
-            _, trained = self.aggregate_train(number, self.nodes.exchange(list(asked)))
+            sums = masked.of_training(self._method.expected(), self.settings)
+            replies = masked.replies(self.nodes, list(asked), sums, self.settings)
+            _, trained = self.aggregate_train(number, replies)
             if trained is not None:
                 return trained
             failed = self.nodes.failed - before[0]

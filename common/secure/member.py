@@ -17,9 +17,7 @@ from pydantic.dataclasses import dataclass
 from common.errors import SnowdropError
 from common.secure import keys
 from common.secure.fixed_point import Vector
-
-LEAST = 3
-"""Fewest nodes in a sum: of two, each would know the other's part."""
+from common.settings import LEAST
 
 _STORED = ConfigDict(ser_json_bytes="hex", val_json_bytes="hex", extra="forbid")
 

@@ -141,7 +141,7 @@ def test_a_ranking_for_too_few_users_is_answered_as_one_of_nobody(
     assert told.sums == [0.0] * len(names) + [0.5] * 2 * len(names)
 
 
-def test_secure_sums_that_do_not_exist_stop_all_sums(tmp_path: Path) -> None:
+def test_a_policy_that_wants_secure_sums_stops_plain_ones(tmp_path: Path) -> None:
     for policy, entry in (
         ({"secure_sums": True}, "secure_sums"),
         ({"fewest_participants": 2}, "fewest_participants"),

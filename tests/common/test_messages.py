@@ -3,11 +3,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array
+from flwr.app import Array, ConfigRecord, RecordDict
 
 from common import messages
 from common.catalogue import ItemIndex
 from common.errors import SnowdropError
+from common.secure.fixed_point import Field, Layout
 from common.settings import RunSettings, TrainingSettings
 
 TABLE = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -62,6 +63,14 @@ BODIES: list[messages.Body] = [
     ),
     messages.HeadsRequest(**HEADER, best_round=1, settings=SETTINGS, arrays={"table": TABLE}),
     messages.HeadsAnswer(),
+    messages.KeysRequest("s", "train"),
+    messages.KeysAnswer(b"c", b"m"),
+    messages.SharesRequest("s", 1, [1, 2], [b"c", b"d"], [b"m", b"n"]),
+    messages.SharesAnswer(b"h", [2], [b"s"]),
+    messages.Masking("s", [2], [b"s"], 3, ["users"], [1], [0], [64]),
+    messages.MaskedAnswer(np.arange(3, dtype=np.uint64), np.arange(2, dtype=np.uint32)),
+    messages.UnmaskRequest("s", [1, 2]),
+    messages.UnmaskAnswer([1, 2], [b"s", b"t"]),
 ]
 REQUIRED = [
     (body, field.name)
@@ -210,3 +219,52 @@ def test_rankings_that_do_not_fit_together_are_malformed(changes: dict[str, Any]
     request = replace(messages.EvaluateRequest.of(header, RANKINGS), **changes)
     with pytest.raises(SnowdropError, match="malformed EvaluateRequest"):
         request.rankings()
+
+
+LAYOUT = Layout((Field("users", 1), Field("sums", 4, exponent=7, bits=32)), 5)
+
+
+def test_what_stands_beside_a_request_leaves_it_as_it_is() -> None:
+    request = messages.CountRequest("v").to_record()
+    assert messages.Masking.found_beside(request) is None
+    masking = messages.Masking.of("s", LAYOUT, {2: b"a", 7: b"b"})
+    both = masking.beside(request)
+    assert messages.CountRequest.from_record(both) == messages.CountRequest("v")
+    assert messages.Masking.found_beside(both) == masking
+    assert masking.layout() == LAYOUT
+    assert (masking.sources, masking.shares) == ([2, 7], [b"a", b"b"])
+    with pytest.raises(SnowdropError, match="malformed Masking"):
+        replace(masking, bits=[64]).layout()
+    with pytest.raises(SnowdropError, match="malformed Masking"):
+        messages.Masking.found_beside(RecordDict({"masking": ConfigRecord({"session": 1})}))
+
+
+def test_descriptions_of_nodes_are_added_up_by_what_tells_their_order() -> None:
+    described = [
+        messages.DescribeAnswer(3, 1, 10, 2, 4, 0, 80.0, "timestamp"),
+        messages.DescribeAnswer(4, 0, 20, 1, 1, 1, 90.0, "seeded"),
+        messages.DescribeAnswer(5, 2, 30, 3, 5, 0, 70.0, "timestamp"),
+    ]
+    every = [answer.numbers() for answer in described]
+    sums = {name: sum(own[name] for own in every) for name in every[0]}
+    assert {field.name for field in messages.DescribeAnswer.fields()} == sums.keys()
+    assert messages.DescribeAnswer.of_sums(sums) == [
+        messages.DescribeAnswer(8, 3, 60, 6, 10, 1, None, "timestamp"),
+        messages.DescribeAnswer(4, 0, 0, 0, 0, 0, None, "seeded"),
+    ]
+
+
+def test_counts_that_one_node_withholds_are_unknown_in_the_sum() -> None:
+    every = [
+        messages.DescribeAnswer(3, 1, 10, 2, 4, 0).numbers(),
+        messages.DescribeAnswer(2, order="position").numbers(),
+    ]
+    sums = {name: sum(own[name] for own in every) for name in every[0]}
+    assert messages.DescribeAnswer.of_sums(sums) == [
+        messages.DescribeAnswer(2, order="position"),
+        messages.DescribeAnswer(3),
+    ]
+    nobody = dict.fromkeys(sums, np.array([0]))
+    assert messages.DescribeAnswer.of_sums(nobody) == [
+        messages.DescribeAnswer(0, 0, 0, 0, 0, 0, order="timestamp")
+    ]

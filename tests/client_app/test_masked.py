@@ -1,0 +1,201 @@
+"""A node's stages of a masked sum: in order, once each, and nothing left on its disk."""
+
+import os
+import stat
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+
+from client_app.masked import FOLDER, MaskedSums
+from client_app.policy import Policy
+from client_app.withdrawal import withdraw_all
+from common import messages
+from common.errors import PolicyError, SnowdropError
+from common.secure.fixed_point import Field, Layout
+from common.secure.member import Joined, PublicKeys
+from tests.client_app.test_app import Federation
+from tests.client_app.test_policy import agreeing, assert_refused
+
+SESSION = "s" * 16
+OUT_OF_TURN = "out of turn, or a second time"
+LAYOUT = Layout((Field("users", 10, bits=32),), 3)
+
+
+class Group:
+    """One node under test at place 1, and two others that follow the protocol."""
+
+    request: RecordDict
+    """What the node was asked last."""
+
+    def __init__(self, folder: Path, run_id: int = 1, **policy: Any) -> None:
+        self.sums = MaskedSums(folder, run_id, Policy(**policy))
+        self.path = folder / FOLDER / f"{run_id}.json"
+        self.others = {place: Joined.anew(SESSION) for place in (2, 3)}
+
+    def keys(self, session: str = SESSION) -> messages.KeysAnswer:
+        self.answer = self.sums.join(messages.KeysRequest(session, messages.TRAIN))
+        return self.answer
+
+    def list_of_keys(self, session: str = SESSION) -> messages.SharesRequest:
+        public = [self.answer, *(one.public() for one in self.others.values())]
+        channels, masks = [one.channel for one in public], [one.mask for one in public]
+        return messages.SharesRequest(session, 1, [1, 2, 3], channels, masks)
+
+    def share(self, session: str = SESSION) -> messages.SharesAnswer:
+        return self.sums.share(self.list_of_keys(session))
+
+    def masking(self, session: str = SESSION, layout: Layout = LAYOUT) -> messages.Masking:
+        told = self.list_of_keys()
+        group = {
+            place: PublicKeys(*pair)
+            for place, pair in enumerate(zip(told.channels, told.masks, strict=True), 1)
+        }
+        sealed = {place: one.share(place, group)[1] for place, one in self.others.items()}
+        shares = {place: one.shares[1] for place, one in sealed.items()}
+        return messages.Masking.of(session, layout, shares)
+
+
+def test_stages_are_kept_for_this_account_alone_and_deleted_at_the_end(tmp_path: Path) -> None:
+    group = Group(tmp_path)
+    for stage in (group.keys, group.share, lambda: group.sums.accept(group.masking())):
+        stage()
+        assert stat.S_IMODE(group.path.stat().st_mode) == 0o600
+    told = group.sums.reveal(messages.UnmaskRequest(SESSION, [1, 2, 3]))
+    assert sorted(told.places) == [1, 2, 3]
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["lock"]
+
+
+def test_no_stage_is_answered_twice_or_out_of_turn(tmp_path: Path) -> None:
+    group = Group(tmp_path)
+    unmask = messages.UnmaskRequest(SESSION, [1, 2, 3])
+    group.answer = Group(tmp_path / "other").keys()
+    steps = {
+        "share": group.share,
+        "accept": lambda: group.sums.accept(group.masking()),
+        "reveal": lambda: group.sums.reveal(unmask),
+    }
+    for name in steps:  # nothing was joined
+        with pytest.raises(SnowdropError, match=OUT_OF_TURN):
+            steps[name]()
+    group.keys()
+    for due in steps:
+        for name in steps.keys() - {due}:
+            with pytest.raises(SnowdropError, match=OUT_OF_TURN):
+                steps[name]()
+        steps[due]()
+        with pytest.raises(SnowdropError, match=OUT_OF_TURN):
+            steps[due]()
+
+
+def test_messages_of_another_session_are_refused(tmp_path: Path) -> None:
+    group = Group(tmp_path)
+    group.keys()
+    with pytest.raises(SnowdropError, match=OUT_OF_TURN):
+        group.share("another")
+    group.share()
+    with pytest.raises(SnowdropError, match=OUT_OF_TURN):
+        group.sums.accept(group.masking("another"))
+    group.sums.accept(group.masking())
+    with pytest.raises(SnowdropError, match=OUT_OF_TURN):
+        group.sums.reveal(messages.UnmaskRequest("another", [1, 2, 3]))
+
+
+def test_a_new_sum_has_new_keys_and_forgets_the_last_one_of_its_run(tmp_path: Path) -> None:
+    group, other = Group(tmp_path), Group(tmp_path, run_id=2)
+    first = group.keys()
+    group.share()
+    other.keys()
+    second = group.keys("another")
+    assert first != second
+    with pytest.raises(SnowdropError, match=OUT_OF_TURN):
+        group.sums.accept(group.masking())
+    other.share()  # another run's sum is not disturbed
+    long_ago = time.time() - 100_000
+    os.utime(other.path, (long_ago, long_ago))
+    group.keys()
+    assert not other.path.exists()
+
+
+def test_the_owners_policy_is_asked_at_each_stage(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="answers"):
+        Group(tmp_path, answers=("evaluate",)).keys()
+    group = Group(tmp_path, fewest_participants=4)
+    group.keys()
+    with pytest.raises(PolicyError, match="fewest_participants"):
+        group.share()
+    group.sums = MaskedSums(tmp_path, 1, Policy())
+    group.share()
+    group.sums.accept(group.masking())
+    group.sums = MaskedSums(tmp_path, 1, Policy(fewest_participants=4))
+    with pytest.raises(SnowdropError, match="too few nodes"):
+        group.sums.reveal(messages.UnmaskRequest(SESSION, [1, 2, 3]))
+    assert group.path.exists()
+
+
+@pytest.mark.parametrize("change", [{"places": [1, 2]}, {"places": [1, 2, 2]}, {"masks": []}])
+def test_malformed_lists_of_keys_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    group = Group(tmp_path)
+    group.keys()
+    with pytest.raises(SnowdropError, match=r"malformed|stands twice"):
+        group.sums.share(replace(group.list_of_keys(), **change))
+
+
+def test_withdrawing_deletes_what_is_kept_of_sums(tmp_path: Path) -> None:
+    group = Group(tmp_path)
+    group.keys()
+    withdraw_all(tmp_path)
+    assert not group.path.exists()
+
+
+def counts_of(federation: Federation, layout: Layout) -> tuple[Group, Message]:
+    """A node asked for counts of cold items, masked."""
+    group = Group(federation.state_dir())
+    for kind, body in (
+        (messages.QUERY_KEYS, messages.KeysRequest(SESSION, messages.QUERY_COUNT)),
+        (messages.QUERY_SHARES, None),
+    ):
+        reply = federation.send(kind, body or group.list_of_keys())
+        if body:
+            group.answer = messages.KeysAnswer.from_record(reply.content)
+    request = messages.CountRequest(federation.index.version).to_record()
+    group.request = group.masking(layout=layout).beside(request)
+    return group, federation.send(messages.QUERY_COUNT, group.request)
+
+
+def test_a_message_that_is_replayed_is_not_answered_again(tmp_path: Path) -> None:
+    federation = Federation(tmp_path).announce()
+    plain = messages.CountAnswer.from_record(federation.count().content)
+    group, reply = counts_of(federation, LAYOUT)
+    first = messages.MaskedAnswer.from_record(reply.content)
+    assert (first.long.shape, first.short.shape) == ((1,), (10,))
+    assert not np.isin(plain.users, first.short).any()
+    again = federation.send(messages.QUERY_COUNT, group.request)
+    assert again.error.code == messages.REFUSED
+
+
+def test_a_node_without_the_catalogue_asks_for_it_and_can_still_answer(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    group, reply = counts_of(federation, LAYOUT)
+    assert messages.status_of(reply.content) == messages.NEEDS_CATALOGUE
+    federation.announce()
+    reply = federation.send(messages.QUERY_COUNT, group.request)
+    assert messages.MaskedAnswer.from_record(reply.content).short.shape == (10,)
+
+
+def test_a_node_answers_masked_what_its_policy_refuses_to_answer_plainly(tmp_path: Path) -> None:
+    federation = agreeing(tmp_path, {"secure_sums": True, "fewest_participants": 3})
+    assert_refused(federation.count(), messages.QUERY_COUNT, "secure_sums")
+    assert not counts_of(federation, LAYOUT)[1].has_error()
+    federation = agreeing(tmp_path, {"fewest_participants": 4})
+    assert_refused(counts_of(federation, LAYOUT)[1], messages.QUERY_COUNT, "fewest_participants")
+
+
+def test_a_layout_that_is_not_of_the_answer_is_refused(tmp_path: Path) -> None:
+    federation = Federation(tmp_path).announce()
+    for fields in ((Field("users", 9, bits=32),), (Field("sums", 10, bits=32),)):
+        assert counts_of(federation, Layout(fields, 3))[1].error.code == messages.REFUSED

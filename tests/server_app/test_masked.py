@@ -1,0 +1,258 @@
+"""Runs with secure sums beside plain ones, and nodes that drop out, lie or refuse."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from cli.in_process import InProcessGrid
+from common import messages
+from common.errors import SnowdropError
+from common.settings import RunSettings
+from server_app.items import load_catalogue
+from server_app.measure import count_users
+from server_app.nodes import Nodes
+from tests.server_app.runs import (
+    SpoiltGrid,
+    failing,
+    rounds_of,
+    run_here,
+    run_values,
+    silent,
+    state_of,
+    untouched,
+)
+
+NODES = 5
+
+
+def values(data: Path, run_dir: Path, **changed: Any) -> dict[str, Any]:
+    own = {"method": "own-features", "nodes": NODES, "rounds": 2, "baselines": False, **changed}
+    return run_values(data, run_dir, **own)
+
+
+def assert_same_results(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for split in ("validation", "test"):
+        assert one[split].keys() == other[split].keys()
+        for name, value in one[split].items():
+            assert other[split][name] == pytest.approx(value, abs=1e-3), (split, name)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"baselines": True},
+        {"method": "fedncf", "average": "users", "head": "mlp"},
+        {"method": "one-round", "rounds": 1},
+        {"method": "group-fusion", "rounds": 1},
+        {"task": "last-warm-item", "method": "fcf", "rounds": 1},
+    ],
+    ids=lambda changed: changed.get("method", "own-features"),
+)
+def test_a_run_with_secure_sums_is_the_plain_one(
+    data_folder: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    plain = run_here(values(data_folder, tmp_path / "plain", **changed))
+    secure = run_here(values(data_folder, tmp_path / "secure", secure_sums=True, **changed))
+    assert_same_results(plain, secure)
+    assert secure["dataset"] == plain["dataset"]
+    assert secure["tested_users"] == plain["tested_users"] > 0
+    assert secure["failed_answers"] == 0
+    first, second = (rounds_of(tmp_path / name) for name in ("plain", "secure"))
+    for one, other in zip(first, second, strict=True):
+        assert one["users"] == other["users"]
+        assert bool(one["loss"]) == bool(other["loss"])
+        assert float(one["loss"] or 0) == pytest.approx(float(other["loss"] or 0), abs=1e-6)
+    assert not list((tmp_path / "secure" / "nodes").glob("*/sums/*.json"))
+
+
+def test_the_item_table_is_the_plain_one_within_the_error_of_its_steps(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    tables = []
+    for name, secure in (("plain", False), ("secure", True)):
+        run_here(values(data_folder, tmp_path / name, secure_sums=secure, rounds=1))
+        tables.append(state_of(tmp_path / name, 1)["table"].numpy())
+    assert np.abs(tables[0] - tables[1]).max() < 1e-6
+    assert np.abs(tables[0]).max() > 0.1
+
+
+class Recorder(SpoiltGrid):
+    """Keeps every reply."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        super().__init__(NODES, given, untouched)
+        self.replies: list[Message] = []
+
+    def deliver(self, message: Message) -> Message | None:
+        reply = super().deliver(message)
+        if reply is not None:
+            self.replies.append(reply)
+        return reply
+
+
+def test_all_that_leaves_a_node_is_masked_or_listed(data_folder: Path, tmp_path: Path) -> None:
+    grid = Recorder(given := values(data_folder, tmp_path, secure_sums=True))
+    run_here(given, grid)
+    kinds: dict[str, set[str]] = {}
+    for reply in grid.replies:
+        content = reply.content
+        names = {
+            f"{record}.{name}"
+            for group in (content.config_records, content.array_records)
+            for record, held in group.items()
+            for name in held
+        }
+        kinds.setdefault(reply.metadata.message_type, set()).update(names)
+    masked = {"single.long", "single.short"}
+    assert kinds == {
+        "query.catalogue": {"status.status"},
+        "query.synthetic": {"values.answer", "status.status"},
+        "query.keys": {"values.channel", "values.mask"},
+        "query.shares": {"values.commitment", "values.places", "values.shares"},
+        "query.unmask": {"values.places", "values.shares"},
+        "query.recommend": {"values.users"},
+        "train": masked,
+        "evaluate": masked,
+        "query.describe": masked,
+    }
+
+
+def only(kind: str, spoil: Callable[[Message, Message], Message | None]) -> dict[str, Any]:
+    return {"kind": kind, "spoil": spoil, "bad": (3,)}
+
+
+def lying(message: Message, reply: Message) -> Message:
+    answer = messages.UnmaskAnswer.from_record(reply.content)
+    shares = [share[:-1] + bytes([share[-1] ^ 1]) for share in answer.shares]
+    return Message(dataclasses.replace(answer, shares=shares).to_record(), reply_to=message)
+
+
+def misshapen(message: Message, reply: Message) -> Message:
+    if "single" not in reply.content.array_records:
+        return reply
+    answer = messages.MaskedAnswer.from_record(reply.content)
+    return Message(
+        messages.MaskedAnswer(answer.long[:-1], answer.short).to_record(), reply_to=message
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "users_are_left_out", "told"),
+    [
+        (only(messages.QUERY_KEYS, failing), True, "left out of this query.keys"),
+        (only(messages.QUERY_SHARES, failing), True, "left out of this query.shares"),
+        (only(messages.TRAIN, failing), True, "left out of this train"),
+        (only(messages.TRAIN, silent), True, "no answer within 2 s"),
+        (only(messages.TRAIN, misshapen), True, "its masked vector has another shape"),
+        (only(messages.QUERY_UNMASK, failing), False, "left out of this query.unmask"),
+    ],
+    ids=lambda it: it.get("kind") if isinstance(it, dict) else None,
+)
+def test_a_node_that_drops_out_at_any_stage_is_survived(
+    data_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    spoilt: dict[str, Any],
+    users_are_left_out: bool,
+    told: str,
+) -> None:
+    """The same table as in a plain run without the node's answer, or with it where it came."""
+    given = values(data_folder, tmp_path / "secure", secure_sums=True, rounds=1, round_retries=0)
+    secure = run_here(given, SpoiltGrid(NODES, given, **spoilt))
+    assert told in caplog.text
+    assert secure["failed_answers"] > 0
+    given = values(data_folder, tmp_path / "plain", rounds=1)
+    spoil = failing if users_are_left_out else untouched
+    run_here(given, SpoiltGrid(NODES, given, spoil))
+    tables = [state_of(tmp_path / name, 1)["table"].numpy() for name in ("plain", "secure")]
+    assert np.abs(tables[0] - tables[1]).max() < 1e-6
+    users = [rounds_of(tmp_path / name)[0]["users"] for name in ("plain", "secure")]
+    assert users[0] == users[1]
+
+
+def test_a_node_that_lies_about_shares_is_named_and_the_round_fails_only_if_all_are_needed(
+    data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = values(data_folder, tmp_path / "one", secure_sums=True, rounds=1)
+    run_here(given, SpoiltGrid(NODES, given, lying, kind=messages.QUERY_UNMASK))
+    assert "node 3 is left out of this query.unmask: its shares are false" in caplog.text
+    given = values(data_folder, tmp_path / "two", secure_sums=True, rounds=1, round_retries=0)
+    with pytest.raises(SnowdropError, match="round 1 brought no usable answer"):
+        run_here(given, SpoiltGrid(NODES, given, lying, bad=(3, 4), kind=messages.QUERY_UNMASK))
+    assert "the secure sum of this train came to nothing: its shares do not fit" in caplog.text
+
+
+def test_too_few_nodes_end_a_round_in_one_sentence(
+    data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = values(data_folder, tmp_path, secure_sums=True, rounds=1, round_retries=0)
+    with pytest.raises(SnowdropError, match="round 1 brought no usable answer"):
+        run_here(given, SpoiltGrid(NODES, given, failing, bad=(3, 4)))
+    assert (
+        "the secure sum of this train came to nothing: 3 of 5 nodes have sent their part, and more "
+        "than two thirds of a node's group must, at least 3" in caplog.text
+    )
+
+
+def test_nodes_whose_owners_want_secure_sums_answer_them_alone(
+    data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agreed = tmp_path / "policy.toml"
+    agreed.write_text("secure_sums = true\nfewest_participants = 5\n")
+    given = values(data_folder, tmp_path / "one", policy=str(agreed), rounds=1)
+    with pytest.raises(SnowdropError, match="no node has agreed to round 1"):
+        run_here(given)
+    assert "secure_sums: it answers under secure sums alone: set secure_sums = true" in caplog.text
+    given = values(data_folder, tmp_path / "two", policy=str(agreed), rounds=1, secure_sums=True)
+    assert run_here(given)["tested_users"] > 0
+    given = values(
+        data_folder, tmp_path / "three", policy=str(agreed), rounds=1, secure_sums=True, nodes=4
+    )
+    with pytest.raises(SnowdropError, match="no node has agreed to round 1"):
+        run_here(given)
+    assert "fewest_participants: the sum would be over fewer nodes than it allows" in caplog.text
+
+
+def test_numbers_that_do_not_fit_are_clipped_and_told(
+    data_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("server_app.masked.EXPONENT", 60)
+    run_here(values(data_folder, tmp_path, secure_sums=True, rounds=1))
+    assert "numbers of this train were too large for a masked sum and were clipped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"nodes": 2}, "secure_sums needs nodes = 3 or more"),
+        ({"nodes_per_round": 2}, "secure_sums needs nodes_per_round = 0, or 3 or more"),
+        ({"wire_dtype": "float16"}, "secure_sums needs wire_dtype = float32"),
+        ({"max_node_users": 9}, "secure_sums needs max_node_users = 0"),
+    ],
+)
+def test_settings_that_need_a_look_at_one_node_are_refused(
+    data_folder: Path, tmp_path: Path, changed: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(SnowdropError, match=told):
+        run_here(values(data_folder, tmp_path, secure_sums=True, **changed))
+
+
+def test_counts_of_cold_items_are_masked_too(data_folder: Path, tmp_path: Path) -> None:
+    found = []
+    for secure in (False, True):
+        given = values(data_folder, tmp_path / str(secure), secure_sums=secure)
+        settings = RunSettings.parse(given)
+        index = load_catalogue(settings).index()
+        nodes = Nodes(InProcessGrid(NODES, given), index, 5.0)
+        found.append(count_users(nodes, index.version, index.rows("test"), settings))
+    np.testing.assert_array_equal(*found)
+    assert found[0].sum() > 0
+    assert found[1].dtype == np.int64
