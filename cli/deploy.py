@@ -3,28 +3,28 @@
 import subprocess
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from cli import deploy_node
+from cli import deploy_node, deploy_status
 from cli.prepare.folder import carry_features, read
 from cli.prepare.generated import generated
 from common.errors import SnowdropError
 from common.settings import Answer
 from deploy import certificate, local, supervisor
 from deploy import folder as federation_folder
+from deploy.backup import back_up
+from deploy.backup import restore as bring_back
 from deploy.data import share
 from deploy.federation import FIRST_PORT, Federation
-from deploy.health import healthy
+from deploy.log_lines import json_lines
 from deploy.processes import SYNTHETIC, processes
 
 app = typer.Typer(no_args_is_help=True, help="Set up and run a federation of separate processes.")
 
+app.command()(deploy_status.status)
 app.command()(deploy_node.policy)
 app.command()(deploy_node.withdraw)
 
@@ -131,44 +131,11 @@ def down(folder: Dir) -> None:
 
 
 @app.command()
-def status(folder: Dir) -> None:
-    """Show the state of each process; exit status 1 unless all are healthy."""
-    folder = folder.absolute()
-    federation = Federation.load(folder)
-    supervised = supervisor.supervisor_pid(folder) is not None
-    every = processes(federation)
-    well = {p.name: healthy(p.health, 2.0) for p in every} if supervised else {}
-    online = local.online(folder, federation) if well.get(every[0].name) else set()
-    table = status_table()
-    good = supervised
-    for process in every:
-        report = supervisor.report(folder, process.name) if supervised else None
-        is_node = process.name in federation.node_names()
-        there = process.name in online if is_node else True
-        good = good and well.get(process.name, False) and there
-        table.add_row(
-            process.name,
-            report.state if report else "down",
-            str(report.pid or "") if report else "",
-            "yes" if well.get(process.name) else "no",
-            ("yes" if there else "no") if is_node else "",
-            str(report.restarts) if report else "",
-            local_time(report.since) if report else "",
-        )
-    Console().print(table)
-    if well.get(every[0].name):
-        for name in federation.node_names():
-            if name not in online and (why := local.node_obstacle(folder, federation, name)):
-                typer.echo(f"{name} cannot take part: {why}")
-    if not good:
-        raise typer.Exit(1)
-
-
-@app.command()
 def logs(
     folder: Dir,
     name: Annotated[str, typer.Argument(help="superlink, executor, supervisor, or a node's name")],
     follow: Annotated[bool, typer.Option(help="go on as the log grows")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object for each line")] = False,
 ) -> None:
     """Print the log of a process."""
     folder = folder.absolute()
@@ -177,9 +144,17 @@ def logs(
     path = supervisor.log_path(folder, name)
     if not path.exists():
         raise SnowdropError(f"{name} has no log yet: {path} is missing")
-    if follow:
-        raise typer.Exit(subprocess.run(["tail", "-n", "+1", "-F", str(path)]).returncode)
-    typer.echo(path.read_text(errors="replace"), nl=False)
+    if not follow:
+        text = path.read_text(errors="replace")
+        typer.echo(json_lines(text.splitlines(), name) if as_json else text, nl=False)
+        return
+    command = ["tail", "-n", "+1", "-F", str(path)]
+    if not as_json:
+        raise typer.Exit(subprocess.run(command).returncode)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as tail:
+        assert tail.stdout is not None
+        for line in tail.stdout:
+            typer.echo(json_lines([line], name), nl=False)
 
 
 @app.command()
@@ -271,6 +246,32 @@ def register(folder: Dir) -> None:
 
 
 @app.command()
+def backup(
+    folder: Dir,
+    archive: Annotated[Path, typer.Argument(metavar="FILE", help="the back-up, a .tar.gz file")],
+    authority: Annotated[
+        bool, typer.Option(help="with ca/, whose key can sign certificates")
+    ] = True,
+) -> None:
+    """Write all of the federation that is on this machine into one file, while it runs too."""
+    count = back_up(folder.absolute(), archive.absolute(), authority)
+    typer.echo(f"{archive} holds {count} files, private keys and interactions among them")
+
+
+@app.command()
+def restore(
+    archive: Annotated[Path, typer.Argument(metavar="FILE", help="what `backup` wrote")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="an empty or a new folder")],
+) -> None:
+    """Bring a federation back from a back-up; the next run goes on with its training."""
+    federation = bring_back(archive.absolute(), folder.absolute())
+    typer.echo(
+        f"{folder} holds the federation '{federation.name}' as it was; `snowdrop deploy up "
+        f"{folder}` starts it, and the next run goes on with its training"
+    )
+
+
+@app.command()
 def renew(
     folder: Dir,
     within: Annotated[
@@ -290,19 +291,6 @@ def renew(
         typer.echo("the certificate is new; the SuperLink takes it as soon as no run is under way")
     else:
         typer.echo("the certificate is new; restart the SuperLink for it to be used")
-
-
-def status_table() -> Table:
-    """An empty table of processes, which breaks long cells and never cuts them."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for head in ("process", "state", "pid", "healthy", "online", "restarts", "since"):
-        table.add_column(head, overflow="fold")
-    return table
-
-
-def local_time(moment: str) -> str:
-    """A moment in ISO format with its offset, as this machine's clock shows it, to the second."""
-    return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _known(folder: Path, name: str) -> Path:

@@ -375,6 +375,16 @@ class RunSettings(TrainingSettings):
         ge=0,
     )
     tensorboard: bool = setting(False, "write curves for TensorBoard while it runs", _NEUTRAL)
+    metrics_address: str = setting(
+        "",
+        "HOST:PORT at which the server's process shows its metrics to Prometheus while it runs; "
+        "empty: nowhere",
+        _OPERATION,
+        _NEUTRAL,
+    )
+    log_format: Literal["text", "json"] = setting(
+        "text", "form of a run's log; json: one object per line", _OPERATION, _NEUTRAL
+    )
     top: Count = setting(
         20, "new items that a node keeps for each user at the end", _OPERATION, _NEUTRAL
     )

@@ -81,7 +81,7 @@ def compose() -> dict[str, Any]:
             "init": True,
             "stop_grace_period": "30s",
             "healthcheck": {
-                "test": ["CMD", "python", "-m", "deploy.health", process.health],
+                "test": ["CMD", *process.health_check()],
                 "interval": "10s",
                 "timeout": "10s",
                 "start_period": "60s",

@@ -1,7 +1,7 @@
 """The folder of a federation: making it, and adding nodes to it."""
 
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import typer
 
@@ -72,6 +72,19 @@ def add_node(folder: Path, name: str, free_port: bool) -> Federation:
     give_policies(folder, federation)
     write_start_files(federation, folder)
     return federation
+
+
+def move(folder: Path, federation: Federation, root: PurePosixPath) -> Federation:
+    """Say in all files of a federation's folder that it will stand in ``root``."""
+    moved = federation.model_copy(update={"root": root})
+    settings = folder / "server" / "settings.toml"
+    if settings.exists():
+        told = settings.read_text().replace(str(federation.root), str(root))
+        write_atomic(settings, told.encode())
+    _write_connection(folder, moved)
+    moved.save(folder)
+    write_start_files(moved, folder)
+    return moved
 
 
 def set_answer(folder: Path, name: str, answer: Answer) -> Federation:

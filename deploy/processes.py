@@ -32,7 +32,13 @@ class Process:
     folder: PurePosixPath  # all its files
     command: tuple[str, ...]
     health: str  # address of its gRPC health service
+    superlink: str = ""  # address of the SuperLink that a node must be connected to
     environment: dict[str, str] = field(default_factory=dict)
+
+    def health_check(self) -> tuple[str, ...]:
+        """The command that tells, on the process's machine, whether it takes part."""
+        asked = (self.health, self.superlink) if self.superlink else (self.health,)
+        return ("python", "-m", "deploy.health", *asked)
 
     def shell(self) -> str:
         """The command as a line for a shell."""
@@ -121,6 +127,7 @@ def node(federation: Federation, place: NodePlace) -> Process:
             "--health-server-address", health,
         ),
         health=health,
+        superlink=federation.fleet_address,
         environment=_environment(federation, folder),
     )  # fmt: skip
 

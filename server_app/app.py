@@ -1,7 +1,9 @@
 """The ServerApp: settings → run."""
 
+import json
 import logging
 import sys
+from datetime import UTC, datetime
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -23,17 +25,30 @@ def main(grid: Grid, context: Context) -> None:
 
     _log_to_stdout()
     try:
-        run(grid, RunSettings.of_run(context.run_config, context.run_id))
+        settings = RunSettings.of_run(context.run_config, context.run_id)
+        if settings.log_format == "json":
+            _log_to_stdout(JsonLines())
+        run(grid, settings)
     except SnowdropError as error:
         log.error("snowdrop: %s", error)
         raise
 
 
-def _log_to_stdout() -> None:
+class JsonLines(logging.Formatter):
+    """One JSON object per line: ``time`` in ISO format, ``level``, ``message``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record of the log as its line."""
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        told = {"time": moment, "level": record.levelname, "message": record.getMessage()}
+        return json.dumps(told, ensure_ascii=False)
+
+
+def _log_to_stdout(form: logging.Formatter | None = None) -> None:
     logger = logging.getLogger("snowdrop")
     if not logger.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+        logger.addHandler(logging.StreamHandler(sys.stdout))
+    for handler in logger.handlers:
+        handler.setFormatter(form or logging.Formatter("%(message)s"))
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -2,8 +2,10 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import numpy as np
@@ -49,6 +51,22 @@ class Traffic:
         return self.up // max(len(self.answered), 1)
 
 
+@dataclass
+class Monitored:
+    """What whoever watches a run may know of its messages, since it began."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    """Answers that could be read, by the kind of their messages."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Answers that were not used, or did not come, by the kind of their messages."""
+    down: int = 0
+    up: int = 0
+    online: int = 0
+    """Nodes that were there when that was last looked at."""
+    answered: dict[int, str] = field(default_factory=dict)
+    """When each node last answered, in ISO format, by its id."""
+
+
 class Nodes:
     """The nodes behind a Flower `Grid`.
 
@@ -65,6 +83,7 @@ class Nodes:
         self._grid, self._index, self._timeout = grid, index, timeout
         self.failed = self.overflowed = self.unwilling = 0
         self.traffic = Traffic()
+        self.monitored = Monitored()
         self._asked: dict[str, int] = {}  # node of each reply, by the message that it answers
 
     def wait(self, count: int, seconds: float, at_least: int | None = None) -> None:
@@ -146,6 +165,7 @@ class Nodes:
                 continue
             try:
                 answers.append((node, answer_type.from_record(reply.content)))
+                self.monitored.answers[kind] += 1
             except SnowdropError as error:
                 self.refuse(node, kind, error)
         return answers
@@ -153,6 +173,7 @@ class Nodes:
     def refuse(self, node: int, kind: str, why: object) -> None:
         """Count and log an answer that is not used; ``why`` may be the node's own words."""
         self.failed += 1
+        self.monitored.failures[kind] += 1
         self.overflowed += isinstance(why, OverflowedError)
         self.unwilling += isinstance(why, PolicyError)
         told = "".join(c if c.isprintable() else " " for c in str(why)[:_LONGEST_REASON])
@@ -228,7 +249,9 @@ class Nodes:
             return {}
         ids = [message.metadata.dst_node_id for message in asked]
         self.traffic.asked.update(ids)
-        self.traffic.down += sum(_size(message.content) for message in asked)
+        down = sum(_size(message.content) for message in asked)
+        self.traffic.down += down
+        self.monitored.down += down
         names: list[str | None] = list(self._grid.push_messages(asked))
         taken: dict[str, int] = {}
         for message, node, name in zip(asked, ids, names or [None] * len(ids), strict=True):
@@ -242,13 +265,18 @@ class Nodes:
         """Count a reply; the status word where it is one alone."""
         if not reply.has_content():
             return None
+        up = _size(reply.content)
         self.traffic.answered.add(node)
-        self.traffic.up += _size(reply.content)
+        self.traffic.up += up
+        self.monitored.up += up
+        self.monitored.answered[node] = datetime.now(UTC).isoformat(timespec="seconds")
         return messages.status_of(reply.content)
 
     def _online(self) -> dict[int, str]:
         """Nodes that are there, with the time since which they are."""
-        return {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
+        there = {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
+        self.monitored.online = len(there)
+        return there
 
 
 def _kind(message: Message) -> str:

@@ -5,6 +5,7 @@ import resource
 import statistics
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, tell_of_lost, world_of
 from server_app.measure import Task, count_users, describe, order_of
 from server_app.methods import World
+from server_app.metrics import serving
 from server_app.nodes import Nodes
 from server_app.publish import publish, publish_todays_items
 from server_app.result_table import result_table
@@ -58,8 +60,9 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
     device = pick_device(settings.server_device)
     catalogue = load_catalogue(settings)
     folder = RunFolder(Path(settings.run_dir))
-    checkpoints = Checkpoints(folder.path / "checkpoint")
-    try:
+    with ExitStack() as stack:
+        checkpoints = Checkpoints(folder.path / "checkpoint")
+        stack.callback(checkpoints.close)
         log.info("results go to %s", folder.path)
         state = _begin_or_resume(folder, checkpoints, settings)
         if state:
@@ -78,6 +81,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             log.info("going on after round %d", training.round)
         folder.write_settings(settings)
         nodes = Nodes(grid, training.index, settings.round_timeout)
+        stack.enter_context(serving(settings.metrics_address, training, nodes))
         nodes.wait(settings.nodes, settings.nodes_timeout)
         task = Task(settings, nodes)
         moves = training.trained is not None and settings.server_lr > 0
@@ -129,14 +133,13 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
                 "device": str(device),
             },
         }
+        folder.write_answered(nodes.monitored.answered)
         folder.write_summary(summary)
         if "test" in summary:
             for line in result_table(summary).splitlines():
                 log.info("%s", line)
         log.info("results are in %s", folder.path)
         return summary
-    finally:
-        checkpoints.close()
 
 
 def _begin_or_resume(

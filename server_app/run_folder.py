@@ -26,6 +26,7 @@ SETTINGS = "settings.json"
 ROUNDS = "rounds.csv"
 SUMMARY = "summary.json"
 PUBLISHED = "published.json"
+NODES = "nodes.json"
 USERS = "users.parquet"
 EMBEDDINGS = "embeddings.npz"
 METRICS_PLOT = "metrics.png"
@@ -137,6 +138,19 @@ class RunFolder:
         except SnowdropError:
             return 0
         return rounds[-1]["round"] if rounds else 0
+
+    def write_answered(self, answered: Mapping[int, str]) -> None:
+        """Write ``nodes.json``: when each node last answered, with what it held of other nodes."""
+        now = {str(node): moment for node, moment in answered.items()}
+        self._write_object(NODES, {"answered": {**self.read_answered(), **now}})
+
+    def read_answered(self) -> dict[str, str]:
+        """When each node last answered, in ISO format, by its id; empty where that is unknown."""
+        try:
+            answered = (self._read_object(NODES) or {}).get("answered", {})
+        except SnowdropError:  # damaged: it is written anew in the next round
+            return {}
+        return answered if isinstance(answered, dict) else {}
 
     # What a run has found at its end.
 

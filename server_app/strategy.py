@@ -121,6 +121,7 @@ class ColdStart(Strategy):
                 training.round, training.state(), settings.keep_rounds, training.best_round
             )
             self.folder.write_rounds(training.history)
+            self.folder.write_answered(self.nodes.monitored.answered)
         result.arrays = self._record()
         return result
 

@@ -3,11 +3,15 @@
 import io
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from cli.deploy import local_time, status_table
+from cli.deploy_status import age, certificate_line, local_time, run_line, status_table
+from common.settings import RunSettings
+from server_app.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -25,10 +29,11 @@ def test_the_table_of_processes_cuts_nothing() -> None:
     assert since == "2026-11-24 22:50:05"
     name = "a-node-with-a-very-long-name-that-fits-no-column"
     table = status_table()
-    table.add_row("superlink", "running", "1234567", "yes", "yes", "0", since)
+    table.add_row("superlink", "running", "1234567", "yes", "0", since, "59 min ago")
     usual = drawn(table)
     assert since in usual
-    table.add_row(name, "running", "1234567", "yes", "yes", "0", since)
+    assert "59 min ago" in usual
+    table.add_row(name, "running", "1234567", "yes", "0", since, "")
     assert "…" not in drawn(table)
     first = "".join(line.split()[0] for line in drawn(table).splitlines()[2:])
     assert name in first
@@ -38,3 +43,39 @@ def drawn(table: object) -> str:
     shown = io.StringIO()
     Console(file=shown, width=80).print(table)
     return shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s ago"), (59, "59 s ago"), (60, "1 min ago"), (7199, "1 h ago"), (90000, "1 d ago")],
+)
+def test_the_age_of_an_answer_is_in_its_largest_unit(seconds: int, said: str) -> None:
+    moment = datetime.fromisoformat("2026-11-24T21:50:05+00:00")
+    assert (
+        age(moment.isoformat(), datetime.fromtimestamp(moment.timestamp() + seconds, moment.tzinfo))
+        == said
+    )
+    assert (
+        age(moment.isoformat(), datetime.fromtimestamp(moment.timestamp() - 5, moment.tzinfo))
+        == "0 s ago"
+    )
+
+
+def test_a_run_is_told_in_one_line(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run_line(run, False) == f"run: none yet in {tmp_path}"
+    run.write_settings(RunSettings.parse({"rounds": 8, "run_dir": str(tmp_path)}))
+    assert run_line(run, True) == "run: round 0 of 8 · under way"
+    row = {"round": 2, "validation_recall@20": 0.25, "epsilon_total": 1.234, "failed_nodes": 0}
+    last = {"round": 3, "epsilon_total": 2.0, "failed_nodes": 1}
+    run.write_rounds([row, last])
+    assert run_line(run, False) == (
+        "run: round 3 of 8 · not under way · validation recall@20 0.2500 after round 2 · ε 2 · "
+        "1 failed answers in the last round"
+    )
+    (tmp_path / "rounds.csv").write_text("nonsense")
+    assert "is damaged" in run_line(run, False)
+
+
+def test_a_missing_certificate_is_told(tmp_path: Path) -> None:
+    assert "deploy renew" in certificate_line(tmp_path)

@@ -340,6 +340,7 @@ def test_what_changes_no_result_is_not_among_the_changes() -> None:
         "data": "/elsewhere", "run_dir": "/x", "resume": True, "server_device": "cpu", "nodes": 9,
         "nodes_timeout": 1, "round_timeout": 1, "baselines": False, "twin": False, "top": 3,
         "tensorboard": True, "encode_batch": 2, "encode_cache": "/c", "secure_sums": True,
+        "log_format": "json", "metrics_address": "127.0.0.1:1",
     }  # fmt: skip
     assert RunSettings.parse(values).changed() == {}
     assert set(values) | {"preset", "fresh"} == set(names_with(Role.NEUTRAL))

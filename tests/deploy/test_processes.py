@@ -98,7 +98,7 @@ def test_the_containers_run_what_deploy_up_runs() -> None:
         assert service["command"] == list(process.command)
         assert service["environment"] == process.environment
         assert service["restart"] == "unless-stopped"
-        assert service["healthcheck"]["test"][-1] == process.health
+        assert service["healthcheck"]["test"] == ["CMD", *process.health_check()]
 
 
 def test_each_container_sees_its_own_volume_and_network_only() -> None:

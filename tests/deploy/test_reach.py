@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from deploy import certificate, credentials, local, supervisor
 from deploy import folder as federation_folder
 from deploy.federation import Federation
 from deploy.flower import end
-from deploy.health import healthy
+from deploy.health import healthy, takes_part
 from deploy.processes import node, superlink
 from deploy.reach import obstacle, obstacle_of
 from deploy.warm.__main__ import tell_obstacle
@@ -62,6 +62,42 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     with running(federation):
         assert local.register(folder, federation) == ["node-0"]
         yield folder, federation
+
+
+@contextmanager
+def running_node(federation: Federation) -> Iterator[str]:
+    """The first node, as it is started everywhere; the address of its health."""
+    process = node(federation, federation.nodes[0])
+    started = subprocess.Popen(
+        process.command,
+        env=os.environ | process.environment | {"SNOWDROP_WARM": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: healthy(process.health))
+        yield process.health
+    finally:
+        end(started)
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_node_takes_part_once_it_is_connected(up: Made, tmp_path: Path) -> None:
+    federation = up[1]
+    with running_node(federation) as health:
+        wait_for(lambda: takes_part(health, federation.fleet_address))
+        assert not takes_part(health, federation.control_address)
+    _, alone = made_in(tmp_path / "alone")
+    with running_node(alone) as health:
+        assert healthy(health)
+        assert not takes_part(health, alone.fleet_address)
 
 
 def told(up: Made, address: str = "", authority: Path | None = None) -> str:

@@ -1,5 +1,6 @@
 """A real federation for tests: TLS, keys, a supervisor, and surely nothing left afterwards."""
 
+import copy
 import json
 import os
 import signal
@@ -117,6 +118,12 @@ class Federation:
         split = pl.Series("split", ["warm"] * (items - items // 5) + ["test"] * (items // 5))
         pl.read_csv(path).with_columns(split).write_csv(path)
         snowdrop("deploy", "init", folder, "--nodes", nodes, "--port", 0)
+
+    def moved_to(self, folder: Path) -> "Federation":
+        """The same federation in another folder."""
+        moved = copy.copy(self)
+        moved.folder = folder
+        return moved
 
     @property
     def description(self) -> Description:

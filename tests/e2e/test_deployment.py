@@ -1,5 +1,6 @@
 """A federation of separate processes, with TLS and node keys, through good and bad days."""
 
+import json
 import random
 import socket
 import time
@@ -42,7 +43,12 @@ def test_a_run_over_tls_ends_in_recommendations_on_the_nodes(fed: Federation) ->
         assert shown.count("item-") == 5
     with pytest.raises(SnowdropError, match="keeps no recommendations"):
         find_recommendations(fed.state("node-0"), fed.users_of("node-1")[0])
-    assert "yes" in snowdrop("deploy", "status", fed.folder)
+    shown = snowdrop("deploy", "status", fed.folder, "--run-dir", run.folder)
+    assert shown.count(" yes ") == 4
+    assert shown.count(" ago") == 2
+    assert "run: round 2 of 2 ·" in shown
+    said = json.loads(snowdrop("deploy", "logs", fed.folder, "node-0", "--json").splitlines()[0])
+    assert said["process"] == "node-0"
     assert "Created node_id" in snowdrop("deploy", "logs", fed.folder, "superlink")
     interactions = (fed.data / "interactions.csv").read_text().splitlines()[1]
     for path in (fed.folder / "server").rglob("*.csv"):

@@ -13,7 +13,7 @@ from client_app.store import StateStore
 from common.errors import SnowdropError
 from server_app.checkpoint import Checkpoints
 from tests.e2e.checkpoints import assert_same_training, checkpoints, newest
-from tests.e2e.federation import Federation, Run, federation, wait_for
+from tests.e2e.federation import Federation, Run, federation, snowdrop, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -187,3 +187,31 @@ def test_new_items_reach_every_user_and_become_warm(fed: Federation, undisturbed
     assert now[new[1]] == "test"
     assert {item for item in was if was[item] == "warm"} <= {i for i in now if now[i] == "warm"}
     assert (after["id"], after["round"]) == (before["id"], before["round"] + 1)
+
+
+def test_a_federation_comes_back_in_an_empty_folder_and_trains_on(
+    fed: Federation, undisturbed: Run, tmp_path: Path
+) -> None:
+    """The last test here: it takes the federation down."""
+    archive, place = tmp_path / "backup.tar.gz", tmp_path / "restored"
+    snowdrop("deploy", "backup", fed.folder, archive)  # while it runs
+    fed.down()
+    before = newest(undisturbed.folder)
+    snowdrop("deploy", "restore", archive, place)
+    again = fed.moved_to(place)
+    try:
+        snowdrop("deploy", "up", place)
+        run = again.run(
+            place / undisturbed.folder.relative_to(fed.folder),
+            rounds=before["round"] + 1, resume=True,
+        )  # fmt: skip
+        assert run.wait() == "finished:completed", run.log()
+        assert f"going on after round {before['round']}" in run.log()
+        after = newest(run.folder)
+        assert (after["id"], after["round"]) == (before["id"], before["round"] + 1)
+        assert run.rounds()["users"][-1] == 80
+        for node in ("node-0", "node-1"):  # heads of the round before were there
+            kept = sorted((again.state(node) / "trainings" / after["id"]).glob("round-*.state"))
+            assert len(kept) >= 2
+    finally:
+        again.down()
