@@ -54,7 +54,8 @@ class Progress:
         self.done = 0.0
         """Units that have ended."""
         self._now = self._note = ""
-        self._first: tuple[float, float, float] | None = None  # done, part, time of first update
+        self._since: list[tuple[float, float, float]] = []
+        """Done, part and time of the first update, and of the first end of a unit after it."""
         self._end: tuple[float, float] | None = None  # estimate of the end, and when it was made
         self._told: tuple[float, float] | None = None  # units and time of the last plain line
         self._bar: Bar | None = None
@@ -97,8 +98,8 @@ class Progress:
         """
         moment = self._clock()
         part = done if part is None else part
-        if self._first is None:
-            self._first = (done, part, moment)
+        if len(self._since) < 2 and (not self._since or done - self._since[0][0] >= 1):
+            self._since.append((done, part, moment))
         self.done, self._now, self._note = done, now, note
         left = self._left(part, moment)
         if self._bar:
@@ -130,10 +131,15 @@ class Progress:
         return f"{done} of {total} {self._unit} done"
 
     def _left(self, part: float, moment: float) -> str:
-        """From the speed so far, without what was done before this command began; smoothed."""
-        assert self._first is not None
-        done_before, before, began = self._first
-        if self._work is None or not before < part < self._work or self.done - done_before < 1:
+        """From the speed so far, without what was done before this command began; smoothed.
+
+        The first unit may pay for what all share, so it counts only until a second one has ended.
+        """
+        ended = [since for since in self._since if self.done - since[0] >= 1]
+        if self._work is None or not ended:
+            return ""
+        _, before, began = ended[-1]
+        if not before < part < self._work:
             return ""
         end = moment + (moment - began) / (part - before) * (self._work - part)
         if self._end is not None:

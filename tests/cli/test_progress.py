@@ -98,23 +98,42 @@ def test_the_time_left_counts_down_and_follows_a_new_speed_little_by_little(
     clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shown, "PLAIN_SECONDS", 0.0)
-    progress = Progress("runs", 10, clock=clock)
+    progress = Progress("runs", 20, clock=clock)
     told(progress, capsys, 0.0)
     clock.now = 100.0
-    assert told(progress, capsys, 1.0) == 900
+    assert told(progress, capsys, 1.0) == 1900
     clock.now = 110.0
-    assert told(progress, capsys, 1.1) == 890
-    # The estimate of this moment alone would be 110 s / 5 * 5 = 110 s.
-    seen = [told(progress, capsys, 5.0)]
-    for _ in range(600):
+    assert told(progress, capsys, 1.1) == pytest.approx(1890, abs=1)
+    clock.now = 200.0
+    assert told(progress, capsys, 2.0) == pytest.approx(1800, abs=1)
+    # The estimate of this moment alone would be 100 s / 5 * 14 = 280 s.
+    seen = [told(progress, capsys, 6.0)]
+    for _ in range(2000):
         clock.now += 0.2
-        seen.append(told(progress, capsys, 5.0 * clock.now / 110))
+        seen.append(told(progress, capsys, 1 + 0.05 * (clock.now - 100)))
         if seen[-1] is None:
             break
     known = [value for value in seen if value is not None]
-    assert known[0] == 890
-    assert all(-9 <= after - before <= 0 for before, after in itertools.pairwise(known))
+    assert known[0] == pytest.approx(1800, abs=1)
+    assert all(-17 <= after - before <= 0 for before, after in itertools.pairwise(known))
     assert known[-1] <= 20
+
+
+def test_what_the_first_unit_pays_for_all_is_not_told_of_the_others(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It encodes the texts for 200 s; each run takes 10 s."""
+    progress = Progress("runs", 7, clock=clock)
+    progress.update(0)
+    seen = []
+    for number in range(1, 4):
+        clock.now = 200.0 + 10 * number
+        progress.update(number)
+        seen.append(left(lines(capsys)[-1]))
+    assert seen[0] == 6 * 210
+    clock.now += 19
+    progress.update(4, part=5)
+    assert (left(lines(capsys)[-1]) or 0) < 30
 
 
 def test_a_short_wait_follows_a_new_speed_at_once(
