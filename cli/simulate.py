@@ -81,7 +81,7 @@ def simulate(
         )
         Console().print(table)
         typer.echo(f"more: snowdrop recommend {folder} --user {sample}")
-    typer.echo(f"results are in {folder}: summary.json, rounds.csv, metrics.png, embeddings.png")
+    typer.echo(f"results are in {folder}: {', '.join(RunFolder(folder).results())}")
     typer.echo(f"all of it on one page: snowdrop report {folder}")
 
 

@@ -24,6 +24,7 @@ from common.errors import OverflowedError, PolicyError, SnowdropError
 from common.metrics import metric_names
 from common.settings import KS
 from common.users.ragged import Ragged, merged
+from common.users.training import participants
 
 log = logging.getLogger("snowdrop.node")
 app = ClientApp()
@@ -167,6 +168,8 @@ def _metrics(node: Node, request: messages.EvaluateRequest) -> messages.Evaluate
             raise SnowdropError(f"the split {ranked.split!r} cannot be measured")
         ranking = tasks.ranking(request.task, ranked.split, index, data, keys)
         scorer = node.scorer(request, ranked, index, data, ranking.items)
+        if scorer.share < 1:
+            ranking = ranking.among(participants(keys, request.round, scorer.share))
         count, tried = evaluate_forms(ranking, scorer.forms, ranked.forms)
         found = [value for one in tried for value in one.values()]
         try:

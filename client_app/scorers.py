@@ -44,6 +44,9 @@ class Scorer(ABC):
     logits = False
     """Whether the sigmoid of a score is a probability."""
 
+    share = 1.0
+    """Share of the users that items are ranked for to measure, the same for all its forms."""
+
     @abstractmethod
     def __init__(self, local: "Local") -> None: ...
 

@@ -1,6 +1,6 @@
 """What is ranked for whom, on a node: see `common.task`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,6 +31,12 @@ class Ranking:
     def items(self) -> int:
         """Number of items that are ranked."""
         return len(self.order)
+
+    def among(self, users: np.ndarray) -> "Ranking":
+        """The same for the users with these numbers; the others have nothing to find."""
+        asked = np.zeros(len(self.truth.counts), dtype=bool)
+        asked[users] = True
+        return replace(self, truth=_kept(self.truth, np.repeat(asked, self.truth.counts)))
 
 
 def histories(task: str, data: NodeInteractions, keys: np.ndarray, most: int = 0) -> Ragged:

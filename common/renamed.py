@@ -101,7 +101,7 @@ def translated(
     named = "method" in today
     if not named:
         today |= (chosen := _method(former, values))
-        if chosen and told:
+        if told and former.keys() & set(_CHOICE):
             said = " ".join(f"{name}={former[name]}" for name in _CHOICE if name in former)
             _warn(said, " ".join(f"{name}={value}" for name, value in chosen.items()))
     groups = groups_of(today)
@@ -127,8 +127,7 @@ def translated(
 
 
 def _method(former: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    if not former.keys() & set(_CHOICE):
-        return {}
+    """The method that a former choice means; any former name alone means the former default."""
     head, generator = str(values.get("head", "")), str(former.get("generator", "diffusion"))
     method = _METHOD_OF.get((generator, head)) or _METHOD_OF.get((generator, ""), generator)
     usual = 0.0 if values.get("preset") == "paper" else 0.5

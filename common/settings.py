@@ -66,7 +66,7 @@ class TrainingSettings(SettingsModel):
     """What a node needs to know to train its users; travels with every message of a training."""
 
     method: str = setting(
-        "mixture",
+        "one-round",
         "the method: NAME, NAME:VARIANT; `snowdrop settings --methods` lists them",
         _IDENTITY,
         _TRAVELS,
@@ -469,8 +469,8 @@ class RunSettings(TrainingSettings):
             raise ValueError("resume goes on and fresh begins anew: set one of them to false")
         if self.task not in self.card.tasks:
             raise ValueError(
-                f"the method {self.card.name} cannot rank for task = {self.task}; it can for "
-                f"{', '.join(self.card.tasks)}"
+                f"the method {self.card.name} cannot rank for task = {self.task}; choose with "
+                f"method one of {', '.join(methods.ranking_for(self.task))}"
             )
         if self.answer != "updates" and not self.synthesizer:
             raise ValueError(
@@ -548,6 +548,11 @@ class RunSettings(TrainingSettings):
         warn: bool = True,
     ) -> Self:
         given = translated(given, active_groups, warn=warn)
+        if given.get("preset") == "paper" and "method" not in given:
+            raise SnowdropError(
+                "preset = paper needs a method with published settings: choose with method one of "
+                f"{', '.join(methods.with_published())}"
+            )
         named = methods.ranker(Named.parse(str(given.get("method", _default("method")))))
         form = named.form or ("paper" if given.get("preset") == "paper" else "tuned")
         if named.form:

@@ -72,6 +72,11 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def results(self) -> list[str]:
+        """Names of the files that are there for a reader."""
+        shown = SUMMARY, ROUNDS, METRICS_PLOT, EMBEDDINGS_PLOT
+        return [name for name in shown if (self.path / name).exists()]
+
     # What is known when a run starts.
 
     def write_settings(self, settings: RunSettings) -> None:

@@ -71,10 +71,13 @@ class ColdStart(Strategy):
         """Log what is about to be trained."""
         s, catalogue = self.settings, self.training.world.catalogue
         items = {split: len(catalogue.rows(split)) for split in ("warm", "validation", "test")}
+        trained = self.training.trained
         log.info(
-            "training %s: %d rounds on %d warm items, d = %d, head %s; "
+            "training %s: %d round%s on %d warm items%s; "
             "%d validation and %d test items are cold%s",
-            s.title(), s.rounds, items["warm"], s.dim, s.head, items["validation"], items["test"],
+            s.title(), s.rounds, "s" * (s.rounds > 1), items["warm"],
+            f", d = {s.dim}, head {s.head}" if trained is None or trained.has_loss else "",
+            items["validation"], items["test"],
             "" if s.task == "cold-items" else f"; tested on {ranked_words(s.task)}",
         )  # fmt: skip
         accountant.tell(self.training)

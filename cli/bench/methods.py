@@ -156,7 +156,7 @@ def shared_settings(assignments: Sequence[str]) -> dict[str, Any]:
     given = given_by_command() | _CHOSEN
     if taken := [key for key in shared if key in given]:
         raise SnowdropError(f"--set {taken[0]} is not for all runs: {given[taken[0]]}")
-    RunSettings.parse({"preset": shared.get("preset", "")})
+    RunSettings.parse({"method": methods.names()[0], "preset": shared.get("preset", "")})
     known = {name.partition(".")[0] for name in shared if "." in name}
     if strange := known - set(methods.cards()):
         raise SnowdropError(

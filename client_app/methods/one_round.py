@@ -27,7 +27,8 @@ class HistoryAndSum(Scorer):
     weights B = I − (I − A f A') / d, with d the diagonal of what it divides. Needs ``items``: U,
     (items, r); ``warm``: V, (warm, r); ``columns``, int32 (items, s), and ``values``, (items, s):
     S; ``axes``: A, (warm, a); ``gains``: f of each B that is tried, (b, a); ``shares``: (1, w).
-    The forms are all pairs of a B and a share.
+    The forms are all pairs of a B and a share. ``asked``, (1, 1), is the share of users to measure
+    by; without it all are asked.
     """
 
     def __init__(self, local: Local) -> None:
@@ -42,6 +43,9 @@ class HistoryAndSum(Scorer):
         self._axes = axes
         self._learnt = [self._parts_of(gain) for gain in gains]
         self._shares = local.table("shares", 1)[0].tolist()
+        self.share = local.number("asked") if "asked" in local.arrays else 1.0
+        if not 0 < self.share <= 1:
+            raise SnowdropError("'asked' must be a share above 0 and at most 1")
 
     def _parts_of(self, gain: Tensor) -> tuple[Tensor, Tensor]:
         """A B as 1 − 1/d, float32 (warm,), and f A' (C / d)', float32 (a, items)."""

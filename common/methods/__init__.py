@@ -27,8 +27,10 @@ __all__ = [
     "load",
     "names",
     "ranker",
+    "ranking_for",
     "synthesizer",
     "synthesizers",
+    "with_published",
 ]
 
 ENTRY_POINTS = "snowdrop.methods"
@@ -80,6 +82,16 @@ def _built_in() -> Iterator[Card]:
 def names() -> list[str]:
     """Names of all methods that rank items, in the order of tables."""
     return [own.name for own in cards().values() if own.kind != SYNTHESIZER]
+
+
+def ranking_for(task: str) -> list[str]:
+    """Names of all methods that can rank for a task, in the order of tables."""
+    return [name for name in names() if task in card(name).tasks]
+
+
+def with_published() -> list[str]:
+    """Names of all methods that rank and have published settings, in the order of tables."""
+    return [name for name in names() if card(name).published]
 
 
 def synthesizers() -> list[str]:

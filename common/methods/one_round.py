@@ -51,7 +51,8 @@ class OneRoundSettings(KernelRidgeSettings):
     def check(self, run: "RunSettings", name: str) -> None:
         if run.clip_norm or run.laplace_scale:
             raise ValueError(
-                f"the method {name} adds no noise to its sum: clip_norm and laplace_scale must be 0"
+                f"the method {name} adds no noise to its sum: leave clip_norm, gaussian_scale and "
+                "laplace_scale at 0, or choose with method one that trains in rounds"
             )
         if -1 < self.share < 0:
             raise ValueError(f"{name}.share must be −1, or lie between 0 and 1")
@@ -79,5 +80,6 @@ CARD = Card(
         "one-round.ridge": Number(0.5, 100),
     },
     tasks=("cold-items",),
-    order=15,
+    comparisons={"table2": ("one-round",)},
+    order=5,
 )

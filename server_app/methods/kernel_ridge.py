@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+from torch import Tensor
 
 from common.catalogue import COLD_SPLITS
 from common.methods.kernel_ridge import KernelRidgeSettings
@@ -27,13 +28,20 @@ class KernelRidge(Rule[KernelRidgeSettings]):
 
 def text_units(world: World, own: KernelRidgeSettings) -> np.ndarray:
     """Encoded texts beside their words, as unit rows, float32 (items, k)."""
-    rows, text = world.rows("warm"), world.modality("text").numpy()
-    parts = [(1.0, kernels.half_whitened(text, rows, own.dim, own.whitening))]
-    if own.words:
+    return item_units(world, own, world.modality("text"), own.words)
+
+
+def item_units(
+    world: World, own: KernelRidgeSettings, features: Tensor, words: float
+) -> np.ndarray:
+    """Features of items, float32 (items, c), beside the words of their texts, as unit rows."""
+    rows = world.rows("warm")
+    parts = [(1.0, kernels.half_whitened(features.numpy(), rows, own.dim, own.whitening))]
+    if words:
         # Frequent words cost the ridge nothing, and leaving them out does.
         terms = kernels.word_features(world.catalogue.texts, rows, stop_words=None)
         latent = kernels.latent_words(terms, rows, own.word_dim, own.whitening)
-        parts.append((own.words, latent))
+        parts.append((words, latent))
     return kernels.side_by_side(parts)
 
 

@@ -9,6 +9,7 @@ then scores the cold items by x B C', where C are the weights of texts of kernel
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 
 from common.catalogue import COLD_SPLITS, ItemIndex
 from common.methods.one_round import ITEM_RIDGES, SHARES, OneRoundSettings
+from common.settings import weighted_modalities
 from common.users.heads import State
 from common.users.item_sums import item_sums, packed, unpacked
 from common.users.synthetic import SyntheticUsers
@@ -23,7 +25,7 @@ from server_app.aggregation import Expected, Summed
 from server_app.compact import Compact, compact, compact_by_landmarks
 from server_app.item_weights import directions_of_gram, directions_of_sketch, text_basis
 from server_app.methods.base import Scoring, Trained, World
-from server_app.methods.kernel_ridge import text_units, text_weights
+from server_app.methods.kernel_ridge import item_units, text_weights
 from server_app.methods.table import former_rows
 
 log = logging.getLogger("snowdrop")
@@ -33,6 +35,10 @@ _UNTRIED = 100.0, 0.3
 NOISE = 0.2
 """Deviation over users of the difference in Recall@20 + NDCG@20 between a share and the next ones,
 measured on validation users of amazon-office and movielens."""
+
+ASKED = 2**15
+"""About how many users choose, drawn from all: more tell shares apart no better, and take longer.
+"""
 
 WHOLE, LANDMARKS = 2**14, 2**12
 """Warm items up to which their kernel is a matrix, of 1 GB, and those of a larger catalogue whose
@@ -61,6 +67,7 @@ class OneRound(Trained):
         self.mean: np.ndarray | None = None  # float32, as `expected` has it, over users
         self.basis: np.ndarray | None = None  # float32 (warm, k), of the mean that is a sketch
         self.chosen: tuple[float, float] | None = None
+        self._users = 0  # of the last sum
         self._directions: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
@@ -92,6 +99,7 @@ class OneRound(Trained):
         self.round += 1
         if not summed.users:
             return
+        self._users = summed.users
         (total,) = summed.sums.values()
         self.mean = (self.settings.server_lr * total / summed.users).astype(np.float32)
         self.basis, self._directions = self._todays_basis(), None
@@ -105,7 +113,11 @@ class OneRound(Trained):
         if self.mean is None or not self.mean.any():
             return None  # nothing was learnt: all forms are the same
         ridges, shares = self._tried()
-        return self._scoring(splits, ridges, shares)
+        scoring = self._scoring(splits, ridges, shares)
+        if self._users <= ASKED:
+            return scoring
+        asked = np.array([[ASKED / self._users]], np.float32)
+        return replace(scoring, arrays={**scoring.arrays, "asked": asked})
 
     def choose(self, tried: Sequence[Mapping[str, float]], users: int) -> None:
         """The mean of all shares, each weighed by how likely it is the best one.
@@ -154,13 +166,17 @@ class OneRound(Trained):
         return Scoring("history-and-sum", arrays, self.name, forms=len(ridges) * len(shares))
 
     def _units(self) -> np.ndarray:
-        return self.world.once(
-            (self.name, "units", *self._kernel()), lambda: text_units(self.world, self.own)
-        )
+        return self.world.once((self.name, "units", *self._kernel()), self._all_units)
+
+    def _all_units(self) -> np.ndarray:
+        """What the setting ``modality`` names beside words of texts, unit rows, (items, k)."""
+        features = self.world.blocks().beside(self.world.features)
+        texts = "text" in weighted_modalities(self.settings.modality)
+        return item_units(self.world, self.own, features, self.own.words if texts else 0.0)
 
     def _kernel(self) -> tuple[Any, ...]:
-        own = self.own
-        return own.sharpness, own.ridge, own.dim, own.words, own.word_dim, own.whitening
+        own, modality = self.own, self.settings.modality
+        return own.sharpness, own.ridge, own.dim, own.words, own.word_dim, own.whitening, modality
 
     def _carrier(self, splits: Sequence[str]) -> Compact:
         """The weights of texts C of the items of some splits, in few numbers."""

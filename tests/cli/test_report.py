@@ -110,7 +110,9 @@ def run_folder(tmp_path: Path) -> Path:
     pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row").write_csv(
         data / "interactions.csv"
     )
-    settings = RunSettings.parse({"data": str(data), "run_dir": str(folder), "dim": 8})
+    settings = RunSettings.parse(
+        {"method": "mdifffr", "data": str(data), "run_dir": str(folder), "dim": 8}
+    )
     RunFolder(folder).write_settings(settings)
     write_rounds(folder, {2: 0.2, 4: 0.3})
     baselines = {

@@ -63,4 +63,4 @@ def test_every_method_is_listed_with_its_variants(monkeypatch: pytest.MonkeyPatc
 def test_an_unknown_method_is_one_sentence() -> None:
     result = CliRunner().invoke(app, ["settings", "--method", "popular"])
     assert result.exit_code == 1
-    assert "method 'popular' is unknown; choose from mixture, " in str(result.exception)
+    assert "method 'popular' is unknown; choose from one-round, " in str(result.exception)

@@ -24,6 +24,7 @@ from common.settings import KS, RunSettings
 
 DIM, ITEMS, USERS, NODES = 4, 40, 12, 2
 TRAINING = "ab" * 8
+TRAINED = {"method": "ridge", "dim": DIM}
 USER_IDS = [f"private-person-{k:03d}" for k in range(USERS)]
 
 
@@ -34,7 +35,7 @@ class Federation:
         self.data, self.run_dir = folder / "data", folder / "run"
         if not self.data.exists():
             write_data(self.data)
-        config = {"data": str(self.data), "run_dir": str(self.run_dir), "dim": DIM, **settings}
+        config = {"data": str(self.data), "run_dir": str(self.run_dir), **TRAINED, **settings}
         self.settings = RunSettings.parse(config)
         self.grid = InProcessGrid(NODES, config)
         self.index: ItemIndex = read_catalogue(self.data, seed=0).index()
@@ -505,7 +506,7 @@ class Deployed(Federation):
             files = {"interactions": own / "interactions.csv", "state-dir": own / "state"}
             configs.append({name: str(path) for name, path in files.items()})
         self.folder = folder
-        config = {"data": "/nowhere", "run_dir": str(self.run_dir), "dim": DIM, **settings}
+        config = {"data": "/nowhere", "run_dir": str(self.run_dir), **TRAINED, **settings}
         self.grid = InProcessGrid(NODES, config, configs)
 
     def state_dir(self, node: int = 0) -> Path:

@@ -101,7 +101,7 @@ def test_messages_that_are_not_answered(
 
 
 def test_methods_and_sizes(tmp_path: Path) -> None:
-    federation = agreeing(tmp_path, {"methods": ["ridge"]})
+    federation = agreeing(tmp_path, {"methods": ["mixture"]})
     assert_refused(federation.train(1), messages.TRAIN, "methods")
     own = agreeing(tmp_path / "own", {"methods": ["ridge", "mixture"]})
     assert not own.train(1).has_error()
@@ -218,7 +218,7 @@ def test_what_carries_no_noise_is_refused_where_epsilon_is_limited(tmp_path: Pat
 def test_a_half_without_noise_cannot_claim_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    half = node_module.half_of("mixture")
+    half = node_module.half_of("ridge")
 
     class Own(type(half)):  # type: ignore[misc]
         def train(self, *_: object) -> None:

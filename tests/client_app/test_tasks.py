@@ -55,6 +55,14 @@ def test_cold_items_hold_nothing_back() -> None:
         assert torch.equal(asked.order, tie_order(INDEX.ids_of(split)))
 
 
+def test_some_users_may_be_ranked_for_alone() -> None:
+    whole = ranking("cold-items", "test", INDEX, DATA, KEYS)
+    some = whole.among(np.array([4, 1]))
+    assert some.truth.counts.tolist() == [2 * (user in (1, 4)) for user in range(len(USERS))]
+    assert some.truth.of(4).tolist() == whole.truth.of(4).tolist()
+    assert some.order is whole.order
+
+
 def test_of_a_long_history_as_many_items_are_drawn_as_count() -> None:
     cut = histories("cold-items", DATA, KEYS, 4)
     assert cut.counts.tolist() == [min(count, 4) for count in COUNTS]

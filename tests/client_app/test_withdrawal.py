@@ -120,7 +120,7 @@ def test_a_damaged_state_goes_as_a_whole(trained: Federation) -> None:
 def test_a_round_under_way_is_not_sent(
     trained: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    half = node_module.half_of("mixture")
+    half = node_module.half_of("ridge")
 
     class Slow(type(half)):  # type: ignore[misc]
         def train(self, request, local):  # type: ignore[no-untyped-def]

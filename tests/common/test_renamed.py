@@ -157,11 +157,11 @@ def test_a_former_name_is_accepted_with_a_warning(
 @pytest.mark.parametrize(
     ("former", "today"),
     [
-        ({"generator": "diffusion"}, {}),
+        ({"generator": "diffusion"}, {"method": "mixture"}),
         ({"generator": "diffusion", "neighbour_share": 0}, {"method": "mdifffr"}),
         ({"generator": "diffusion", "preset": "paper"}, {"method": "mdifffr:paper"}),
-        ({"neighbour_share": 0.2}, {"mixture.share": 0.2}),
-        ({"generator": "mapping"}, {"mixture.first": "ipfedrec"}),
+        ({"neighbour_share": 0.2}, {"method": "mixture", "mixture.share": 0.2}),
+        ({"generator": "mapping"}, {"method": "mixture", "mixture.first": "ipfedrec"}),
         ({"generator": "mapping", "neighbour_share": "0.0"}, {"method": "ipfedrec"}),
         (
             {"generator": "mapping", "head": "mlp", "neighbour_share": 0},
@@ -174,7 +174,7 @@ def test_a_former_name_is_accepted_with_a_warning(
         ({"generator": "features", "neighbour_share": 0}, {"method": "own-features"}),
         (
             {"generator": "diffusion", "generator_steps": 5, "neighbours": 3},
-            {"mdifffr.fit_steps": 5, "similar-items.neighbours": 3},
+            {"method": "mixture", "mdifffr.fit_steps": 5, "similar-items.neighbours": 3},
         ),
     ],
     ids=str,

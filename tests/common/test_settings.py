@@ -32,7 +32,7 @@ __all__ = ["drawn"]
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 RUNS = [
     {},
-    {"preset": "paper"},
+    {"method": "mixture", "preset": "paper"},
     {"method": "mdifffr:light", "mdifffr.steps": 7, "dim": 8},
     {"method": "ipfedrec", "ipfedrec.pull": 2.5},
     {"method": "mixture", "mixture.first": "ifedncf", "ifedncf.pull": 3, "mixture.share": 0.2},
@@ -62,7 +62,7 @@ def test_what_is_declared_is_every_setting_and_former_name() -> None:
 
 def test_empty_strings_mean_unset() -> None:
     assert RunSettings.parse(app_config()) == RunSettings.parse({})
-    assert RunSettings.parse({}).changed() == {}
+    assert RunSettings.parse({}).changed() == {"rounds": 1}
 
 
 def test_every_setting_has_a_description_and_roles_that_exist() -> None:
@@ -171,8 +171,8 @@ def test_the_preset_takes_what_the_method_brings() -> None:
     assert (other.head_lr, other.group("cs-fcf").neighbours) == (7.0, 10)
 
 
-def test_the_preset_of_the_default_is_the_published_method_alone() -> None:
-    run = RunSettings.parse({"preset": "paper"})
+def test_the_preset_of_a_mixture_is_the_published_method_alone() -> None:
+    run = RunSettings.parse({"method": "mixture", "preset": "paper"})
     alone = RunSettings.parse({"method": "mdifffr", "preset": "paper"})
     assert run.group("mixture").share == 0
     assert run.group("mdifffr") == alone.group("mdifffr")
@@ -208,8 +208,9 @@ def test_one_method_has_one_name_in_the_settings(written: str, today: str) -> No
 @pytest.mark.parametrize(
     ("values", "title"),
     [
-        ({}, "MDiffFR + similar items"),
-        ({"mixture.first": "ridge"}, "ridge map + similar items"),
+        ({}, "one round"),
+        ({"method": "mixture"}, "MDiffFR + similar items"),
+        ({"method": "mixture", "mixture.first": "ridge"}, "ridge map + similar items"),
         ({"method": "mixture:frozen"}, "MDiffFR + similar items, frozen"),
         ({"method": "mdifffr:light"}, "Light-MDiffFR"),
         ({"method": "ridge:frozen"}, "ridge map, frozen"),
@@ -229,10 +230,14 @@ def test_a_run_has_a_title(values: dict[str, Any], title: str) -> None:
         ({"fraction": 1.5}, "setting 'fraction' is 1.5: .*less than or equal to 1"),
         ({"head_lr": "nan"}, "setting 'head_lr' is 'nan'"),
         ({"head": "cubic"}, "setting 'head' is 'cubic': .*'linear', 'dot' or 'mlp'"),
+        ({"preset": "paper"}, "preset = paper needs a method with published settings: .*mdifffr"),
         ({"preset": "best"}, "setting 'preset' is 'best': .*'default' or 'paper'"),
         ({"method": "best"}, "method 'best' is unknown; choose from .*mdifffr"),
-        ({"mdifffr.steps": 1}, "setting 'mdifffr.steps' is 1: .*greater than or equal to 2"),
-        ({"mdifffr.stepps": 1}, "unknown setting 'mdifffr.stepps'"),
+        (
+            {"method": "mdifffr", "mdifffr.steps": 1},
+            "setting 'mdifffr.steps' is 1: .*greater than or equal to 2",
+        ),
+        ({"method": "mdifffr", "mdifffr.stepps": 1}, "unknown setting 'mdifffr.stepps'"),
         ({"nobody.steps": 1}, "unknown setting 'nobody.steps'; `snowdrop settings` lists"),
         (
             {"method": "ridge", "mdifffr.steps": 5},
@@ -240,20 +245,32 @@ def test_a_run_has_a_title(values: dict[str, Any], title: str) -> None:
         ),
         ({"laplace_scale": 0.1, "average": "touches"}, "laplace_scale needs average = users"),
         ({"laplace_scale": 0.1, "average": "users"}, "laplace_scale needs clip_norm"),
-        ({"mdifffr.noise_scale": 50}, "mdifffr.noise_scale · noise_max must be below 1"),
-        ({"mdifffr.noise_min": 0.5}, "mdifffr.noise_min must not exceed noise_max"),
-        ({"mdifffr.guidance_scale": 2}, "other than 1 needs mdifffr.condition_dropout above 0"),
-        ({"mdifffr.sampling_steps": 21}, "mdifffr.sampling_steps must divide mdifffr.steps"),
         (
-            {"mdifffr.attention_heads": 3},
+            {"method": "mdifffr", "mdifffr.noise_scale": 50},
+            "mdifffr.noise_scale · noise_max must be below 1",
+        ),
+        (
+            {"method": "mdifffr", "mdifffr.noise_min": 0.5},
+            "mdifffr.noise_min must not exceed noise_max",
+        ),
+        (
+            {"method": "mdifffr", "mdifffr.guidance_scale": 2},
+            "other than 1 needs mdifffr.condition_dropout above 0",
+        ),
+        (
+            {"method": "mdifffr", "mdifffr.sampling_steps": 21},
+            "mdifffr.sampling_steps must divide mdifffr.steps",
+        ),
+        (
+            {"method": "mdifffr", "mdifffr.attention_heads": 3},
             "mdifffr.attention_heads = 3 must divide the denoiser's width 256",
         ),
         (
-            {"mdifffr.denoiser": "paper", "dim": 6},
+            {"method": "mdifffr", "mdifffr.denoiser": "paper", "dim": 6},
             "mdifffr.attention_heads = 4 must divide the denoiser's width 6",
         ),
         (
-            {"table_start": "random", "mdifffr.target": "change"},
+            {"method": "mdifffr", "table_start": "random", "mdifffr.target": "change"},
             "mdifffr.target = change needs table_start = features",
         ),
         (
@@ -262,13 +279,22 @@ def test_a_run_has_a_title(values: dict[str, Any], title: str) -> None:
         ),
         (
             {"task": "last-warm-item", "method": "kernel-ridge"},
-            "kernel-ridge cannot rank for task = last-warm-item; it can for cold-items",
+            "kernel-ridge cannot rank for task = last-warm-item; choose with method one of mixture",
         ),
         ({"resume": True, "fresh": True}, "resume goes on and fresh begins anew"),
-        ({"mixture.first": "content-profile"}, "mixture.first = content-profile makes no embedd"),
-        ({"mixture.second": "fcf"}, "mixture.second = fcf makes no embeddings of its own; choose"),
-        ({"mixture.second": "mixture"}, "mixture.second = mixture makes no embeddings"),
-        ({"mixture.first": "similar-items"}, "must be two methods"),
+        (
+            {"method": "mixture", "mixture.first": "content-profile"},
+            "mixture.first = content-profile makes no embedd",
+        ),
+        (
+            {"method": "mixture", "mixture.second": "fcf"},
+            "mixture.second = fcf makes no embeddings of its own; choose",
+        ),
+        (
+            {"method": "mixture", "mixture.second": "mixture"},
+            "mixture.second = mixture makes no embeddings",
+        ),
+        ({"method": "mixture", "mixture.first": "similar-items"}, "must be two methods"),
         ({"method_settings": "a ="}, "method_settings cannot be read as TOML"),
     ],
 )
@@ -299,11 +325,12 @@ IDENTITY_OF_A_RUN = {
     "mdifffr.attention": False, "similar-items.target": "change", "seed": 4,
     "answer": "synthetic", "synthetic_nodes": 1, "synthesizer": "drawn", "synthetic_users": 5,
 }  # fmt: skip
-"""Another value of every setting that a training of the default method keeps for life."""
+"""Another value of every setting that a training of a mixture keeps for life."""
+MIXTURE = {"method": "mixture"}
 
 
 def test_the_identity_is_every_setting_that_gives_numbers_their_meaning() -> None:
-    began = RunSettings.parse({})
+    began = RunSettings.parse(MIXTURE)
     assert set(began.identity()) == set(IDENTITY_OF_A_RUN)
     assert all(began.flat()[name] == value for name, value in began.identity().items())
     with_role = {
@@ -316,7 +343,7 @@ def test_the_identity_is_every_setting_that_gives_numbers_their_meaning() -> Non
 
 @pytest.mark.parametrize("name", IDENTITY_OF_A_RUN)
 def test_another_value_is_another_identity(name: str) -> None:
-    began = RunSettings.parse({})
+    began = RunSettings.parse(MIXTURE)
     if name in ("task", "answer"):  # which need another method, or one more setting
         other = began.model_copy(update={name: IDENTITY_OF_A_RUN[name]})
     else:
@@ -332,7 +359,7 @@ def test_another_value_is_another_identity(name: str) -> None:
     ids=str,
 )  # fmt: skip
 def test_what_may_change_on_resume_is_no_identity(values: dict[str, Any]) -> None:
-    assert RunSettings.parse(values).identity() == RunSettings.parse({}).identity()
+    assert RunSettings.parse(MIXTURE | values).identity() == RunSettings.parse(MIXTURE).identity()
 
 
 def test_what_changes_no_result_is_not_among_the_changes() -> None:
@@ -342,9 +369,9 @@ def test_what_changes_no_result_is_not_among_the_changes() -> None:
         "tensorboard": True, "encode_batch": 2, "encode_cache": "/c", "secure_sums": True,
         "log_format": "json", "metrics_address": "127.0.0.1:1",
     }  # fmt: skip
-    assert RunSettings.parse(values).changed() == {}
+    assert RunSettings.parse(values).changed() == RunSettings.parse({}).changed()
     assert set(values) | {"preset", "fresh"} == set(names_with(Role.NEUTRAL))
-    changes = {"rounds": 3, "mdifffr.lr": 0.5, "seed": 4}
+    changes = {"rounds": 3, "one-round.ridge": 0.5, "seed": 4}
     assert RunSettings.parse({**values, **changes}).changed() == changes
 
 
@@ -541,7 +568,8 @@ def test_a_deployments_file_stands_between_preset_and_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "settings.toml"
-    path.write_text('preset = "paper"\nrounds = 7\ndim = 32\n[mdifffr]\nsteps = 12\n')
+    told = 'method = "mdifffr"\npreset = "paper"\nrounds = 7\ndim = 32\n[mdifffr]\nsteps = 12\n'
+    path.write_text(told)
     monkeypatch.setenv("SNOWDROP_SETTINGS", str(path))
     run = RunSettings.of_run({"rounds": 9, "dim": ""}, 1)
     assert (run.rounds, run.dim, run.encoder) == (9, 32, "bert-base-uncased")
@@ -569,7 +597,8 @@ def test_a_deployments_file_is_for_its_runs_alone(
 
 
 def test_counts_of_users_are_not_asked_for_where_noise_hides_users() -> None:
-    private = {"laplace_scale": 0.1, "clip_norm": 1.0, "average": "users"}
+    noise = {"laplace_scale": 0.1, "clip_norm": 1.0, "average": "users"}
+    private = {"method": "ridge", **noise}
     with pytest.raises(SnowdropError, match="warm_after needs laplace_scale = 0"):
         RunSettings.parse({**private, "warm_after": 3})
     assert RunSettings.parse(private).warm_after == 0

@@ -20,7 +20,7 @@ PLAIN = {"average": "users", "clip_norm": 0.5}
 
 
 def private(**changed: Any) -> RunSettings:
-    return RunSettings.parse({**PLAIN, "rounds": 10, **changed})
+    return RunSettings.parse({"method": "ridge", **PLAIN, "rounds": 10, **changed})
 
 
 def test_a_round_by_its_settings() -> None:

@@ -234,7 +234,7 @@ def test_answers_of_nodes_and_of_the_server_itself_add_up() -> None:
     assert both.dropped == {7: refused, 8: refused}
 
 
-NODES_NOISE = {"average": "users", "clip_norm": 1.0, "gaussian_scale": 2.0}
+NODES_NOISE = {"method": "ridge", "average": "users", "clip_norm": 1.0, "gaussian_scale": 2.0}
 TABLE = {"change": Expected((200, 50), bounded=True)}
 
 

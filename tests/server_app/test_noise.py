@@ -92,6 +92,6 @@ def test_a_run_with_gaussian_noise_has_results(
 )
 def test_what_would_break_the_bound_is_refused(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SnowdropError, match=sentence):
-        RunSettings.parse({**GAUSSIAN, "noise_by": "server", **changed})
+        RunSettings.parse({"method": "ridge", **GAUSSIAN, "noise_by": "server", **changed})
     if "noise_by = server" in sentence and "gaussian" not in sentence:
-        RunSettings.parse({**GAUSSIAN, **changed})
+        RunSettings.parse({"method": "ridge", **GAUSSIAN, **changed})

@@ -138,7 +138,7 @@ def test_a_frozen_twin_is_frozen_whatever_its_method_changes() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("popular", "method 'popular' is unknown; choose from mixture, "),
+        ("popular", "method 'popular' is unknown; choose from one-round, "),
         ("mdifffr:best", "'best' is no variant of mdifffr; after ':' comes one of light, "),
         ("random:frozen", "'frozen' is no variant of random"),
         ("mdifffr@dim", "key=value, not 'dim'"),

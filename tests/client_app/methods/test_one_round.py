@@ -109,6 +109,7 @@ def test_weights_of_items_have_a_zero_diagonal() -> None:
         ({"gains": np.zeros((0, 3), np.float32)}, "'gains' must be"),
         ({"warm": np.zeros((WARM, 3), np.float32)}, "'warm' has shape"),
         ({"axes": np.zeros((2, 3), np.float32)}, "'axes' has shape"),
+        ({"asked": np.zeros((1, 1), np.float32)}, "'asked' must be a share"),
     ],
 )
 def test_malformed_arrays_are_refused(changed: dict[str, np.ndarray], sentence: str) -> None:

@@ -35,7 +35,7 @@ def known_settings(own: Card) -> set[str]:
 def test_the_methods_of_this_project_are_all_there() -> None:
     """In the order of tables: federations first, then rules, the random order last."""
     assert list(CARDS) == [
-        "mixture", "one-round", "mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf",
+        "one-round", "mixture", "mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf",
         "similar-items", "ridge", "own-features", "group-fusion", "fcf", "fedncf", "pfedrec",
         "fedrap", "gfmfr", "kernel-ridge", "kernel-profile", "tfidf-profile",
         "content-profile", "random", *SYNTHESIZERS,

@@ -277,7 +277,7 @@ def test_items_that_are_new_are_not_ranked(data_folder: Path, tmp_path: Path) ->
     assert not grid.of(messages.QUERY_RECOMMEND)
     with pytest.raises(SnowdropError, match="the method pfedrec ranks no new items to publish"):
         run_here({**values, "mode": "publish"})
-    with pytest.raises(SnowdropError, match="pfedrec cannot rank for task = cold-items; it can"):
+    with pytest.raises(SnowdropError, match="pfedrec cannot rank for task = cold-items; choose"):
         RunSettings.parse({**values, "task": "cold-items"})
 
 

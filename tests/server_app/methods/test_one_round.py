@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from flwr.app import Message
 
 from common import messages
 from common.errors import SnowdropError
@@ -15,6 +16,7 @@ from common.methods.one_round import ITEM_RIDGES, SHARES, OneRoundSettings
 from common.settings import RunSettings
 from common.users.item_sums import unpacked
 from server_app.items import load_catalogue
+from server_app.methods import one_round
 from server_app.methods.base import World
 from server_app.methods.one_round import NOISE, OneRound
 from tests.server_app.runs import (
@@ -34,6 +36,25 @@ WARM, FORMS = 48, len(ITEM_RIDGES) * len(SHARES)
 def values_of(data: Path, folder: Path, changed: dict[str, Any] | None = None) -> dict[str, Any]:
     told = {"method": "one-round", "rounds": 1, "baselines": False}
     return run_values(data, folder, **told) | (changed or {})
+
+
+class CountingGrid(SpoiltGrid):
+    """How many users each evaluation was about, in the order of evaluations."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.users: list[int] = []
+        self._nodes = given[0]
+        self._seen = 0
+
+    def deliver(self, message: Message) -> Message | None:
+        reply = super().deliver(message)
+        if reply is not None and message.metadata.message_type == messages.EVALUATE:
+            if self._seen % self._nodes == 0:
+                self.users.append(0)
+            self._seen += 1
+            self.users[-1] += messages.EvaluateAnswer.from_record(reply.content).users[0]
+        return reply
 
 
 def copied(data: Path, to: Path) -> Path:
@@ -100,6 +121,31 @@ def test_the_frozen_twin_is_kernel_ridge(data_folder: Path, tmp_path: Path) -> N
     assert beside["test"] != pytest.approx(twin["test"])
 
 
+def carried_by(
+    data: Path, features: dict[str, torch.Tensor], changed: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """What carries a history over to the test items: weights, as nodes get them."""
+    settings = RunSettings.parse(values_of(data, data, changed))
+    method = OneRound("one-round", World(settings, load_catalogue(settings), features, CPU))
+    sent = method.scoring(["test"]).arrays
+    return {name: sent[name] for name in ("items", "warm", "columns", "values")}
+
+
+def test_weights_come_of_what_the_modality_says(data_folder: Path) -> None:
+    rng = torch.Generator().manual_seed(0)
+    text, image = (torch.randn(80, 12, generator=rng) for _ in range(2))
+    both = {"text": text, "image": image}
+    seen = {
+        name: carried_by(data_folder, both, {"modality": name})
+        for name in ("text", "image", "text,image")
+    }
+    alone = carried_by(data_folder, {"text": image}, {"one-round.words": 0})
+    for name, array in seen["image"].items():
+        np.testing.assert_allclose(array, alone[name], atol=1e-5)
+    assert not np.allclose(seen["text"]["items"], seen["image"]["items"])
+    assert not np.allclose(seen["text"]["items"], seen["text,image"]["items"])
+
+
 def test_validation_items_choose_in_one_message(data_folder: Path, tmp_path: Path) -> None:
     values = values_of(data_folder, tmp_path)
     grid = SpoiltGrid(2, values, untouched)
@@ -116,6 +162,23 @@ def test_validation_items_choose_in_one_message(data_folder: Path, tmp_path: Pat
     assert state_of(tmp_path / "given", 1)["chosen"] is None
     for split in ("validation", "test"):
         assert given[split] == pytest.approx(summary[split])
+
+
+def test_of_very_many_users_some_choose(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_round, "ASKED", 30)
+    counts, chosen = [], []
+    for nodes in (1, 3):
+        values = values_of(data_folder, tmp_path / str(nodes), {"nodes": nodes})
+        grid = CountingGrid(nodes, values, untouched)
+        run_here(values, grid)
+        counts.append(grid.users)
+        chosen.append(state_of(tmp_path / str(nodes), 1)["chosen"])
+    tried, validated = counts[0][:2]
+    assert counts[1][:2] == [tried, validated]
+    assert 5 < tried < validated
+    assert chosen[0] == chosen[1]
 
 
 def chosen_of(values: np.ndarray, users: int, tmp_path: Path, data: Path) -> tuple[float, float]:
