@@ -53,6 +53,10 @@ class _Commands(LazyGroup):
             "cli.privacy:privacy",
             "Tell the noise that a training needs for an ε, or the ε that a noise gives.",
         ),
+        "attack": Later(
+            "cli.attack:app",
+            "Attack a federation on your own data: histories, memberships, features of items.",
+        ),
         "settings": Later(
             "cli.settings:settings", "List every setting with its value and meaning."
         ),

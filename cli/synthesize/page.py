@@ -1,8 +1,6 @@
 """The page beside synthetic users: how they resemble real ones, and what they give away."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -10,7 +8,7 @@ import numpy as np
 
 from cli.progress import readable
 from cli.report.charts import PER_CENT, Figure, Series, line_chart
-from cli.report.template import render_template
+from cli.report.sections import Page, Section
 from cli.synthesize.replay import Planting
 from client_app.synthesis.attacks import FALSE_ALARMS, Roc
 from client_app.synthesis.measured import Counts, Measured
@@ -33,31 +31,6 @@ SHORT = {
 CURVE_POINTS = 40
 
 
-@dataclass
-class Section:
-    """A part of the page.
-
-    Parameters
-    ----------
-    title : str
-    headline : Sequence[tuple[str, str, str]]
-        Number, what it is, a few words more.
-    head, rows : Sequence
-        A table.
-    words : Sequence[str]
-        Paragraphs.
-    figures : Sequence[Figure]
-    """
-
-    title: str
-    headline: Sequence[tuple[str, str, str]] = ()
-    head: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    words: Sequence[str] = ()
-    figures: Sequence[Figure] = ()
-    missing: Sequence[tuple[str, str]] = field(default=())
-
-
 def page(
     summary: dict[str, Any],
     measured: Measured,
@@ -76,21 +49,28 @@ def page(
     made : str
         Today's date, as shown.
     """
-    return render_template(
-        "page.html.j2",
-        Path(__file__).parent,
-        with_items=summary["with_items"],
+    items = " and items.csv" if summary["with_items"] else ""
+    around = Page(
+        kind="synthetic users",
+        title="Synthetic users of",
         data=summary["data"],
+        badge="No real person did any of this",
+        lede=f"Made from the interactions of real users. interactions.csv{items} can be passed on "
+        "as far as what stands below allows. Keep this page and summary.json: their numbers were "
+        "computed from the real users themselves.",
         made=made,
+        command="snowdrop synthesize",
         facts=_facts(summary),
-        sections=[
+        settings=[(name, str(value)) for name, value in summary["settings"].items()],
+    )
+    return around.render(
+        [
             _likeness(measured),
             _nearness(measured),
             _membership(measured),
             *([_replay(plantings)] if plantings else []),
             _guarantee(summary),
-        ],
-        settings=[(name, str(value)) for name, value in summary["settings"].items()],
+        ]
     )
 
 

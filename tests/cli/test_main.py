@@ -15,6 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from cli.attack import _Attacks
 from cli.commands import _Commands, app
 from cli.lazy import LazyGroup
 from cli.prepare import _Sources
@@ -87,7 +88,7 @@ def test_the_entry_imports_next_to_nothing() -> None:
     assert set(done.stdout.split()) == {"cli", "cli.main"}
 
 
-@pytest.mark.parametrize("group", [_Commands, _Sources])
+@pytest.mark.parametrize("group", [_Commands, _Sources, _Attacks])
 def test_the_list_of_commands_says_what_their_help_says(group: type[LazyGroup]) -> None:
     for name, later in group.later.items():
         command = group().load(name)

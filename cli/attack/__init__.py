@@ -1,0 +1,33 @@
+"""`snowdrop attack`: what a curious server, or who holds what it released, reads about users.
+
+Every command runs a small federation on the data that it is given, keeps what leaves the nodes, and
+then attacks from that alone. One attack a file:
+
+- `histories`: histories from the sums of training rounds;
+- `questions`: histories from crafted questions.
+"""
+
+import typer
+
+from cli.lazy import Later, LazyGroup
+
+
+class _Attacks(LazyGroup):
+    later = {  # noqa: RUF012
+        "reconstruct": Later(
+            "cli.attack.reconstruct:reconstruct",
+            "Read users' histories out of what nodes answer, by number of users on a node.",
+        ),
+    }
+
+
+app = typer.Typer(
+    cls=_Attacks,
+    no_args_is_help=True,
+    help="Attack a federation on your own data: histories, memberships, features of items.",
+)
+
+
+@app.callback()
+def _attack() -> None:
+    """Typer makes a group of an app without commands of its own only if it has this."""

@@ -1,0 +1,124 @@
+"""Options and arguments that the attacks share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.assignments import parse_assignments
+from common.errors import SnowdropError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from server_app.methods.base import World
+
+Data = Annotated[str, typer.Argument(help="data folder, or 'demo' for generated demo data")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="folder for attack.json and report.html (default: runs/attack-NAME-DATA)"),
+]
+Rounds = Annotated[int, typer.Option(min=1, help="training rounds that are listened to")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="a setting; `snowdrop settings` lists all"),
+]
+PolicyFile = Annotated[
+    Path | None, typer.Option("--policy", help="policy.toml of all nodes: what they answer")
+]
+
+GIVEN = {
+    "rounds": "give --rounds",
+    "evaluate_every": "nothing is validated here",
+    "data": "give the data folder as the argument",
+    "nodes": "nodes follow from the users",
+    "policy": "give --policy",
+    "run_dir": "give --out",
+}
+"""Settings that the command gives itself, and what to do in their place."""
+
+
+def folder_of(out: Path | None, attack: str, data: str) -> Path:
+    """Where results go.
+
+    Raises
+    ------
+    SnowdropError
+        If it is a file.
+    """
+    folder = out or Path("runs") / f"attack-{attack}-{Path(data).name}"
+    if folder.exists() and not folder.is_dir():
+        raise SnowdropError(f"{folder} is a file; give --out a folder")
+    return folder
+
+
+def settings_given(assignments: list[str] | None) -> dict[str, Any]:
+    """The settings of ``--set``.
+
+    Raises
+    ------
+    SnowdropError
+        If one is what the command itself gives.
+    """
+    values = parse_assignments(assignments or [])
+    for name in values.keys() & GIVEN.keys():
+        raise SnowdropError(f"--set {name}: {GIVEN[name]}")
+    return values
+
+
+def world_for(values: dict[str, Any], rounds: int, policy: Path | None, scratch: Path) -> "World":
+    """The server's items under the settings of a short training, checked and encoded.
+
+    The training ends a round before the last, so that no generator is fitted for nothing.
+
+    Parameters
+    ----------
+    values : dict[str, Any]
+        Settings, with ``data``.
+    rounds : int
+    policy : Path, optional
+    scratch : Path
+        A folder for what is made of the data.
+
+    Raises
+    ------
+    SnowdropError
+    """
+    from cli.simulate import check_data, checked_policy
+    from common.device import pick_device
+    from common.settings import RunSettings
+    from server_app.items import load_catalogue, world_of
+
+    values = {
+        **values,
+        "rounds": rounds + 1,
+        "evaluate_every": rounds + 1,
+        "run_dir": str(scratch / "run"),
+    }
+    if policy is not None:
+        values |= checked_policy({"policy": str(policy)})
+    values["data"] = check_data(RunSettings.parse(values))
+    settings = RunSettings.parse(values)
+    return world_of(settings, load_catalogue(settings), pick_device(settings.server_device))
+
+
+def shown(head: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> "Table":
+    """A table for a terminal, whose second column names attacks."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for place, word in enumerate(head):
+        table.add_column(word, no_wrap=place == 1)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def noted(settings: Any) -> list[tuple[str, str]]:
+    """Settings that differ from their defaults, as a page shows them."""
+    left_out = {"rounds", "evaluate_every"}
+    return [
+        (name, str(value)) for name, value in settings.changed().items() if name not in left_out
+    ]

@@ -1,0 +1,74 @@
+"""What a server sees of users: sums, each of one node or of several whose masked answers add up."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from common.messages import TrainAnswer, TrainRequest
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One sum of one round.
+
+    Parameters
+    ----------
+    source : str
+        Whose users are in it. What is told of a source is about the same users in every round.
+    round : int
+    users : int
+        That took part.
+    sums : Mapping[str, ndarray]
+        As `common.messages.TrainAnswer` names them, at their own scale.
+    """
+
+    source: str
+    round: int
+    users: int
+    sums: Mapping[str, np.ndarray]
+
+
+def seen_in(source: str, request: TrainRequest, answer: TrainAnswer) -> Seen:
+    """What the answer of one node to one request shows.
+
+    Parameters
+    ----------
+    source : str
+        The node.
+    request : TrainRequest
+    answer : TrainAnswer
+    """
+    sums = {
+        name: array * np.float32(request.scale) if array.dtype.kind == "f" else array
+        for name, array in answer.sums.items()
+    }
+    return Seen(source, request.round, answer.users, sums)
+
+
+def by_source(seen: Iterable[Seen]) -> dict[str, list[Seen]]:
+    """All rounds of each source."""
+    found: dict[str, list[Seen]] = {}
+    for one in seen:
+        found.setdefault(one.source, []).append(one)
+    return found
+
+
+def added(seen: Sequence[Seen], source: str) -> list[Seen]:
+    """What is left to see where answers are masked: one sum over all sources in each round.
+
+    Parameters
+    ----------
+    seen : Sequence[Seen]
+    source : str
+        What to call the users of all sources together.
+    """
+    totals: dict[int, Seen] = {}
+    for one in seen:
+        known = totals.get(one.round)
+        if known is None:
+            totals[one.round] = replace(one, source=source)
+        else:
+            sums = {name: known.sums[name] + array for name, array in one.sums.items()}
+            totals[one.round] = Seen(source, one.round, known.users + one.users, sums)
+    return list(totals.values())

@@ -1,0 +1,21 @@
+"""The attacks as a user calls them."""
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from cli.commands import app
+from common.errors import SnowdropError
+from tests.cli.conftest import QUICK
+
+SETTINGS = [f"--set={name}={value}" for name, value in QUICK.items()
+            if name not in ("rounds", "evaluate_every")]  # fmt: skip
+
+
+def attack(name: str, data: Path, *options: object) -> str:
+    """What the command prints; raises what it refuses."""
+    result = CliRunner().invoke(app, ["attack", name, str(data), *SETTINGS, *map(str, options)])
+    if isinstance(result.exception, SnowdropError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
