@@ -17,7 +17,7 @@ from common.errors import OverflowedError, SnowdropError
 from common.messages import TrainAnswer, TrainRequest, for_wire
 from common.methods.fusion import GroupSettings
 from common.settings import TrainingSettings
-from common.users.groups import NearestCentroid
+from common.users.groups import Clustered, NearestCentroid
 from common.users.heads import HEADS, State
 from common.users.mechanism import without_mechanism
 from common.users.ragged import Ragged
@@ -130,6 +130,10 @@ def groups_of(local: Local, own: GroupSettings, private: Sequence[str]) -> Neare
     head, dim = HEADS[local.settings.head], local.settings.dim
     names = [name for name in head.shapes(dim) if name in private]
     centroids = local.table("centroids", own.groups, head.size(names, dim))
+    if own.grouping == "clustered":
+        state = local.state_of()
+        heads = {name: state[name] for name in names}
+        return Clustered(centroids, head, names, own.distance, heads)
     return NearestCentroid(centroids, head, names, own.distance)
 
 

@@ -20,6 +20,13 @@ class GroupSettings(MethodSettings):
     """How users are grouped, and how the network that fuses is trained."""
 
     groups: Count = setting(5, "groups of users", Role.IDENTITY, Role.TRAVELS)
+    grouping: Literal["nearest", "clustered"] = setting(
+        "nearest",
+        "each user picks the group with the nearest centroid; or, as the published server does, "
+        "spectral clustering of all users' private parameters, which must all be on one node",
+        Role.IDENTITY,
+        Role.TRAVELS,
+    )
     distance: Literal["cosine", "euclidean"] = setting(
         "cosine", "by which a user picks the nearest centroid", Role.IDENTITY, Role.TRAVELS
     )
@@ -44,3 +51,9 @@ class GroupSettings(MethodSettings):
     def check(self, run: "RunSettings", name: str) -> None:
         if run.noise:
             raise ValueError(f"{name} needs {run.noise} = 0: sizes of groups carry no noise")
+        if self.grouping == "clustered" and run.nodes != 1:
+            raise ValueError(
+                f"{name}.grouping = clustered needs nodes = 1: whoever clusters sees every user's "
+                "parameters, so it is for comparisons on one machine. In a federation, users pick "
+                f"the nearest group ({name}.grouping = nearest)"
+            )

@@ -68,6 +68,68 @@ class NearestCentroid:
         return self._head.flat(state, self.names)
 
 
+class Clustered(NearestCentroid):
+    """Groups by spectral clustering of all users' private parts, as a round begins.
+
+    That is what the published server makes of the parameters that single users upload. Here the
+    one node that has all users does it, and parameters leave it in sums alone. Labels keep their
+    meaning: each cluster takes that of the centroid with which it shares the most users.
+
+    Parameters
+    ----------
+    state : State
+        Heads of all users, float32 (users, …); all else is as for `NearestCentroid`.
+    """
+
+    def __init__(
+        self, centroids: Tensor, head: Head, names: Sequence[str], distance: str, state: State
+    ) -> None:
+        super().__init__(centroids, head, names, distance)
+        points = self.points(state)
+        before = nearest(points, centroids, distance).numpy()
+        self._labels = torch.from_numpy(aligned(spectral(points, self.count), before, self.count))
+
+    def of(self, users: np.ndarray, state: State) -> Tensor:
+        """The group of each user, int64 (users,)."""
+        return self._labels[torch.from_numpy(users)]
+
+
+def spectral(points: Tensor, groups: int) -> np.ndarray:
+    """Spectral clustering with the affinity exp(−γ ‖x − y‖²), int64 (points,).
+
+    Each coordinate is standardised first; γ = 1 / (2 · median²) of the distances above 0, as in the
+    published code. Points that are all equal, or no more than the groups, are one cluster.
+
+    Parameters
+    ----------
+    points : Tensor, float32 (points, n)
+    groups : int
+    """
+    from scipy.spatial.distance import pdist, squareform
+    from sklearn.cluster import SpectralClustering
+
+    rows = points.double().numpy()
+    spread = rows.std(0)
+    apart = pdist((rows - rows.mean(0)) / np.where(spread > 0, spread, 1))
+    if len(rows) <= groups or groups == 1 or not apart.any():
+        return np.zeros(len(rows), np.int64)
+    gamma = 1 / (2 * np.median(apart[apart > 0]) ** 2)
+    affinity = np.exp(-gamma * squareform(apart) ** 2)
+    made = SpectralClustering(groups, affinity="precomputed", random_state=0).fit_predict(affinity)
+    return made.astype(np.int64)
+
+
+def aligned(labels: np.ndarray, before: np.ndarray, groups: int) -> np.ndarray:
+    """Labels renamed so that as many points as possible keep those of before, int64 (points,)."""
+    from scipy.optimize import linear_sum_assignment
+
+    shared = np.zeros((groups, groups), np.int64)
+    np.add.at(shared, (labels, before), 1)
+    _, named = linear_sum_assignment(-shared)
+    renamed: np.ndarray = named[labels]
+    return renamed
+
+
 class Teacher:
     """A further loss: how far a user's scores are from what its group's teacher prefers.
 

@@ -130,9 +130,10 @@ def test_only_these_settings_travel_to_nodes() -> None:
         "fedrap.own_scale", "fedrap.own_start", "fedrap.own_rate", "fedrap.keep",
         *(f"{name}.{own}" for name in ("fcf", "fedncf", "pfedrec", "fedrap")
           for own in ("item_lr_per_sample", "lr_decay")),
-        *(f"gfmfr.{own}" for own in ("backbone", "fusion", "groups", "distance", "weight",
-                                     "balance", "fade_rounds", "temperature", "sharpness")),
-        "group-fusion.groups", "group-fusion.distance",
+        *(f"gfmfr.{own}" for own in ("backbone", "fusion", "groups", "grouping", "distance",
+                                     "weight", "balance", "fade_rounds", "temperature",
+                                     "sharpness")),
+        "group-fusion.groups", "group-fusion.distance", "group-fusion.grouping",
     }  # fmt: skip
 
 

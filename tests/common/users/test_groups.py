@@ -1,5 +1,7 @@
 """Groups that users find for themselves, and their teachers, against plain loops."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from common.users.groups import MOST, NearestCentroid, Teacher, nearest
+from common.users.groups import (
+    MOST,
+    Clustered,
+    NearestCentroid,
+    Teacher,
+    aligned,
+    nearest,
+    spectral,
+)
 from common.users.heads import HEADS
 from common.users.training import Samples
 
@@ -40,6 +50,55 @@ def test_the_nearest_centroid(points: int, groups: int, distance: str) -> None:
         if distance == "cosine":
             gaps = [-float(point @ c / c.norm() / point.norm()) for c in centroids]
         assert gaps.index(min(gaps)) == int(found)
+
+
+def test_spectral_clusters_are_those_of_scikit_learn() -> None:
+    from sklearn.cluster import SpectralClustering
+    from sklearn.preprocessing import StandardScaler
+
+    points = torch.cat([torch.randn(30, 3, generator=DRAW) + 6 * k for k in range(3)])
+    found = spectral(points, 3)
+    rows = StandardScaler().fit_transform(points.numpy().astype(float))
+    gaps = [np.linalg.norm(x - y) for i, x in enumerate(rows) for y in rows[:i]]
+    gamma = 1 / (2 * np.median(gaps) ** 2)
+    other = SpectralClustering(3, gamma=gamma, random_state=0).fit_predict(rows)
+    assert len(set(zip(found.tolist(), other.tolist(), strict=True))) == 3
+    assert [len(set(found[k : k + 30])) for k in (0, 30, 60)] == [1, 1, 1]
+
+
+def test_points_that_cannot_be_told_apart_are_one_cluster() -> None:
+    assert not spectral(torch.ones(9, 3), 2).any()
+    assert not spectral(torch.randn(3, 3, generator=DRAW), 3).any()
+    assert not spectral(torch.randn(9, 3, generator=DRAW), 1).any()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=20))
+def test_labels_keep_as_many_points_as_any_other_names_do(pairs: list[tuple[int, int]]) -> None:
+    labels, before = (np.array(part) for part in zip(*pairs, strict=True))
+    kept = int((aligned(labels, before, 3) == before).sum())
+    every = [np.array(names)[labels] for names in permutations(range(3))]
+    assert kept == max(int((one == before).sum()) for one in every)
+    assert any((aligned(labels, before, 3) == one).all() for one in every)
+
+
+def test_clustered_users_take_the_labels_of_the_centroids() -> None:
+    head = HEADS["linear"]
+    points = torch.cat([torch.randn(20, 4, generator=DRAW) + 9 * k for k in (-1, 1)])
+    state = {"weight": points[:, :3], "bias": points[:, 3:]}
+    names = ["weight", "bias"]
+    flat = NearestCentroid(torch.zeros(2, 4), head, names, "euclidean").points(state)
+    for first in (0, 1):
+        centroids = torch.stack([flat[:20].mean(0), flat[20:].mean(0)])
+        if first:
+            centroids = centroids.flip(0)
+        groups = Clustered(centroids, head, names, "euclidean", state)
+        found = groups.of(np.arange(40), state)
+        assert found.tolist() == [first] * 20 + [1 - first] * 20
+        some = np.array([39, 0])
+        assert groups.of(some, {n: part[some] for n, part in state.items()}).tolist() == [
+            1 - first,
+            first,
+        ]
 
 
 def test_of_equal_centroids_it_is_the_first() -> None:

@@ -119,6 +119,8 @@ def test_numbers_that_overflow_are_one_sentence() -> None:
             {"method": "gfmfr:fcf", "fcf.solver": "least-squares", "average": "users"},
             "gfmfr teaches users that train by steps: it needs fcf.solver = sgd",
         ),
+        ({"gfmfr.grouping": "clustered"}, "gfmfr.grouping = clustered needs nodes = 1: whoever"),
+        ({"gfmfr.history_weight": -0.5}, "gfmfr.history_weight must be −1, or 0 or more"),
         ({"gfmfr.groups": 0}, "setting 'gfmfr.groups' is 0"),
         ({"gfmfr.fusion": "product"}, "setting 'gfmfr.fusion' is 'product'"),
         ({"task": "cold-items"}, "gfmfr cannot rank for task = cold-items"),

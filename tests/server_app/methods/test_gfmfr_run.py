@@ -243,6 +243,23 @@ def test_validation_items_choose_the_weight_of_histories(
     assert len({value(row) for row in fixed.values()}) > 2
 
 
+def test_groups_of_clustered_users_are_used_and_resumed(
+    warm_folder: Path, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    own = {"gfmfr.grouping": "clustered", "gfmfr.history_weight": 0.4, "nodes": 1}
+    whole, cut = ({**fused_values(warm_folder, tmp_path / name, "pfedrec"), **own}
+                  for name in ("whole", "cut"))  # fmt: skip
+    run_here(whole)
+    run_here({**cut, "rounds": 2})
+    Checkpoints(tmp_path / "cut" / "checkpoint").close()
+    run_here({**cut, "resume": True})
+    states = [state_of(tmp_path / name, 4) for name in ("whole", "cut")]
+    assert torch.equal(states[0]["centroids"], states[1]["centroids"])
+    assert len(states[0]["scorers"]["kept"]) > 1
+    run_here({**fused_values(warm_folder, tmp_path / "near", "pfedrec"), "nodes": 1})
+    assert not torch.equal(states[0]["centroids"], state_of(tmp_path / "near", 4)["centroids"])
+
+
 @pytest.mark.parametrize("backbone", TAUGHT)
 def test_without_fusion_it_is_the_backbone(
     warm_folder: Path, tmp_path: Path, backbone: str  # noqa: F811
