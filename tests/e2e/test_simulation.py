@@ -196,6 +196,30 @@ def test_one_sum_over_users_travels_through_flower(data: Path, tmp_path: Path) -
     assert summaries[0]["test"] == pytest.approx(summaries[1]["test"], abs=1e-9)
 
 
+def test_secure_sums_through_flower_survive_a_node_that_cannot_train(
+    data: Path, tmp_path: Path
+) -> None:
+    """The same training as plain sums give, also in this process, without that node."""
+    there, here = tmp_path / "flower", tmp_path / "here"
+    for folder in (there, here):  # a file where the node's states should go
+        blocked = folder / "nodes" / "00003" / "trainings"
+        blocked.parent.mkdir(parents=True)
+        blocked.touch()
+    few = {**PLAIN, "rounds": 2}
+    shown = simulate(data, there, 5, secure_sums=True, **few)
+    assert shown.count("is left out of this train: ") == 2
+    assert "came to nothing" not in shown
+    values = chosen_for(few) | {"data": str(data), "run_dir": str(here), "nodes": 5}
+    server_run.run(InProcessGrid(5, values), RunSettings.parse(values), plots=False)
+    assert_same_training(here, there)
+    plain, secure = (json.loads((path / "summary.json").read_text()) for path in (here, there))
+    assert secure["tested_users"] == plain["tested_users"] > 0
+    assert secure["dataset"] == plain["dataset"]
+    for split in ("validation", "test"):
+        assert secure[split] == pytest.approx(plain[split], abs=1e-3)  # 0.1 points
+    assert not list(there.glob("nodes/*/sums/*.json"))
+
+
 def test_ctrl_c_stops_the_run_and_resume_goes_on(data: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = subprocess.Popen(
