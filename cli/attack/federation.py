@@ -1,14 +1,13 @@
 """A small federation on somebody's data, in this process, whose answers are kept."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message, MetricRecord
 
 from cli.attack.seen import Seen, seen_in
 from cli.in_process import InProcessGrid
@@ -52,23 +51,29 @@ def users_of(settings: RunSettings, world: World, count: int) -> tuple[pl.DataFr
     return frame, [users[k] for k in drawn]
 
 
-class Recorder(InProcessGrid):
-    """Nodes in this process; what leaves them in answer to ``train`` is kept."""
+class Listening(ColdStart):
+    """A server that trains as any other, and keeps what it sees of users.
 
-    def __init__(self, run_config: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(len(nodes), run_config, nodes)
-        self.seen: list[Seen] = []
+    With secure sums that is the sum over all nodes, since masked vectors say nothing.
+    """
 
-    def deliver(self, message: Message) -> Message | None:
-        reply = super().deliver(message)
-        trains = message.metadata.message_type == messages.TRAIN
-        if not trains or reply is None or not reply.has_content():
-            return reply
-        if messages.status_of(reply.content) is None:
-            request = messages.TrainRequest.from_record(message.content)
-            answer = messages.TrainAnswer.from_record(reply.content)
-            self.seen.append(seen_in(name_of(message.metadata.dst_node_id), request, answer))
-        return reply
+    seen: list[Seen]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        told = list(replies)
+        scale = self.training.scale
+        for reply in told:
+            if reply.has_content():
+                node = reply.metadata.src_node_id
+                source = ALL if self.settings.secure_sums else name_of(node)
+                answer = messages.TrainAnswer.from_record(reply.content)
+                self.seen.append(seen_in(source, server_round, scale, answer))
+        return super().aggregate_train(server_round, told)
+
+
+ALL = "all nodes"
 
 
 def name_of(node: int) -> str:
@@ -98,7 +103,8 @@ class Federation:
     users: Sequence[str]
     size: int
     folder: Path
-    grid: Recorder = field(init=False)
+    grid: InProcessGrid = field(init=False)
+    seen: list[Seen] = field(init=False, default_factory=list)
     training: Training = field(init=False)
     refused: str = field(init=False, default="")
     """Why there was no training, where nodes or numbers refused."""
@@ -110,7 +116,7 @@ class Federation:
             for begin in range(0, len(self.users) - self.size + 1, self.size)
         ]
         nodes = [self._node(place, users) for place, users in enumerate(whole)]
-        self.grid = Recorder(settings.flat(), nodes)
+        self.grid = InProcessGrid(len(nodes), settings.flat(), nodes)
         self.training = Training.begin(self.world.with_settings(settings))
 
     @property
@@ -144,7 +150,8 @@ class Federation:
         folder = RunFolder(Path(run_settings.run_dir))
         checkpoints = Checkpoints(folder.path / "checkpoint")
         task = Task(run_settings, nodes)
-        strategy = ColdStart(self.training, nodes, task, checkpoints, folder)
+        strategy = Listening(self.training, nodes, task, checkpoints, folder)
+        strategy.seen = self.seen
         loud = logging.getLogger("snowdrop").level
         logging.getLogger("snowdrop").setLevel(logging.ERROR)
         try:
@@ -154,6 +161,13 @@ class Federation:
         finally:
             checkpoints.close()
             logging.getLogger("snowdrop").setLevel(loud)
+
+    def seen_truth(self) -> dict[str, list[np.ndarray]]:
+        """The histories that sums were seen of, by source: with secure sums there is one."""
+        truth = self.truth()
+        if self.settings.secure_sums:
+            return {ALL: [history for own in truth.values() for history in own]}
+        return truth
 
     def truth(self) -> dict[str, list[np.ndarray]]:
         """Histories of the users of each node, by its name, int64 (interactions,) each."""

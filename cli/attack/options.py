@@ -96,6 +96,7 @@ def world_for(values: dict[str, Any], rounds: int, policy: Path | None, scratch:
         "rounds": rounds + 1,
         "evaluate_every": rounds + 1,
         "run_dir": str(scratch / "run"),
+        "nodes": 3,  # each federation has its own number
     }
     if policy is not None:
         values |= checked_policy({"policy": str(policy)})

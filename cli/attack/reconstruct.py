@@ -138,10 +138,10 @@ def listened(federation: "Federation") -> "list[Verdict]":
     from cli.attack.verdict import judge
 
     warm = len(federation.training.index.rows("warm"))
-    readings = read(federation.grid.seen, Known.of(federation.settings, warm))
+    readings = read(federation.seen, Known.of(federation.settings, warm))
     if not readings:
         readings = [Reading(DIRECTIONS, told=federation.refused)]
-    truth = federation.truth()
+    truth = federation.seen_truth()
     return [judge(reading, truth) for reading in readings]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from common.messages import TrainAnswer, TrainRequest
+from common.messages import TrainAnswer
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,21 +29,24 @@ class Seen:
     sums: Mapping[str, np.ndarray]
 
 
-def seen_in(source: str, request: TrainRequest, answer: TrainAnswer) -> Seen:
-    """What the answer of one node to one request shows.
+def seen_in(source: str, number: int, scale: float, answer: TrainAnswer) -> Seen:
+    """What one answer shows.
 
     Parameters
     ----------
     source : str
-        The node.
-    request : TrainRequest
+        The node, or what several are called whose masked answers were added up.
+    number : int
+        Of the round.
+    scale : float
+        That sums were divided by.
     answer : TrainAnswer
     """
     sums = {
-        name: array * np.float32(request.scale) if array.dtype.kind == "f" else array
+        name: array * np.float32(scale) if array.dtype.kind == "f" else array
         for name, array in answer.sums.items()
     }
-    return Seen(source, request.round, answer.users, sums)
+    return Seen(source, number, answer.users, sums)
 
 
 def by_source(seen: Iterable[Seen]) -> dict[str, list[Seen]]:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from cli.progress import readable
-from cli.report.charts import PER_CENT, Figure, Series, line_chart
+from cli.report.charts import Figure, Series, line_chart
+from cli.report.roc import roc_figure
 from cli.report.sections import Page, Section
 from cli.synthesize.replay import Planting
-from client_app.synthesis.attacks import FALSE_ALARMS, Roc
+from client_app.synthesis.attacks import FALSE_ALARMS
 from client_app.synthesis.measured import Counts, Measured
 from client_app.synthesis.similarity import BINS
 
@@ -28,7 +29,6 @@ SHORT = {
     "nearer-than-strangers": "strangers",
     "likelihood": "likelihood",
 }
-CURVE_POINTS = 40
 
 
 def page(
@@ -236,28 +236,13 @@ def _membership(measured: Measured) -> Section:
             "'Nearer than to strangers' also knows the held-out users. The best of several "
             "attacks is above 0.5 a little more often than its interval says.",
         ],
-        figures=[_curves(ordered)],
-    )  # fmt: skip
-
-
-def _curves(ordered: Sequence[tuple[str, Roc]]) -> Figure:
-    grid = np.linspace(0, 1, CURVE_POINTS + 1)
-    lines = []
-    for colour, (name, roc) in enumerate(ordered):
-        places = np.searchsorted(roc.false_alarms, grid, side="right") - 1
-        points = [(100 * float(x), float(roc.hits[k])) for x, k in zip(grid, places, strict=True)]
-        lines.append(Series(SHORT.get(name, name), points, colour))
-    guess = Series("guessing", [(0.0, 0.0), (100.0, 1.0)], None, dashed=True)
-    shown = range(0, CURVE_POINTS + 1, 4)
-    return Figure(
-        "Members found against false alarms",
-        line_chart("Curves of the attacks", [*lines, guess], "false alarms in per cent",
-                   "members found"),
-        "The dashed line is guessing. What matters most is the left end: attacks that are sure of "
-        "a few people.",
-        ("False alarms", *(line.label for line in lines)),
-        [(f"{line_x:.0f} %", *(PER_CENT.value(line.points[k][1]) for line in lines))
-         for k in shown for line_x in [lines[0].points[k][0]]],
+        figures=[
+            roc_figure(
+                [(SHORT.get(name, name), roc) for name, roc in ordered],
+                "Members found against false alarms", "members found",
+                "What matters most is the left end: attacks that are sure of a few people.",
+            )
+        ],
     )  # fmt: skip
 
 

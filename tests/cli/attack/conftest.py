@@ -8,7 +8,10 @@ from cli.commands import app
 from common.errors import SnowdropError
 from tests.cli.conftest import QUICK
 
-SETTINGS = [f"--set={name}={value}" for name, value in QUICK.items()
+IN_ROUNDS = {"method": "mixture", **QUICK}
+"""Settings of a method that trains in rounds."""
+
+SETTINGS = [f"--set={name}={value}" for name, value in IN_ROUNDS.items()
             if name not in ("rounds", "evaluate_every")]  # fmt: skip
 
 

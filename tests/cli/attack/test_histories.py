@@ -17,7 +17,7 @@ from cli.attack.histories import (
 )
 from cli.attack.seen import Seen, added, seen_in
 from cli.attack.verdict import judge
-from common.messages import TrainAnswer, TrainRequest
+from common.messages import TrainAnswer
 from common.settings import RunSettings
 from common.users.item_sums import gram_sum, sketch_sum
 from common.users.ragged import Ragged
@@ -157,18 +157,18 @@ def test_a_sketch_is_read_by_its_rows(users: int) -> None:
 
 
 def test_what_the_server_knows_of_noise() -> None:
-    laplace = RunSettings.parse({"average": "users", "clip_norm": 1, "laplace_scale": 3})
+    base = {"method": "mixture", "average": "users", "clip_norm": 1}
+    laplace = RunSettings.parse({**base, "laplace_scale": 3})
     assert Known.of(laplace, 7) == Known(7, laplace.negatives, 1.0, 3 * np.sqrt(2))
-    values = {"average": "users", "clip_norm": 1, "gaussian_scale": 3}
+    values = {**base, "gaussian_scale": 3}
     assert Known.of(RunSettings.parse(values), 7).noise == 3
     by_server = RunSettings.parse({**values, "noise_by": "server"})
     assert Known.of(by_server, 7).noise == 0
 
 
 def test_an_answer_is_seen_at_its_own_scale() -> None:
-    request = TrainRequest("c", "t", 4, "{}", 0, scale=2.0)
     change, touches = np.ones((3, 2), np.float32), np.array([1, 2, 3])
-    seen = seen_in("node 7", request, TrainAnswer(5, 1.0, {"change": change, "touches": touches}))
+    seen = seen_in("node 7", 4, 2.0, TrainAnswer(5, 1.0, {"change": change, "touches": touches}))
     assert (seen.source, seen.round, seen.users) == ("node 7", 4, 5)
     assert (seen.sums["change"] == 2).all()
     assert seen.sums["touches"].tolist() == [1, 2, 3]

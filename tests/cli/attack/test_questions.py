@@ -12,7 +12,7 @@ from cli.attack.questions import Asked, Budget, Counts, people_by_counts
 from cli.in_process import InProcessGrid
 from common.catalogue import ItemIndex
 from common.settings import RunSettings
-from tests.cli.conftest import QUICK
+from tests.cli.attack.conftest import IN_ROUNDS
 
 IDS = [f"i{k:02d}" for k in range(30)]
 CROWD = [{0, 1, 2}, {2, 3}, {3, 4, 5, 6}, {6, 7}, {7, 0}]
@@ -73,7 +73,7 @@ def node(tmp_path: Path) -> Node:
 
 
 def settings() -> RunSettings:
-    return RunSettings.parse({**QUICK, "run_dir": "/nowhere"})
+    return RunSettings.parse({**IN_ROUNDS, "run_dir": "/nowhere"})
 
 
 INDEX = ItemIndex(tuple(IDS), ("warm",) * len(IDS))

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.commands import app
 from common.errors import SnowdropError
 from tests.cli.attack.conftest import attack
 from tests.cli.browser import PHONE, Visit, check_page
@@ -47,6 +49,17 @@ def test_a_table_of_features_is_no_defence(data_folder: Path, tmp_path: Path) ->
     assert verdicts(tmp_path, 1)["directions of rows"]["exact"] == 6
 
 
+def test_one_sum_of_pairs_is_read(data_folder: Path, tmp_path: Path) -> None:
+    given = ["--set=method=one-round", "--set=encoder=themes", "--set=server_device=cpu"]
+    result = CliRunner().invoke(app, [
+        "attack", "reconstruct", str(data_folder), "--users", "6", "--users-per-node", "1,6",
+        "--questions", "0", "--out", str(tmp_path), *given,
+    ])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert verdicts(tmp_path, 1)["sum of pairs"]["exact"] == 6
+    assert verdicts(tmp_path, 6)["sum of pairs"]["linked"] > 0
+
+
 def test_a_policy_shows_as_a_fallen_number(data_folder: Path, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text('format = 1\nanswers = ["query.describe"]\nepsilon_total = 1.0\n')
@@ -57,6 +70,23 @@ def test_a_policy_shows_as_a_fallen_number(data_folder: Path, tmp_path: Path) ->
         assert verdict["claimed"] == 0
         assert "agreed" in verdict["told"] or "tells no counts" in verdict["told"]
     assert "What stopped attacks" in (out / "report.html").read_text()
+
+
+def test_masked_answers_are_attacked_as_one_sum(data_folder: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("format = 1\nsecure_sums = true\nfewest_participants = 3\n")
+    attack("reconstruct", data_folder, "--users", 6, "--users-per-node", "1", "--rounds", 2,
+           "--questions", 20, "--set", "secure_sums=true", "--policy", policy,
+           "--out", tmp_path / "masked")  # fmt: skip
+    attack("reconstruct", data_folder, "--users", 6, "--users-per-node", "6", "--rounds", 2,
+           "--questions", 0, "--out", tmp_path / "plain")  # fmt: skip
+    masked = verdicts(tmp_path / "masked", 1)
+    plain = verdicts(tmp_path / "plain", 6)
+    touches = "touches over rounds"  # of the same sum, but for the negatives
+    assert masked[touches]["interactions"] == plain[touches]["interactions"]
+    assert abs(masked[touches]["claimed"] - plain[touches]["claimed"]) <= 8
+    crafted = [verdict for name, verdict in masked.items() if "crafted" in name]
+    assert len(crafted) == 3 and all(not verdict["claimed"] for verdict in crafted)
 
 
 def test_noise_shows_as_a_fallen_number(data_folder: Path, tmp_path: Path) -> None:
