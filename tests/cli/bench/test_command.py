@@ -56,6 +56,21 @@ def test_seeds_begin_where_the_command_says(
     assert [one for one in made if one[0] == "ridge"] == [("ridge", 3, 3), ("ridge", 4, 4)]
 
 
+def test_methods_are_compared_on_a_task_that_the_default_method_does_not_know(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
+        made.append((run.chosen.name, run.settings.task))
+        raise SnowdropError("not made")
+
+    monkeypatch.setattr(command, "execute", execute)
+    with pytest.raises(SnowdropError, match="every run failed"):
+        command.bench(str(data_folder), tmp_path, "pfedrec", seeds=1, twins=False)
+    assert ("pfedrec", "last-warm-item") in made
+
+
 def test_a_run_without_many_rounds_takes_more_than_its_rounds(tmp_path: Path) -> None:
     runs = plan(choose("ridge,one-round", False), [0], "demo", tmp_path, {}, {"rounds": 30})
     work = {run.chosen.name: run.work for run in runs}
