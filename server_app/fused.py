@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from common.methods.fusion import GroupSettings
 from common.users.heads import HEADS
@@ -27,6 +28,9 @@ from server_app.methods.table import overflowed, stepped
 log = logging.getLogger("snowdrop")
 
 Sums = Mapping[str, np.ndarray]
+
+PREFERRED = 50
+"""Items of each group that are told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,8 @@ class FusedGroups:
         self._private = tuple(part for part in self._head.shapes(dim) if part not in shared)
         self.centroids = torch.zeros(self.own.groups, self._head.size(self._private, dim))
         self.scorers: Scorers | None = None
+        self._shares: Tensor | None = None  # float64 (groups,): of the users, in the last round
+        self._moved: dict[str, float] = {}
         self._few = 0  # groups that were merged in the round before
         self._targets: Tensor | None = None  # float32 (kept, warm, d), from sums to their fit
         self._weights: Tensor | None = None  # float32 (kept, warm), of items in that fit
@@ -154,7 +160,19 @@ class FusedGroups:
             touches = sums["touches"].float()
             self._weights = touches / touches.mean(1, keepdim=True).clamp(min=1e-6)
         self.scorers = Scorers(merged, means, shared)
-        self.centroids = next_centroids(means, counts, merged, self._seed(number))
+        self._take_centroids(next_centroids(means, counts, merged, self._seed(number)), members)
+
+    def _take_centroids(self, centroids: Tensor, members: Tensor) -> None:
+        """Take over centroids and sizes of groups, and note how far they are from the last ones."""
+        shares = members.double() / members.sum()
+        self._moved = {}
+        if self._shares is not None:
+            cosines = cosine_similarity(centroids, self.centroids).double()
+            self._moved = {
+                "group_cosine": float((cosines * shares).sum()),
+                "group_moves": float((shares - self._shares).abs().sum() / 2),
+            }
+        self.centroids, self._shares = centroids, shares
 
     def _tell_of_merged(self, merged: Merged) -> None:
         if self.scorers is None:
@@ -187,11 +205,17 @@ class FusedGroups:
         )  # fmt: skip
 
     def prepared(self, number: int, beside: Tensor | None = None) -> dict[str, Any]:
-        """`fit`, and the columns that ``rounds.csv`` has of it; none where nothing was learnt."""
+        """`fit`, and the columns that ``rounds.csv`` has of it; none where nothing was learnt.
+
+        ``group_cosine`` is the mean over users of the cosine of their group's centroid to that of
+        the round before. ``group_moves`` is the least share of users that must have changed their
+        group for its sizes to be what they are; who did, only nodes know.
+        """
         begin = time.perf_counter()
         if (loss := self.fit(number, beside)) is None:
             return {}
-        return {"generator_loss": loss, "generator_seconds": time.perf_counter() - begin}
+        seconds = time.perf_counter() - begin
+        return {"generator_loss": loss, "generator_seconds": seconds, **self._moved}
 
     def fits_in(self, coming: Sequence[tuple[int, bool]]) -> int:
         """How many of the coming rounds fit the network."""
@@ -212,6 +236,27 @@ class FusedGroups:
         scores = torch.cat([self._head.logits(state, part) for part in made], 1)
         return scores[scorers.merged.places]
 
+    def preferred(self) -> list[dict[str, Any]] | None:
+        """Of each group that is left, its share of the users and the ids of its items, best first.
+
+        A group's items are those that its mean scorer ranks higher than those of all groups do on
+        average, each group's scores standardised over items; with one group, those with the best
+        scores. None while nothing was learnt.
+        """
+        if self.scorers is None or self._shares is None:
+            return None
+        merged, index = self.scorers.merged, self.world.catalogue.ids_of("warm")
+        scores = self.scores(self.scorers, "warm")[merged.kept]
+        scores = (scores - scores.mean(1, keepdim=True)) / scores.std(1, keepdim=True)
+        if len(scores) > 1:
+            scores = scores - scores.mean(0)
+        shares = merged.summed(self._shares).tolist()
+        best = scores.topk(min(PREFERRED, scores.shape[1])).indices.tolist()
+        return [
+            {"share": share, "items": [index[item] for item in items]}
+            for share, items in zip(shares, best, strict=True)
+        ]
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         known = None
@@ -220,6 +265,7 @@ class FusedGroups:
             known = {"into": merged.into, "kept": merged.kept, "heads": heads, "shared": shared}
         return {
             "centroids": self.centroids,
+            "shares": self._shares,
             "scorers": known,
             "blocks": self.blocks.state(),
             "fusion": self._fusion.state(),
@@ -229,6 +275,7 @@ class FusedGroups:
         """Take over what `state` gave."""
         self.centroids, self.blocks = state["centroids"], Blocks(**state["blocks"])
         self._fusion.restore(state["fusion"])
+        self._shares = state.get("shares")
         self._targets, self.scorers, self._features = None, None, {}
         if (known := state["scorers"]) is not None:
             merged = Merged(known["into"], known["kept"])

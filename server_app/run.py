@@ -118,6 +118,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             "dataset": _dataset(world.catalogue, described),
             "features": _features(world),
             **results,
+            **({} if training.trained is None else training.trained.told()),
             "synthetic": training.crowd.told(),
             "privacy": accountant.of_training(training),
             "failed_answers": failed,

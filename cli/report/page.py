@@ -24,6 +24,8 @@ class Chapter:
     map: parts.MapPart | None
     distance: parts.Part
     people: parts.Part
+    groups: list[parts.Group]
+    stability: parts.Part
     sample: list[Sample]
     sample_caption: str
     cost: parts.Part
@@ -73,6 +75,8 @@ def _chapter(subject: Subject) -> Chapter:
         map=parts.map_part(subject),
         distance=parts.distance_part(subject),
         people=parts.people_part(subject),
+        groups=parts.groups_of(subject),
+        stability=parts.groups_part(subject),
         sample=shown.sample if shown else [],
         sample_caption=subject.sample(shown) if shown else "",
         cost=parts.cost_part(subject),

@@ -240,6 +240,10 @@ class Trained(Method):
         """
         return 0
 
+    def told(self) -> dict[str, Any]:
+        """Parts of ``summary.json`` that this method adds; nothing of single users."""
+        return {}
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""

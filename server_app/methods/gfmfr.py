@@ -121,6 +121,11 @@ class GFMFR(Trained):
         }
         return Scoring("with-history", arrays, self.name, forms=len(weights))
 
+    def told(self) -> dict[str, Any]:
+        """``groups``: of each, its share of the users, and the items that its teacher prefers."""
+        groups = None if self.fused is None else self.fused.preferred()
+        return {} if groups is None else {"groups": groups}
+
     def state(self) -> dict[str, Any]:
         own = {} if self.fused is None else {**self.fused.state(), "history_weight": self.chosen}
         return self.backbone.state() | own

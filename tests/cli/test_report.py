@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from markupsafe import escape
 from scipy.linalg import sqrtm
 from typer.testing import CliRunner
 
@@ -138,6 +139,29 @@ def run_folder(tmp_path: Path) -> Path:
         }
     ).write_parquet(node / "recommendations.parquet")
     return folder
+
+
+def test_groups_of_users_show_what_they_prefer(run_folder: Path, tmp_path: Path) -> None:
+    plain = make_report(run_folder, tmp_path / "plain.html").read_text(encoding="utf-8")
+    assert "Groups of users" not in plain
+    data = tmp_path / "shop"
+    items = pl.read_csv(data / "items.csv").with_columns(
+        pl.Series("genres", ["War|Drama", "War", "Drama", None, "Comedy", "War", "Comedy", "Drama"])
+    )
+    items.write_csv(data / "items.csv")
+    told = [
+        {"share": 0.75, "items": ["w0", "w1", "w3", "gone"]},
+        {"share": 0.25, "items": ["t0", "w3"]},
+    ]
+    write_json(run_folder / "summary.json", summary("MDiffFR", groups=told))
+    rounds = "round,group_cosine,group_moves\n1,,\n2,0.9,0.25\n3,0.95,0.05\n"
+    (run_folder / "rounds.csv").write_text(rounds)
+    page = make_report(run_folder, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Group 1: 75 % of the users" in page and "Group 2: 25 % of the users" in page
+    assert "Title of w1" in page and ">gone<" in page
+    assert "Of its 2 items: War 100 % (all items: 43 %), Drama 50 % (all items: 43 %)." in page
+    assert EVIL not in page and escape(EVIL) in page
+    assert "How stable groups are" in page and "25.0 %" in page
 
 
 @pytest.fixture(scope="module")

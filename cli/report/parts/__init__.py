@@ -2,6 +2,7 @@
 
 from cli.report.parts.cost import cost_part
 from cli.report.parts.embeddings import MapPart, distance_part, map_part
+from cli.report.parts.groups import Group, groups_of, groups_part
 from cli.report.parts.learning import learning_part
 from cli.report.parts.part import BENCH, SIMULATE, Part
 from cli.report.parts.people import people_part
@@ -10,10 +11,13 @@ from cli.report.parts.results import results_part
 __all__ = [
     "BENCH",
     "SIMULATE",
+    "Group",
     "MapPart",
     "Part",
     "cost_part",
     "distance_part",
+    "groups_of",
+    "groups_part",
     "learning_part",
     "map_part",
     "people_part",

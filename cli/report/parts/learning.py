@@ -25,7 +25,7 @@ def learning_part(subject: Subject) -> Part:
     if subject.bench:
         for metric in ("recall@20", "ndcg@20"):
             lines = [
-                Series(m, _curve(subject.runs_of(m), f"validation_{metric}"),
+                Series(m, curve(subject.runs_of(m), f"validation_{metric}"),
                        subject.colours.get(m))
                 for m in methods
             ]  # fmt: skip
@@ -33,14 +33,14 @@ def learning_part(subject: Subject) -> Part:
     else:
         lines = [
             Series(
-                subject.words(f"recall@{k}"), _curve(subject.runs, f"validation_recall@{k}"), place
+                subject.words(f"recall@{k}"), curve(subject.runs, f"validation_recall@{k}"), place
             )
             for place, k in enumerate((20, 50, 100))
         ]
         _add_curves(part, lines, "recall@20", subject)
         losses = [
-            Series("users", _curve(subject.runs, "loss"), 0),
-            Series("generator", _curve(subject.runs, "generator_loss"), 1),
+            Series("users", curve(subject.runs, "loss"), 0),
+            Series("generator", curve(subject.runs, "generator_loss"), 1),
         ]
         losses = [line for line in losses if line.points]
         if losses:
@@ -54,7 +54,7 @@ def learning_part(subject: Subject) -> Part:
                     PLAIN,
                 )
             )
-        if spent := _curve(subject.runs, "epsilon_total"):
+        if spent := curve(subject.runs, "epsilon_total"):
             part.figures.append(
                 line_figure(
                     "ε over rounds",
@@ -107,7 +107,7 @@ def _add_curves(
     )
 
 
-def _curve(runs: Sequence[Run], column: str) -> list[tuple[float, float]]:
+def curve(runs: Sequence[Run], column: str) -> list[tuple[float, float]]:
     """A column of ``rounds.csv`` as the mean over runs, as far as all that have it go."""
     values: dict[float, list[float]] = {}
     for run in runs:

@@ -8,6 +8,7 @@ import torch
 
 from common.errors import OverflowedError, SnowdropError
 from common.settings import RunSettings
+from server_app import fused as fused_groups
 from server_app.aggregation import Summed
 from server_app.methods import World
 from server_app.methods.gfmfr import GFMFR
@@ -62,6 +63,41 @@ def test_a_checkpoint_is_taken_over_and_new_items_are_taught() -> None:
     moved = half.moved_to(world)
     np.testing.assert_allclose(moved.arrays()["teacher"], grown.method.arrays()["teacher"])
     assert half.arrays()["teacher"].shape == (2, WARM)
+
+
+def test_what_is_told_of_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_groups, "PREFERRED", 3)
+    training, half = training_of()
+    assert half.told() == {}
+    half.step(sums_of(half, seed=1))
+    assert set(half.prepare(1, validating=False)) == {"generator_loss", "generator_seconds"}
+    half.step(sums_of(half, users=6, seed=2))
+    before = half.fused.centroids.clone()  # type: ignore[union-attr]
+    row = half.prepare(2, validating=False)
+    half.step(sums_of(half, users=8, seed=3))
+    assert half.fused is not None and half.fused.scorers is not None
+    row = half.prepare(3, validating=False)
+    # Of 6 and of 8 users, 2 are in the second group.
+    assert row["group_moves"] == pytest.approx(2 / 6 - 2 / 8)
+    cosines = [
+        float(a @ b / a.norm() / b.norm())
+        for a, b in zip(before, half.fused.centroids, strict=True)
+    ]
+    assert row["group_cosine"] == pytest.approx((6 * cosines[0] + 2 * cosines[1]) / 8, abs=1e-5)
+
+    scores = half.fused.scores(half.fused.scorers, "warm").numpy().astype(float)
+    standard = [(one - one.mean()) / one.std() for one in scores]
+    expected = [
+        np.argsort(-(one - (standard[0] + standard[1]) / 2))[:3].tolist() for one in standard
+    ]
+    ids = half.world.catalogue.ids_of("warm")
+    groups = half.told()["groups"]
+    assert [group["share"] for group in groups] == [0.75, 0.25]
+    assert [group["items"] for group in groups] == [[ids[k] for k in one] for one in expected]
+    training.round = 3
+    same, other = training_of()
+    same.restore(training.state())
+    assert other.told() == half.told()
 
 
 def test_a_round_of_nobody_teaches_what_was_taught() -> None:
