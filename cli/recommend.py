@@ -81,11 +81,13 @@ def titles(folder: Path, items: Path | None) -> dict[str, str]:
 
 
 def recommendation_table(frame: "pl.DataFrame", texts: dict[str, str]) -> Table:
-    """Rank, score, item and title of a list, as a table for the terminal."""
-    table = Table("rank", "score", "item", "title", box=None, pad_edge=False)
+    """Rank, score and item of a list, with titles where there are any, for the terminal."""
+    heads = ["rank", "score", "item", *(["title"] if texts else [])]
+    table = Table(*heads, box=None, pad_edge=False)
     for row in frame.iter_rows(named=True):
         title = texts.get(row["item_id"], "")
         shown = title if len(title) <= 80 else title[:79] + "…"
         # As `Text`, since square brackets in a string would be markup.
-        table.add_row(str(row["rank"]), f"{row['score']:.3f}", Text(row["item_id"]), Text(shown))
+        cells = [Text(row["item_id"]), *([Text(shown)] if texts else [])]
+        table.add_row(str(row["rank"]), f"{row['score']:.3f}", *cells)
     return table

@@ -200,6 +200,13 @@ def test_titles_come_from_the_items_or_from_the_runs_data(tmp_path: Path) -> Non
     assert titles(tmp_path, None) == expected
 
 
+def test_without_texts_there_is_no_column_of_titles() -> None:
+    frame = pl.DataFrame({"item_id": ["a"], "score": [0.5], "rank": [1]})
+    heads = [column.header for column in recommendation_table(frame, {}).columns]
+    assert heads == ["rank", "score", "item"]
+    assert "0.500" in shown(recommendation_table(frame, {}))
+
+
 def test_the_table_shortens_long_titles() -> None:
     frame = pl.DataFrame({"rank": [1, 2], "item_id": ["a", "b"], "score": [0.51234, 0.25]})
     table = recommendation_table(frame, {"a": "x" * 200})
