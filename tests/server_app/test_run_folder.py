@@ -54,6 +54,18 @@ def test_what_is_written_is_read(folder: RunFolder) -> None:
     assert folder.read_sample() == SAMPLE
 
 
+def test_when_a_node_last_answered_is_kept_over_runs(folder: RunFolder) -> None:
+    assert folder.read_answered() == {}
+    folder.write_answered({1: "2026-11-24T08:00:00+00:00", 2: "2026-11-24T08:00:00+00:00"})
+    folder.write_answered({2: "2026-11-25T08:00:00+00:00"})
+    assert folder.read_answered() == {
+        "1": "2026-11-24T08:00:00+00:00",
+        "2": "2026-11-25T08:00:00+00:00",
+    }
+    (folder.path / "nodes.json").write_text("{")
+    assert folder.read_answered() == {}
+
+
 def test_a_folder_with_a_training_is_refused_unless_settings_say_what_becomes_of_it(
     folder: RunFolder,
 ) -> None:
