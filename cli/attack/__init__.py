@@ -4,7 +4,8 @@ Every command runs a small federation on the data that it is given, keeps what l
 then attacks from that alone. One attack a file:
 
 - `histories`: histories from the sums of training rounds;
-- `questions`: histories from crafted questions.
+- `questions`: histories from crafted questions;
+- `features`: items' features from their embeddings.
 """
 
 import typer
@@ -17,6 +18,10 @@ class _Attacks(LazyGroup):
         "reconstruct": Later(
             "cli.attack.reconstruct:reconstruct",
             "Read users' histories out of what nodes answer, by number of users on a node.",
+        ),
+        "inversion": Later(
+            "cli.attack.inversion:inversion",
+            "Train a network from embeddings of cold items back to their features.",
         ),
     }
 

@@ -305,6 +305,40 @@ def interval_chart(label: str, rows: Sequence[Interval], x_label: str, unit: Uni
     return canvas.done(label)
 
 
+def heat_map(
+    label: str, matrix: Sequence[Sequence[float]], x_label: str, y_label: str, most: float = 1.0
+) -> Markup:
+    """A matrix as squares: the stronger the colour, the farther from 0; two colours for the signs.
+
+    Parameters
+    ----------
+    label : str
+    matrix : Sequence[Sequence[float]]
+        Rows of equal length, at least one.
+    x_label, y_label : str
+    most : float
+        What is drawn in full colour.
+    """
+    left, top, bottom = 40.0, 24.0, 40.0
+    side = (WIDTH - left - 10) / len(matrix[0])
+    canvas = _Canvas(WIDTH, top + side * len(matrix) + bottom)
+    canvas.text(4, 14, y_label, "axis")
+    for row, values in enumerate(matrix):
+        y = top + side * row
+        if row % 5 == 4 or not row:
+            canvas.text(left - 7, y + side / 2 + 4, str(row + 1), "tick end")
+        for column, value in enumerate(values):
+            tip = escape(f"{row + 1}, {column + 1}: {value:.2f}")
+            canvas.add(
+                f'<g class="series {_colour(1 if value > 0 else 0)}"><rect class="bar" '
+                f'x="{left + side * column:.1f}" y="{y:.1f}" width="{side:.1f}" '
+                f'height="{side:.1f}" fill-opacity="{min(1.0, abs(value) / most):.2f}" '
+                f'data-tip="{tip}"/></g>'
+            )
+    canvas.below((left + WIDTH) / 2, canvas.height - 8, x_label)
+    return canvas.done(label)
+
+
 MAP = 640
 """Width and height of the map of embeddings."""
 

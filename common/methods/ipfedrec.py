@@ -102,6 +102,10 @@ CARD = Card(
     # the distance in every step (2 · 8 · 10 / 64 = 2.5), and the item table diverges.
     published={**published("ipfedrec"), "dim": 200, "ipfedrec.pull": 10.0},
     search={**LOCAL, **search("ipfedrec")},
-    comparisons={"table2": ("ipfedrec",), "table2:paper": ("ipfedrec:paper",)},
+    comparisons={
+        "table2": ("ipfedrec",),
+        "table2:paper": ("ipfedrec:paper",),
+        "inversion": ("ipfedrec",),
+    },
     order=30,
 )

@@ -41,6 +41,9 @@ class MDiffFRSettings(NetworkSettings):
     sampler: Literal["mean", "ancestral", "ddim"] = setting(
         "mean", "reverse process without noise, with noise, or DDIM"
     )
+    sampling_noise: float = setting(
+        1.0, "strength of the noise of sampler = ancestral, as a multiple of equation 11's", ge=0
+    )
     sampling_steps: int = setting(0, "steps of DDIM; 0: all T", ge=0)
     samples: Count = setting(1, "samples averaged for a cold item")
     denoiser: Literal["paper", "residual"] = setting(
@@ -150,6 +153,7 @@ CARD = Card(
             "mdifffr:random-guidance",
             "mdifffr:random-start",
         ),
+        "inversion": ("mdifffr",),
         "steps": (
             "mdifffr@mdifffr.steps=5",
             "mdifffr@mdifffr.steps=10",

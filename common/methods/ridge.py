@@ -16,6 +16,6 @@ CARD = Card(
     published={**PUBLISHED_TRAINING, "condition_dim": 0},
     search=LOCAL,
     control=True,
-    comparisons={"table2": ("ridge",)},
+    comparisons={"table2": ("ridge",), "inversion": ("ridge",)},
     order=80,
 )

@@ -366,6 +366,21 @@ class Generator(ABC, Generic[Own]):
         seed : int
         """
 
+    def with_sampling_noise(self, level: float) -> Self | None:
+        """The same generator, fitted as it is, with noise of its own in what it makes.
+
+        Parameters
+        ----------
+        level : float
+            Strength of the noise; 0: none.
+
+        Returns
+        -------
+        Generator or None
+            None where its kind adds no noise.
+        """
+        return None
+
     def combine(self, made: Sequence[Tensor]) -> Tensor:
         """What its parts made, as one: float32 (cold, d) each.
 

@@ -7,7 +7,8 @@ Federated Recommendation". The forward process (equations 3 to 5) and the revers
 """
 
 import math
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -54,7 +55,17 @@ class PosteriorMeanScheduler(DDPMScheduler):
         return torch.zeros(())
 
 
-SAMPLERS = {"mean": PosteriorMeanScheduler, "ancestral": DDPMScheduler, "ddim": DDIMScheduler}
+class AncestralScheduler(DDPMScheduler):
+    """Ancestral sampling whose noise has ``strength`` times the deviation of equation 11."""
+
+    strength = 1.0
+
+    def _get_variance(self, *args: Any, **kwargs: Any) -> Tensor:
+        variance: Tensor = super()._get_variance(*args, **kwargs)
+        return self.strength**2 * variance
+
+
+SAMPLERS = {"mean": PosteriorMeanScheduler, "ancestral": AncestralScheduler, "ddim": DDIMScheduler}
 
 
 class MDiffFR(NetworkGenerator[MDiffFRSettings]):
@@ -62,6 +73,12 @@ class MDiffFR(NetworkGenerator[MDiffFRSettings]):
 
     def _begin(self) -> None:
         super()._begin()
+        self.set_schedule()
+        self._mean = torch.zeros(self.dim)
+        self._scale = torch.ones(self.dim)
+
+    def set_schedule(self) -> None:
+        """The noise of each step, forward and in the sampler, and the weights of the loss."""
         own = self.own
         common = {
             "trained_betas": betas(own),
@@ -73,11 +90,17 @@ class MDiffFR(NetworkGenerator[MDiffFRSettings]):
         else:
             common["variance_type"] = "fixed_small"
         self._scheduler = SAMPLERS[own.sampler](own.steps, **common)
+        if isinstance(self._scheduler, AncestralScheduler):
+            self._scheduler.strength = own.sampling_noise
         weights = snr_weights(self._scheduler.alphas_cumprod.double()).float()
         plain = own.loss == "plain"
         self._weights = (torch.ones_like(weights) if plain else weights).to(self.device)
-        self._mean = torch.zeros(self.dim)
-        self._scale = torch.ones(self.dim)
+
+    def with_sampling_noise(self, level: float) -> Self:
+        other = copy(self)
+        other.own = self.own.model_copy(update={"sampler": "ancestral", "sampling_noise": level})
+        other.set_schedule()
+        return other
 
     def _build(self) -> nn.Module:
         return DENOISERS[self.own.denoiser](self.dim, self.condition_dim, self.own)

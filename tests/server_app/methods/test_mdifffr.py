@@ -122,6 +122,20 @@ def test_ancestral_sampler_has_mean_and_variance_of_equation_10() -> None:
         assert float(made.var()) == pytest.approx(variance, rel=0.05, abs=1e-6)
 
 
+def test_sampling_noise_is_a_multiple_of_that_of_equation_10() -> None:
+    conditions, table = linear_world(60)
+    generator = generator_of(sampler="mean")
+    generator.fit(table, conditions, seed=0)
+    plain = generator.generate(conditions, seed=1)
+    without = generator.with_sampling_noise(0)
+    started = [one._sample(conditions[:1]) for one in (without, generator)]
+    assert started[0].shape == started[1].shape
+    gaps = [float(generator.with_sampling_noise(k)._scheduler._get_variance(3)) for k in (1.0, 3.0)]
+    assert gaps[1] == pytest.approx(9 * gaps[0])
+    assert not torch.equal(generator.with_sampling_noise(4.0).generate(conditions, seed=1), plain)
+    assert torch.equal(generator.generate(conditions, seed=1), plain)  # it is as it was
+
+
 def test_snr_weights_are_the_differences_of_equation_12() -> None:
     kept = torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64)
     weights = snr_weights(kept)
