@@ -203,6 +203,7 @@ def remove(folder: Dir, name: ProcessName) -> None:
     local.unregister(folder, federation, name)
     (folder / "server" / "node-keys" / f"{name}.pub").unlink(missing_ok=True)
     smaller.save(folder)
+    federation_folder.give_partners(folder, smaller)
     typer.echo(f"{name} is shut out; its folder stays: {folder / 'nodes' / name}")
 
 
@@ -230,8 +231,9 @@ def answer(
 def rekey(folder: Dir, name: ProcessName) -> None:
     """Make a new key for a node; `register` swaps it for the old one."""
     folder = folder.absolute()
-    Federation.load(folder).known(name)
+    (federation := Federation.load(folder)).known(name)
     federation_folder.give_key(folder, name)
+    federation_folder.give_partners(folder, federation)
     typer.echo(f"{folder / 'nodes' / name / 'key'} is new; `snowdrop deploy register {folder}`")
 
 

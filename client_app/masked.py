@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from client_app.partners import Partners, Signed
 from client_app.policy import Policy, Sums
 from common import messages
 from common.durable import exclusively, make_folder, read_checked, write_checked
@@ -32,21 +33,23 @@ class MaskedSums:
     state_dir : Path
     run_id : int
     policy : Policy
+    partners : Partners
     """
 
-    def __init__(self, state_dir: Path, run_id: int, policy: Policy) -> None:
-        self._folder, self._policy = state_dir / FOLDER, policy
+    def __init__(self, state_dir: Path, run_id: int, policy: Policy, partners: Partners) -> None:
+        self._folder, self._policy, self._partners = state_dir / FOLDER, policy, partners
         self._path = self._folder / f"{run_id}.json"
 
     def join(self, request: messages.KeysRequest) -> messages.KeysAnswer:
         """New keys for a new sum; what is left of this run's last one is deleted."""
         self._policy.check_kind(request.kind)
         joined = Joined.anew(request.session)
+        told = self._partners.signed(request.session, joined.public())
         with self._locked():
             self._drop_old()
             write_checked(self._path, written(joined))
-        public = joined.public()
-        return messages.KeysAnswer(public.channel, public.mask)
+        public = told.public
+        return messages.KeysAnswer(public.channel, public.mask, told.signer, told.signature)
 
     def share(self, request: messages.SharesRequest) -> messages.SharesAnswer:
         """Split this node's secrets among its group.
@@ -54,18 +57,14 @@ class MaskedSums:
         Raises
         ------
         PolicyError
-            If the group is smaller than this node's owner agrees to.
+            If the group is smaller than this node's owner agrees to, or not of partners alone.
         SnowdropError
             If it is malformed, or comes out of turn.
         """
         self._policy.check_sums(Sums(secure=True, participants=len(request.places)))
-        try:
-            told = zip(request.places, request.channels, request.masks, strict=True)
-            group = {place: PublicKeys(channel, mask) for place, channel, mask in told}
-        except ValueError as error:
-            raise SnowdropError("malformed SharesRequest") from error
-        if len(group) != len(request.places):
-            raise SnowdropError("a place stands twice in the list of keys")
+        told = _members(request)
+        self._partners.check(request.session, told)
+        group = {place: one.public for place, one in told.items()}
         with self._locked():
             sharing, sealed = self._at(request.session, Joined).share(request.own, group)
             write_checked(self._path, written(sharing))
@@ -118,6 +117,27 @@ class MaskedSums:
         make_folder(self._folder)
         with exclusively(self._folder / "lock"):
             yield
+
+
+def _members(request: messages.SharesRequest) -> dict[int, Signed]:
+    """The list of keys by place.
+
+    Raises
+    ------
+    SnowdropError
+        If it is malformed.
+    """
+    parts = (request.places, request.channels, request.masks, request.signers, request.signatures)
+    try:
+        told = {
+            place: Signed(PublicKeys(channel, mask), signer, signature)
+            for place, channel, mask, signer, signature in zip(*parts, strict=True)
+        }
+    except ValueError as error:
+        raise SnowdropError("malformed SharesRequest") from error
+    if len(told) != len(request.places):
+        raise SnowdropError("a place stands twice in the list of keys")
+    return told
 
 
 def forget_sums(state_dir: Path) -> None:

@@ -18,6 +18,7 @@ from client_app.masked import MaskedSums
 from client_app.members import train_members
 from client_app.methods import half_of
 from client_app.methods.base import Local, NodeMethod, check_loss
+from client_app.partners import Partners
 from client_app.policy import Policy, Sums, refusal
 from client_app.scorers import Scorer
 from client_app.store import StateStore
@@ -67,7 +68,8 @@ class Node:
         self.ledger = Ledger(self.settings.state_dir)
         self.withdrawn = Withdrawn.read(self.settings.state_dir)
         self.masking = masking
-        self.sums = MaskedSums(self.settings.state_dir, context.run_id, self.policy)
+        partners = Partners(self.settings.policy, self.policy, not self.settings.simulated)
+        self.sums = MaskedSums(self.settings.state_dir, context.run_id, self.policy, partners)
 
     def agree(self, kind: str, request: messages.Body) -> None:
         """Refuse a request that this node's owner has not agreed to; no interaction is read.

@@ -22,6 +22,9 @@ from common.toml import toml_value
 
 FILE = "policy.toml"
 
+PARTNERS = "partners.pub"
+"""The file of partners that `snowdrop deploy init` writes."""
+
 FORMAT = 1
 
 Kind = Literal[
@@ -58,6 +61,8 @@ REFUSALS = {
     "node",
     "fewest_participants": "the sum would be over fewer nodes than it allows: set secure_sums = "
     "true with more nodes, or do without this node",
+    "partners": "the sum would hold a node that it does not know: give its owner the public key of "
+    "that node, or do without this one",
     "without_noise": "it limits ε, and this answer would carry no noise of its own: set "
     "gaussian_scale or laplace_scale, or ask the owner to list this message there",
     "epsilon_round": "one round would cost more ε than it allows: raise the noise or lower "
@@ -99,6 +104,12 @@ class Policy(BaseModel):
         ge=1,
         description="fewest nodes in a sum; secure sums have at least three. A plain answer is a "
         "sum over one node",
+    )
+    partners: str = Field(
+        "",
+        description="file beside this one with the public keys of the nodes that may be in a "
+        "secure sum with this one, one a line, its own among them; empty: any node, so that a "
+        "server can invent the others",
     )
     epsilon_round: Annotated[float, Field(gt=0)] = Field(
         math.inf, description="largest ε of its users in one round; inf: no limit"
@@ -255,9 +266,9 @@ def refusal(entry: str) -> PolicyError:
 
 
 def template() -> str:
-    """The file that a new node gets: the defaults, but for `query.count`, each with its meaning."""
+    """The file that a new node gets: the defaults, but for `query.count` and the partners."""
     answers = [kind for kind in KINDS if kind != messages.QUERY_COUNT]
-    values = Policy(answers=tuple(answers)).model_dump()
+    values = Policy(answers=tuple(answers), partners=PARTNERS).model_dump()
     lines = [
         "# What this node agrees to. Its owner may change everything here; the node reads it anew",
         "# for every message, and refuses what is outside it. The server cannot read or change it.",

@@ -34,6 +34,8 @@ EVALUATE = "evaluate"
 
 NEEDS_CATALOGUE = "needs-catalogue"
 KEPT = "kept"
+NOBODY = "-"
+"""Who has signed keys that are not signed; Flower cannot count what is empty."""
 REFUSED = 200
 """Code of the error reply of a node that cannot do what it was asked, with a fixed sentence."""
 OVERFLOWED = 201
@@ -410,10 +412,13 @@ class KeysRequest(Body):
 
 @dataclass(frozen=True, config=_STRICT)
 class KeysAnswer(Body):
-    """A node's public keys, as `common.secure.member.PublicKeys`."""
+    """A node's public keys, as `common.secure.member.PublicKeys`, signed if it has a key."""
 
     channel: bytes
     mask: bytes
+    signer: str = NOBODY
+    """The node's own public key, a line of OpenSSH."""
+    signature: bytes = NOBODY.encode()
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -426,6 +431,8 @@ class SharesRequest(Body):
     places: list[int]
     channels: list[bytes]
     masks: list[bytes]
+    signers: list[str]
+    signatures: list[bytes]
 
 
 @dataclass(frozen=True, config=_STRICT)

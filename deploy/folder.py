@@ -49,6 +49,7 @@ def make(folder: Path, federation: Federation, force: bool, keep: bool) -> Feder
     _write_settings(folder, federation)
     _write_connection(folder, federation)
     federation.save(folder)
+    give_partners(folder, federation)
     give_policies(folder, federation)
     write_start_files(federation, folder)
     return federation
@@ -70,6 +71,7 @@ def add_node(folder: Path, name: str, free_port: bool) -> Federation:
     give_key(folder, name)
     federation.save(folder)
     give_policies(folder, federation)
+    give_partners(folder, federation)
     write_start_files(federation, folder)
     return federation
 
@@ -105,20 +107,41 @@ def set_answer(folder: Path, name: str, answer: Answer) -> Federation:
 
 
 def give_policies(folder: Path, federation: Federation) -> None:
-    """Write the policy of each node that has none; one that is there is its owner's.
+    """Write the policy of each node that has none, and its partners; what is there is its owner's.
 
     Raises
     ------
     SnowdropError
         If one that is there cannot be read.
     """
-    from client_app.policy import Policy, template
+    from client_app.policy import PARTNERS, Policy, template
 
     for name in federation.node_names():
         path = folder / "nodes" / name / POLICY
         if not path.exists():
             credentials.write_public(path, template().encode())
+        if not path.with_name(PARTNERS).exists():
+            credentials.write_public(path.with_name(PARTNERS), _public_keys(folder, federation))
         Policy.read(path)
+
+
+def give_partners(folder: Path, federation: Federation) -> None:
+    """Tell each node anew which nodes may be in secure sums with it: all of the federation."""
+    from client_app.policy import PARTNERS
+
+    for name in federation.node_names():
+        path = folder / "nodes" / name / PARTNERS
+        credentials.write_public(path, _public_keys(folder, federation))
+
+
+def _public_keys(folder: Path, federation: Federation) -> bytes:
+    """The nodes' public keys, one a line, with their names."""
+    keys = folder / "server" / "node-keys"
+    return b"".join(
+        (keys / f"{name}.pub").read_bytes().rstrip() + f" {name}\n".encode()
+        for name in federation.node_names()
+        if (keys / f"{name}.pub").exists()
+    )
 
 
 def check_synthetic(folder: Path, federation: Federation) -> None:

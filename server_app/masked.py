@@ -122,6 +122,7 @@ class _Protocol:
         self._kind = asked[0].metadata.message_type
         self._session = secrets.token_hex(16)
         self._node: dict[int, int] = {}  # id of each place
+        self._told: dict[int, messages.KeysAnswer] = {}
 
     def run(self) -> dict[str, np.ndarray]:
         """The sums by field.
@@ -166,23 +167,26 @@ class _Protocol:
         if len(answers) < LEAST:
             raise SnowdropError(f"{len(answers)} nodes take part, and {LEAST} must")
         self._node = {place: node for place, (node, _) in enumerate(answers, 1)}
+        self._told = {place: answer for place, (_, answer) in enumerate(answers, 1)}
         return {
-            place: PublicKeys(answer.channel, answer.mask)
-            for place, (_, answer) in enumerate(answers, 1)
+            place: PublicKeys(answer.channel, answer.mask) for place, answer in self._told.items()
         }
 
     def _shares(self) -> dict[int, dict[int, bytes]]:
         """What each node has sent for the others, by its place and theirs."""
-        kind, public = messages.QUERY_SHARES, self._total.public
+        kind = messages.QUERY_SHARES
         contents: dict[int, RecordDict] = {}
         for place, node in self._node.items():
             group = list(self._total.groups[place])
+            told = [self._told[other] for other in group]
             contents[node] = messages.SharesRequest(
-                self._session,
-                place,
-                group,
-                [public[other].channel for other in group],
-                [public[other].mask for other in group],
+                session=self._session,
+                own=place,
+                places=group,
+                channels=[one.channel for one in told],
+                masks=[one.mask for one in told],
+                signers=[one.signer for one in told],
+                signatures=[one.signature for one in told],
             ).to_record()
         answers = self._nodes.usable(kind, self._nodes.stage(kind, contents), messages.SharesAnswer)
         places = {node: place for place, node in self._node.items()}

@@ -12,6 +12,7 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from client_app.masked import FOLDER, MaskedSums
+from client_app.partners import Partners
 from client_app.policy import Policy
 from client_app.withdrawal import withdraw_all
 from common import messages
@@ -26,6 +27,11 @@ OUT_OF_TURN = "out of turn, or a second time"
 LAYOUT = Layout((Field("users", 10, bits=32),), 3)
 
 
+def sums(folder: Path, run_id: int = 1, **policy: Any) -> MaskedSums:
+    agreed = Policy(**policy)
+    return MaskedSums(folder, run_id, agreed, Partners(folder / "policy.toml", agreed, signs=True))
+
+
 class Group:
     """One node under test at place 1, and two others that follow the protocol."""
 
@@ -33,7 +39,7 @@ class Group:
     """What the node was asked last."""
 
     def __init__(self, folder: Path, run_id: int = 1, **policy: Any) -> None:
-        self.sums = MaskedSums(folder, run_id, Policy(**policy))
+        self.sums = sums(folder, run_id, **policy)
         self.path = folder / FOLDER / f"{run_id}.json"
         self.others = {place: Joined.anew(SESSION) for place in (2, 3)}
 
@@ -44,7 +50,7 @@ class Group:
     def list_of_keys(self, session: str = SESSION) -> messages.SharesRequest:
         public = [self.answer, *(one.public() for one in self.others.values())]
         channels, masks = [one.channel for one in public], [one.mask for one in public]
-        return messages.SharesRequest(session, 1, [1, 2, 3], channels, masks)
+        return messages.SharesRequest(session, 1, [1, 2, 3], channels, masks, ["-"] * 3, [b"-"] * 3)
 
     def share(self, session: str = SESSION) -> messages.SharesAnswer:
         return self.sums.share(self.list_of_keys(session))
@@ -128,10 +134,10 @@ def test_the_owners_policy_is_asked_at_each_stage(tmp_path: Path) -> None:
     group.keys()
     with pytest.raises(PolicyError, match="fewest_participants"):
         group.share()
-    group.sums = MaskedSums(tmp_path, 1, Policy())
+    group.sums = sums(tmp_path)
     group.share()
     group.sums.accept(group.masking())
-    group.sums = MaskedSums(tmp_path, 1, Policy(fewest_participants=4))
+    group.sums = sums(tmp_path, fewest_participants=4)
     with pytest.raises(SnowdropError, match="too few nodes"):
         group.sums.reveal(messages.UnmaskRequest(SESSION, [1, 2, 3]))
     assert group.path.exists()

@@ -11,7 +11,7 @@ from client_app import app as app_module
 from client_app import interactions as interactions_module
 from client_app import node as node_module
 from client_app.ledger import Ledger
-from client_app.policy import KINDS, REFUSALS, Policy, Sums, template
+from client_app.policy import KINDS, PARTNERS, REFUSALS, Policy, Sums, template
 from common import messages
 from common.errors import PolicyError, SnowdropError
 from common.metrics import metric_names
@@ -43,7 +43,9 @@ def test_the_template_is_the_defaults_but_for_counts(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text(template())
     written = Policy.read(tmp_path / "policy.toml")
     assert set(KINDS) - set(written.answers) == {messages.QUERY_COUNT}
-    assert written.model_copy(update={"answers": KINDS}) == Policy() == Policy.read(None)
+    assert written.partners == PARTNERS
+    changed = {"answers": KINDS, "partners": ""}
+    assert written.model_copy(update=changed) == Policy() == Policy.read(None)
     told = [line for line in template().splitlines() if line.startswith("#")]
     assert len(told) >= len(Policy.model_fields)
     assert all(len(line) <= 100 for line in told)

@@ -112,7 +112,7 @@ def test_all_that_leaves_a_node_is_masked_or_listed(data_folder: Path, tmp_path:
     assert kinds == {
         "query.catalogue": {"status.status"},
         "query.synthetic": {"values.answer", "status.status"},
-        "query.keys": {"values.channel", "values.mask"},
+        "query.keys": {f"values.{name}" for name in ("channel", "mask", "signer", "signature")},
         "query.shares": {"values.commitment", "values.places", "values.shares"},
         "query.unmask": {"values.places", "values.shares"},
         "query.recommend": {"values.users"},
