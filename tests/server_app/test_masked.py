@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from flwr.app import Message
 
@@ -13,6 +14,8 @@ from cli.in_process import InProcessGrid
 from common import messages
 from common.errors import SnowdropError
 from common.settings import RunSettings
+from deploy import folder as federation_folder
+from deploy.federation import Federation
 from server_app.items import load_catalogue
 from server_app.measure import count_users
 from server_app.nodes import Nodes
@@ -256,3 +259,41 @@ def test_counts_of_cold_items_are_masked_too(data_folder: Path, tmp_path: Path) 
     np.testing.assert_array_equal(*found)
     assert found[0].sum() > 0
     assert found[1].dtype == np.int64
+
+
+def deployed(data: Path, folder: Path, given: dict[str, Any]) -> InProcessGrid:
+    """Nodes as `snowdrop deploy init` makes them, with their keys and partners, in this process."""
+    federation = Federation.new(folder, "fed", 3, ("localhost",))
+    federation_folder.make(folder, federation, force=False, keep=False)
+    every = pl.read_csv(data / "interactions.csv")
+    configs = []
+    for place, name in enumerate(federation.node_names()):
+        own = folder / "nodes" / name
+        rows = every.filter(pl.col("user_id").hash(seed=0) % 3 == place)
+        rows.write_csv(own / "data" / "interactions.csv")
+        configs.append(
+            {
+                "interactions": str(own / "data" / "interactions.csv"),
+                "state-dir": str(own / "state"),
+                "policy": str(own / "policy.toml"),
+            }
+        )
+    return InProcessGrid(3, given, configs)
+
+
+def test_deployed_nodes_sign_their_keys_and_take_those_of_partners_alone(
+    data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = values(
+        data_folder, tmp_path / "run", nodes=3, secure_sums=True, rounds=1, round_retries=0
+    )
+    grid = deployed(data_folder, tmp_path / "fed", given)
+    assert run_here(given, grid)["dataset"]["users"] == 60
+    assert int(rounds_of(tmp_path / "run")[0]["users"]) > 0
+    partners = tmp_path / "fed" / "nodes" / "node-1" / "partners.pub"
+    partners.write_text("\n".join(partners.read_text().splitlines()[:2]))
+    given = {**given, "run_dir": str(tmp_path / "again")}
+    with pytest.raises(SnowdropError, match="no node has agreed to round 1"):
+        run_here(given, grid)
+    assert "query.shares: partners: the sum would hold a node that it does not know" in caplog.text
+    assert "came to nothing: 2 of 3 nodes have shared their secrets" in caplog.text
