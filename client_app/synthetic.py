@@ -80,17 +80,23 @@ def _make(
     except SnowdropError:
         log.info("this node makes its synthetic users")
     own = histories()
-    columns, places = np.unique(own.items, return_inverse=True)
-    ones = np.ones(len(places), dtype=bool)
-    likes = csr_array((ones, places, own.offsets), shape=(len(own.counts), len(columns)))
     named = Named.parse(run.synthesizer)
-    maker = synthesizer_of(named.name, run.group(named.card.name), len(columns))
+    settings = run.group(named.card.name)
+    warm = np.array(index.ids_of("warm"), dtype=object)
+    # With differential privacy, that somebody here has touched an item must not show.
+    private = getattr(settings, "epsilon", 0.0) > 0
+    columns = np.arange(len(warm)) if private else np.unique(own.items)
+    ones = np.ones(len(own.items), dtype=bool)
+    places = np.searchsorted(columns, own.items)
+    likes = csr_array((ones, places, own.offsets), shape=(len(own.counts), len(columns)))
+    maker = synthesizer_of(named.name, settings, len(columns))
     seed = run.seed * 1_000_003 + node.partition
     with one_thread():  # the same users in the process as through Flower
         maker.fit(Silo(likes, likes), seed, folder=folder / "training")
         sample = maker.sample(run.synthetic_users or len(own.counts), seed)
-    ids = np.array(index.ids_of("warm"), dtype=object)[columns].tolist()
-    write_synthetic(folder, sample.likes, ids, {"epsilon": maker.epsilon, "recipe": recipe})
+    write_synthetic(
+        folder, sample.likes, warm[columns].tolist(), {"epsilon": maker.epsilon, "recipe": recipe}
+    )
     shutil.rmtree(folder / "training", ignore_errors=True)
 
 

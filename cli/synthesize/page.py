@@ -294,6 +294,6 @@ def _guarantee(summary: dict[str, Any]) -> Section:
             f"e^ε = {np.exp(epsilon):,.4g} times as likely as without any one user (but for a "
             "chance of δ). That holds for attacks that nobody has thought of. It does not cover "
             "this page and summary.json, or choices of settings that looked at the data. The "
-            "number of users and the list of items count as public."
+            "number of users and the items file count as public."
         ],
     )

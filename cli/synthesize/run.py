@@ -114,7 +114,8 @@ def run(order: Order, out: Path, force: bool) -> Iterator[str]:
     SnowdropError
         If something cannot be read, trained or written, or Ctrl-C stopped it.
     """
-    source = read_source(order.data, order.warm_only, order.seed)
+    private = getattr(order.chosen.settings, "epsilon", 0.0) > 0
+    source = read_source(order.data, order.warm_only, order.seed, private)
     silo, people = part_users(source.users, order.hold_out, order.seed)
     if order.replay:
         planted_users(people.held_out, order.replay, order.seed)  # refuses what cannot be

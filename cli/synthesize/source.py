@@ -1,10 +1,12 @@
 """The real users that synthetic ones are made from, and the items that these may have."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import csr_array, hstack
 
 from cli.prepare.folder import with_splits
 from client_app.interactions import interaction_files, read_interactions
@@ -51,7 +53,7 @@ class Source:
     left_out: int
 
 
-def read_source(data: Path, warm_only: bool | None, seed: int) -> Source:
+def read_source(data: Path, warm_only: bool | None, seed: int, private: bool = False) -> Source:
     """Users of a data folder or of an interactions file.
 
     Parameters
@@ -62,16 +64,25 @@ def read_source(data: Path, warm_only: bool | None, seed: int) -> Source:
     seed : int
         Of the split that `snowdrop simulate` draws, where ``warm_only`` is asked for and the data
         do not say it.
+    private : bool
+        Whether the items must be those of an items file, touched or not: with differential
+        privacy, that somebody has touched an item must not show.
 
     Raises
     ------
     SnowdropError
-        If something cannot be read, or nothing is left to learn from.
+        If something cannot be read, nothing is left to learn from, or there is no items file where
+        one is needed.
     """
     users = read_users(data)
     by_items = data.is_dir() and _files_cut_items(data)
     path = find_table(data, "items") if data.is_dir() else None
     path = path if path is not None and path.exists() else None
+    if private and path is None:
+        raise SnowdropError(
+            f"{data} has no items file: with an ε, synthetic users need the list of all items, "
+            "since which items somebody has touched is private; give a data folder with items.csv"
+        )
     if warm_only is None:
         warm_only = by_items or (path is not None and "split" in read_table(path).columns)
     items = Items(path.name, path.read_bytes()) if path else None
@@ -86,7 +97,9 @@ def read_source(data: Path, warm_only: bool | None, seed: int) -> Source:
                 f"--warm-only: {data} does not say which items are cold; it needs an items file, "
                 "or train, validation and test files that cut the items"
             )
-        users = _with_items(users, warm)
+        users = _with_items(users, warm if private else _touched(users, warm))
+    elif private:
+        users = _with_items(users, read_catalogue(data, seed).ids)
     told = users.likes.shape[0]
     users = _who_like(users)
     if not users.users:
@@ -155,15 +168,22 @@ def _catalogue(data: Path, seed: int) -> tuple[Catalogue, Items]:
             raise SnowdropError(str(error).replace(scratch, str(data))) from error
 
 
-def _with_items(users: UserTable, items: list[str]) -> UserTable:
+def _with_items(users: UserTable, items: Sequence[str]) -> UserTable:
+    """The users with these items as columns, whether somebody has touched them or not."""
+    place = {item: column for column, item in enumerate(users.items)}
+    columns = np.array([place.get(item, len(place)) for item in items], int)
+    untouched = csr_array((len(users.users), 1), dtype=bool)
+
+    def taken(matrix: csr_array) -> csr_array:
+        return csr_array(hstack([matrix, untouched], format="csr"))[:, columns]
+
+    return replace(users, items=tuple(items), likes=taken(users.likes), rated=taken(users.rated))
+
+
+def _touched(users: UserTable, items: Sequence[str]) -> list[str]:
+    """Those of the items that somebody has touched, in the order of the users' items."""
     wanted = set(items)
-    kept = np.array([column for column, item in enumerate(users.items) if item in wanted], int)
-    return replace(
-        users,
-        items=tuple(users.items[column] for column in kept),
-        likes=users.likes[:, kept],
-        rated=users.rated[:, kept],
-    )
+    return [item for item in users.items if item in wanted]
 
 
 def _who_like(users: UserTable) -> UserTable:

@@ -60,6 +60,35 @@ def test_the_split_that_a_simulation_draws_is_left_out_when_asked(data_folder: P
     assert set(source.users.items) == warm & set(read_users(data_folder).items)
 
 
+def test_with_differential_privacy_untouched_items_are_there_too(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(data_folder, data)
+    frame = pl.read_csv(data / "interactions.csv")
+    unique = frame["item_id"].unique().sort()[0]
+    alone = frame.filter(pl.col("item_id") != unique)
+    alone.write_csv(data / "interactions.csv")
+    every = pl.read_csv(data / "items.csv")["item_id"].to_list()
+    for warm_only in (None, True):
+        with_him = read_source(data_folder, warm_only, 5, private=True).users
+        without = read_source(data, warm_only, 5, private=True).users
+        assert with_him.items == without.items
+    assert set(read_source(data, None, 5, private=True).users.items) == set(every)
+    assert unique not in read_source(data, None, 5).users.items
+    users = read_source(data, None, 5, private=True).users
+    column = {item: place for place, item in enumerate(users.items)}
+    row = {user: place for place, user in enumerate(users.users)}
+    likes = users.likes.toarray()
+    assert likes.sum() == alone.unique(["user_id", "item_id"]).height
+    assert all(likes[row[str(u)], column[str(i)]] for u, i in alone["user_id", "item_id"].rows())
+
+
+def test_with_differential_privacy_a_bare_interactions_file_is_refused(data_folder: Path) -> None:
+    with pytest.raises(SnowdropError, match="has no items file: with an ε"):
+        read_source(data_folder / "interactions.csv", None, 0, private=True)
+
+
 def test_users_without_a_warm_item_are_left_out(data_folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(data_folder, data)
