@@ -1,5 +1,7 @@
 """SDRM: its losses by hand, its sampling, and a training that stops and goes on."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from client_app.methods import sdrm
 from client_app.methods.sdrm import SDRM, Standard, equation_1, published_loss
@@ -33,6 +36,35 @@ def fitted(**values: Any) -> SDRM:
     own = made(**values)
     own.fit(grouped_silo(), 1)
     return own
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What an optimiser was about to do."""
+
+    values: list[nn.Parameter]
+    gradient: Tensor
+    lr: float
+
+
+@pytest.fixture
+def steps() -> Iterator[list[Step]]:
+    """All steps of all optimisers."""
+    seen: list[Step] = []
+
+    def note(optimizer: Optimizer, *_: Any) -> None:
+        (group,) = optimizer.param_groups
+        slopes = [v.grad.flatten() for v in group["params"] if v.grad is not None]
+        seen.append(Step(list(group["params"]), torch.cat(slopes), group["lr"]))
+
+    handle = register_optimizer_step_pre_hook(note)
+    yield seen
+    handle.remove()
+
+
+def steps_of(network: nn.Module, steps: list[Step]) -> list[Step]:
+    first = next(network.parameters())
+    return [step for step in steps if any(first is value for value in step.values)]
 
 
 @pytest.fixture
@@ -171,12 +203,13 @@ def test_sampling_alone_may_differ_after_one_training(tmp_path: Path) -> None:
 def test_starts_are_the_last_step_or_one_before_it(
     monkeypatch: pytest.MonkeyPatch, sampling: str
 ) -> None:
-    own = fitted()
+    own = fitted(noise_scale=0.7)
     own.own = own.own.model_copy(update={"sampling": sampling})
     seen: list[Tensor] = []
 
     def noted(predict: object, schedule: object, latents: Tensor, starts: Tensor, scale: float):  # type: ignore[no-untyped-def]
         seen.append(starts)
+        assert scale == 0.7
         return latents
 
     monkeypatch.setattr(sdrm, "denoise", noted)
@@ -275,6 +308,27 @@ def test_both_trainings_spend_the_one_epsilon() -> None:
     assert own.sample(5, 1).likes.shape == (5, ITEMS)
     with pytest.raises(ValidationError, match="needs another objective than code"):
         SDRMSettings(epsilon=1.0, objective="code")
+
+
+def test_the_gradients_of_the_denoiser_are_clipped_and_noised(steps: list[Step]) -> None:
+    """Each number is noise of the budget's deviation: the bound leaves little of the users."""
+    pytest.importorskip("opacus")
+    own = fitted(
+        epsilon=0.5, delta=1e-3, secure_noise=False, clip=1e-3, vae_epochs=1, epochs=3, width=64
+    )
+    assert own._budget is not None
+    trained = steps_of(own._denoiser, steps)
+    assert len(trained) == 9
+    deviation = own._budget.noise * 1e-3 / 30
+    for step in trained:
+        assert float(step.gradient.std()) == pytest.approx(deviation, rel=0.05)
+
+
+def test_the_learning_rate_falls_to_nothing(steps: list[Step]) -> None:
+    own = fitted(epochs=4, lr=0.02)
+    falling = [0.02, 0.015, 0.01, 0.005]
+    told = [step.lr for step in steps_of(own._denoiser, steps)]
+    assert told == pytest.approx([lr for lr in falling for _ in range(3)])
 
 
 def test_the_forms_are_values_of_settings() -> None:
