@@ -4,7 +4,8 @@
         [--large] [--threads 2] [--device cpu]
 
 Each method learns from the users of each folder and makes as many; the folders are cut by users,
-as `snowdrop bench-synthetic` reads them. ``--large`` makes 100,000 users with 10,000 items.
+as `snowdrop bench-synthetic` reads them. ``--large`` makes 100,000 users with
+10,000 items, who like 1 % of them.
 """
 
 import argparse
@@ -29,8 +30,8 @@ LARGE = "generated"
 
 LARGE_USERS = 100_000
 LARGE_ITEMS = 10_000
-LIKES = 30
-"""Likes of a generated user."""
+LIKES = 100
+"""Likes of a generated user: 1 % of the items."""
 
 LEARNT = 2_000
 """Users that are learnt from before 100,000 are made."""

@@ -7,7 +7,6 @@ exact, and few scores are held at once, however many users there are.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -168,22 +167,37 @@ def gathered(parts: Iterable[tuple[Tensor, Tensor]], items: int) -> Sample:
     return Sample(likes.matrix(), dislikes.matrix())
 
 
-@dataclass
 class _Grown:
     """A sparse matrix of bool that grows by rows."""
 
-    items: int
-
-    def __post_init__(self) -> None:
-        self._counts: list[np.ndarray] = []
-        self._columns: list[np.ndarray] = []
+    def __init__(self, items: int) -> None:
+        self._items = items
+        self._counts, self._columns = _Buffer(np.int64), _Buffer(np.int32)
 
     def add(self, rows: Tensor) -> None:
-        self._counts.append(rows.sum(1).numpy())
-        self._columns.append(rows.nonzero()[:, 1].to(torch.int32).numpy())
+        self._counts.add(rows.sum(1).numpy())
+        self._columns.add(rows.nonzero()[:, 1].numpy())
 
     def matrix(self) -> csr_array:
-        counts, columns = np.concatenate(self._counts), np.concatenate(self._columns)
+        counts, columns = self._counts.whole(), self._columns.whole()
         starts = np.concatenate([[0], counts.cumsum()])
         ones = np.ones(len(columns), dtype=bool)
-        return csr_array((ones, columns, starts), shape=(len(counts), self.items))
+        return csr_array((ones, columns, starts), shape=(len(counts), self._items))
+
+
+class _Buffer:
+    """One array that grows; many small ones would leave gaps in the memory between them, which
+    large ones cannot fill."""
+
+    def __init__(self, kind: type[np.integer]) -> None:
+        self._held, self._used = np.empty(_BINS, kind), 0
+
+    def add(self, values: np.ndarray) -> None:
+        end = self._used + len(values)
+        if end > len(self._held):
+            self._held.resize(max(end, 2 * len(self._held)), refcheck=False)
+        self._held[self._used : end] = values
+        self._used = end
+
+    def whole(self) -> np.ndarray:
+        return self._held[: self._used].copy()

@@ -6,7 +6,7 @@ import torch
 from scipy.sparse import csr_array
 
 from client_app.synthesis.base import Sample
-from client_app.synthesis.threshold import sparsity, thresholded
+from client_app.synthesis.threshold import gathered, sparsity, thresholded
 from common.errors import OverflowedError, SnowdropError
 
 
@@ -38,6 +38,21 @@ def test_as_the_quantile_of_all_scores(memory: int, empty: float, decimals: int)
     dislikes = (exact < np.quantile(exact, 1 - empty)) & ~likes
     assert np.array_equal(made.likes.toarray(), likes)
     assert np.array_equal(made.dislikes.toarray(), dislikes)
+
+
+def test_matrices_grow_as_parts_come() -> None:
+    """As one matrix made at once, over more rows and cells than a buffer has places at first."""
+    draw = torch.Generator().manual_seed(2)
+    likes = torch.rand(70_001, 9, generator=draw) < 0.3
+    dislikes = ~likes & (torch.rand(70_001, 9, generator=draw) < 0.1)
+    made = gathered(zip(likes.split(500), dislikes.split(500), strict=True), 9)
+    for found, whole in ((made.likes, likes), (made.dislikes, dislikes)):
+        expected = csr_array(whole.numpy())
+        assert found.dtype == bool
+        assert found.shape == (70_001, 9)
+        assert np.array_equal(found.indptr, expected.indptr)
+        assert np.array_equal(found.indices, expected.indices)
+        assert found.data.all()
 
 
 def test_progress_counts_users_over_all_passes() -> None:
