@@ -125,6 +125,12 @@ def bench_synthetic(
     reasons = {f"{c.row.name}: {failures[c.path]}": 0 for c in cells if c.path in failures}
     for reason in reasons:
         typer.echo(f"did not run: {reason}")
+    named = [cell for cell in cells if cell.row.named]
+    if named and not any(cell.whole for cell in named):
+        raise SnowdropError(
+            f"every named method failed; the first: {failures[named[0].path]}. Tables of real "
+            f"users are in {out}"
+        )
     typer.echo(f"results are in {out}: report.html, results.md, results.csv, runs/")
 
 

@@ -269,7 +269,7 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [*lines, *(f"| {' | '.join(cells)} |" for cells in rows)]
 
 
-COST_HEAD = ("method", "tuned for", "likes per user", "training, s", "sampling, s", "memory, MB")
+COST_HEAD = ("method", "used by", "likes per user", "training, s", "sampling, s", "memory, MB")
 
 
 def cost_rows(plan: Plan, table: pl.DataFrame) -> list[list[str]]:

@@ -137,7 +137,6 @@ class _Maker:
         absent = [each for each in samplings.values() if each.settings and not each.path.exists()]
         if absent:
             self._sample(absent)
-            self._done += TRAINING_EFFORT
         if not keep:
             shutil.rmtree(self._training.state, ignore_errors=True)
         failures: dict[str, str] = {}
@@ -179,6 +178,7 @@ class _Maker:
             watch = self._watch("", TRAINING_EFFORT)
             maker.fit(silo, training.run, watch, training.state)
             seconds = time.perf_counter() - began
+            self._done += TRAINING_EFFORT
             for sampling in samplings:
                 self._draw(maker, sampling, seconds)
         except (MemoryError, torch.OutOfMemoryError) as error:

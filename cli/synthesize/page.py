@@ -100,12 +100,15 @@ def _likeness(measured: Measured) -> Section:
     same_order = "–" if np.isnan(correlation) else f"{correlation:.3f}"
     return Section(
         "Are they like real users?",
+        headline=[
+            (same_order, "rank correlation of items' popularity with that among real users",
+             "1: the same order; 0: unrelated, so that little of people's taste is left"),
+        ],
         head=("Measure", "Value", "0 means"),
         rows=[
             ("Distance between items per user", f"{told.users_distance:.3f}", "the same"),
             ("Distance between users per item", f"{told.items_distance:.3f}", "the same"),
             ("Distance between popularities", f"{told.popularity_distance:.3f}", "the same"),
-            ("Rank correlation of popularity", same_order, "unrelated; 1: the same order"),
             ("Items that no synthetic user has", f"{told.items_unused:,}", "every item is used"),
             ("Synthetic users that repeat another", f"{told.repeated:,}", "all are different"),
         ],
@@ -187,10 +190,9 @@ def _nearness(measured: Measured) -> Section:
         rows=rows,
         words=[
             f"Of all pairs of a synthetic and a real user, {apart[0]} are below 0.1. That is no "
-            f"evidence of privacy: of all pairs of two real people here, {apart[1]} are, since two "
-            "people rarely like the same things. If every synthetic user were an exact copy of a "
-            f"real one, {len(own.nearest):,} pairs among {own.table.sum():,} would be alike, and "
-            "that share would hardly move. The nearest user of each, below, tells more.",
+            f"evidence of privacy: of all pairs of two real people here, {apart[1]} are, and an "
+            "exact copy of a person is as unlike the others as that person is. The nearest user "
+            "of each, below, tells more.",
             f"The last two columns are {who} against the users that were trained on.",
         ],
         figures=[figure],

@@ -192,6 +192,12 @@ def _lines(out: Path, summary: dict[str, Any], measured: Measured) -> Iterator[s
     )
     if summary["users_without_items"]:
         yield f"left out: {summary['users_without_items']:,} synthetic users without an item"
+    correlation = measured.fidelity.popularity_correlation
+    if not np.isnan(correlation):
+        yield (
+            f"rank correlation of items' popularity with that among real users: {correlation:.3f} "
+            "(1: the same order; 0: unrelated)"
+        )
     if measured.attacks:
         name, roc = max(measured.attacks.items(), key=lambda pair: pair[1].auc)
         yield (

@@ -20,7 +20,8 @@ from cli.bench_synthetic.evaluation import evaluate
 from cli.bench_synthetic.names import METRICS
 from cli.bench_synthetic.protocol import World
 from cli.bench_synthetic.recommenders import recommender
-from cli.bench_synthetic.runs import read_sample, write_sample
+from cli.bench_synthetic.runs import Ticker, read_sample, write_sample
+from cli.bench_synthetic.work import TRAINING_EFFORT
 from client_app.synthesis import synthesizer_of
 from client_app.synthesis.base import Sample
 from client_app.synthesis.silo import Silo
@@ -172,6 +173,32 @@ def test_a_row_that_cannot_be_made_says_why_and_the_others_are_made(
     assert set(failed["reason"]) == {why}
     assert set(table.filter(pl.col("method") == "drawn")["reason"]) == {""}
     assert why in (out / "report.html").read_text()
+
+
+def test_when_all_named_methods_fail_the_tables_of_real_users_are_written(
+    users: Path, tmp_path: Path, here: list[Silo], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    told = rf"^every named method failed; the first: the loss is no number.*real users are in {out}"
+    with pytest.raises(SnowdropError, match=told):
+        bench_synthetic(users, out, "drawn@drawn.overflow=true", runs=1, device="cpu")
+    assert "did not run: drawn@drawn.overflow=true" in capsys.readouterr().out
+    real = table_of(out).filter(method="original")
+    assert real["recall@10"].null_count() == 0
+    assert "the loss is no number" in (out / "results.md").read_text()
+    assert (out / "report.html").exists()
+
+
+def test_progress_never_goes_back(
+    users: Path, tmp_path: Path, here: list[Silo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, float]] = []
+    monkeypatch.setattr(Ticker, "tell", lambda _, now, done: told.append((now, done)))
+    bench_synthetic(users, tmp_path / "out", "drawn", runs=1, protocols="likes", device="cpu")
+    first = next(at for at, (now, _) in enumerate(told) if now == "doing nothing")
+    done = [part for _, part in told[first:]]
+    assert done == sorted(done)
+    assert dict(told)["drawing"] == TRAINING_EFFORT
 
 
 def test_a_recommender_that_fails_does_not_stop_the_others(

@@ -63,6 +63,9 @@ def test_a_data_folder_of_synthetic_users_is_made(
     assert (summary["real"]["trained"], summary["real"]["held_out"]) == (54, 6)
     assert summary["interactions"] == made.rows.height
     assert set(summary["measured"]["attacks"]) >= {"nearest-jaccard", "likelihood"}
+    same_order = f"{summary['measured']['fidelity']['popularity_correlation']:.3f}"
+    assert f"items' popularity with that among real users: {same_order}" in told
+    assert same_order in (out / "report.html").read_text()
     assert summary["replay"] == []
     assert summary["with_items"] and not summary["warm_only"]
 
@@ -283,7 +286,8 @@ def test_an_overflow_leaves_a_folder_as_it_was(
 
 def test_users_with_everything_are_no_obstacle(synthesize: Synthesize, tmp_path: Path) -> None:
     data = shop(tmp_path / "data", "user_id,item_id\n" + EVERYONE)
-    synthesize(data, tmp_path / "out")
+    told = synthesize(data, tmp_path / "out")
+    assert "rank correlation" not in told
     summary = summary_of(tmp_path / "out")
     assert summary["interactions"] == 9 * 4
     assert summary["measured"]["similarity"]["control"]["copies"] == 1
