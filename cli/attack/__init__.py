@@ -5,6 +5,7 @@ then attacks from that alone. One attack a file:
 
 - `histories`: histories from the sums of training rounds;
 - `questions`: histories from crafted questions;
+- `guessing`: whether a user interacted with an item;
 - `features`: items' features from their embeddings.
 """
 
@@ -18,6 +19,10 @@ class _Attacks(LazyGroup):
         "reconstruct": Later(
             "cli.attack.reconstruct:reconstruct",
             "Read users' histories out of what nodes answer, by number of users on a node.",
+        ),
+        "membership": Later(
+            "cli.attack.membership:membership",
+            "Guess whether a user interacted with an item, against items of equal popularity.",
         ),
         "inversion": Later(
             "cli.attack.inversion:inversion",

@@ -169,14 +169,16 @@ class Federation:
             return {ALL: [history for own in truth.values() for history in own]}
         return truth
 
-    def truth(self) -> dict[str, list[np.ndarray]]:
-        """Histories of the users of each node, by its name, int64 (interactions,) each."""
+    def truth(self, split: str = "warm") -> dict[str, list[np.ndarray]]:
+        """Items of a split that each node's users have, by its name, int64 (interactions,) each."""
         found = {}
         index = self.training.index
         for node in self.grid.get_node_ids():
             own = Node(self.grid.context(node - 2))
             own.store.save_index(index)
             _, data = own.interactions(index.version)
-            lists = tasks.histories(self.settings.task, data, own.keys(data))
+            lists = data.by_split[split]
+            if split == "warm":
+                lists = tasks.histories(self.settings.task, data, own.keys(data))
             found[name_of(node)] = [lists.of(user) for user in range(len(data.users))]
         return found

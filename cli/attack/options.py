@@ -54,6 +54,28 @@ def folder_of(out: Path | None, attack: str, data: str) -> Path:
     return folder
 
 
+def sizes_of(text: str, users: int) -> list[int]:
+    """Users of a node, from a list with commas.
+
+    Raises
+    ------
+    SnowdropError
+    """
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise SnowdropError(
+            f"--users-per-node {text!r} is no list of numbers of 1 and more, such as 1,10,100"
+        )
+    if max(sizes) > users:
+        raise SnowdropError(
+            f"--users-per-node has {max(sizes)}, but --users is {users}: give as many users"
+        )
+    return sizes
+
+
 def settings_given(assignments: list[str] | None) -> dict[str, Any]:
     """The settings of ``--set``.
 

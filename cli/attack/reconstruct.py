@@ -18,9 +18,9 @@ from cli.attack.options import (
     noted,
     settings_given,
     shown,
+    sizes_of,
     world_for,
 )
-from common.errors import SnowdropError
 
 if TYPE_CHECKING:
     from cli.attack.federation import Federation
@@ -50,7 +50,7 @@ def reconstruct(
     out: Out = None,
 ) -> None:
     """Read users' histories out of what nodes answer, by number of users on a node."""
-    sizes = _sizes(users_per_node, users)
+    sizes = sizes_of(users_per_node, users)
     folder = folder_of(out, "reconstruct", data)
     values = {**settings_given(set_), "data": data}
 
@@ -89,28 +89,6 @@ def reconstruct(
     write_atomic(folder / "report.html", page(told, made).encode())
     Console().print(shown(HEAD, rows_of(told)))
     typer.echo(f"what these numbers mean is in {folder / 'report.html'}")
-
-
-def _sizes(text: str, users: int) -> list[int]:
-    """Users of a node, from a list with commas.
-
-    Raises
-    ------
-    SnowdropError
-    """
-    try:
-        sizes = [int(part) for part in text.split(",")]
-    except ValueError:
-        sizes = []
-    if not sizes or min(sizes) < 1:
-        raise SnowdropError(
-            f"--users-per-node {text!r} is no list of numbers of 1 and more, such as 1,10,100"
-        )
-    if max(sizes) > users:
-        raise SnowdropError(
-            f"--users-per-node has {max(sizes)}, but --users is {users}: give as many users"
-        )
-    return sizes
 
 
 def _attacked(

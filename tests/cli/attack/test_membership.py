@@ -1,0 +1,45 @@
+"""`snowdrop attack membership`, as a user calls it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import SnowdropError
+from tests.cli.attack.conftest import attack
+from tests.cli.browser import PHONE, Visit, check_page
+
+
+def test_memberships_are_guessed(data_folder: Path, tmp_path: Path, browser: Any) -> None:
+    told = attack("membership", data_folder, "--users", 12, "--users-per-node", "1,6",
+                  "--rounds", 3, "--out", tmp_path)  # fmt: skip
+    assert "updates" in told
+    rows = json.loads((tmp_path / "attack.json").read_text())["rows"]
+    found = {(row["users_per_node"], row["attack"]): row for row in rows}
+    assert found[1, "updates"]["auc"] > 0.99
+    assert found[1, "metrics of crafted rankings"]["auc"] > 0.95
+    assert found[6, "updates"]["auc"] > 0.7
+    for name in ("texts", "cold table", "cold table, against one without these users"):
+        assert 0 <= found[None, name]["low"] <= found[None, name]["high"] <= 1
+    page = (tmp_path / "report.html").read_text()
+    assert "user-" not in page and "item-" not in page
+    visit = Visit(browser, tmp_path / "report.html", viewport=PHONE)
+    check_page(visit, PHONE["width"], least=1)
+
+
+def test_a_policy_leaves_nothing_to_guess_from(data_folder: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('format = 1\nanswers = ["query.describe"]\n')
+    out = tmp_path / "out"
+    attack("membership", data_folder, "--users", 4, "--users-per-node", "1", "--rounds", 1,
+           "--policy", policy, "--out", out)  # fmt: skip
+    rows = json.loads((out / "attack.json").read_text())["rows"]
+    assert all("auc" not in row and "agreed" in row["told"] for row in rows)
+
+
+def test_too_few_users_are_refused(data_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SnowdropError, match="only 60 users"):
+        attack("membership", data_folder, "--users", 40, "--users-per-node", "1",
+               "--out", tmp_path / "out")  # fmt: skip
+    assert not (tmp_path / "out").exists()
