@@ -24,7 +24,7 @@ _CONTROL_SUBNET, _CONTROL_ADDRESS = "172.31.93.0/28", "172.31.93.2"
 HEADER = """\
 # The demo federation: `docker compose up --build`, then, for a run:
 #   docker compose run --rm submit
-#   docker compose run --rm submit --run-config 'rounds=10'
+#   docker compose run --rm submit --run-config 'method="mdifffr" rounds=10'
 # Made by `python -m deploy.compose > docker-compose.yml`; change deploy/compose.py, not this file.
 """
 
