@@ -104,7 +104,7 @@ def _tables(parts: Sequence[pl.DataFrame], folder: Path) -> list[UserTable]:
     tables = []
     for rows in parts:
         if not rows.height:
-            raise SnowdropError(f"{folder}: a part of the interactions holds no user")
+            raise SnowdropError(f"{folder}: the interactions, or a part of them, have no users")
         users = _ordered(rows["user_id"])
         numbers = pl.DataFrame({"user_id": users}).with_row_index("row")
         placed = rows.join(places, on="item_id").join(numbers, on="user_id")

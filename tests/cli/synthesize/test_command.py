@@ -234,7 +234,7 @@ EVERYONE = "".join(f"u{u},i{item}\n" for u in range(9) for item in range(4))
 @pytest.mark.parametrize(
     ("text", "options", "sentence"),
     [
-        ("user_id,item_id\n", (), "holds no user"),
+        ("user_id,item_id\n", (), "have no users"),
         (LIKES + "a,1,0\nb,2,0\n", (), "no user has liked an item"),
         ("user_id,item_id\na,1\nb,1\nc,1\n", (), "has one item"),
         ("user_id,item_id\na,1\na,2\n", (), "1 user with --hold-out 0.1: nobody is left"),
