@@ -30,7 +30,7 @@ from common.errors import OverflowedError, SnowdropError
 from common.settings import DEMO, RunSettings
 from server_app.modality.file import features_file
 from server_app.modality.image import image_paths
-from server_app.run_folder import RunFolder
+from server_app.run_folder import NODES, RunFolder
 
 Result = TypeVar("Result")
 
@@ -156,6 +156,7 @@ def perform(run: Run, keep: bool = False) -> None:
     if not keep:
         for name in _LARGE:
             shutil.rmtree(run.folder / name, ignore_errors=True)
+        (run.folder / NODES).unlink(missing_ok=True)
     folder.write_sample(sample)
 
 
