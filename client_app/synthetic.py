@@ -70,6 +70,7 @@ def _make(
     from scipy.sparse import csr_array
 
     from client_app.synthesis import synthesizer_of
+    from client_app.synthesis.base import is_private
     from client_app.synthesis.folder import read_mark, write_synthetic
     from client_app.synthesis.silo import Silo
 
@@ -83,9 +84,7 @@ def _make(
     named = Named.parse(run.synthesizer)
     settings = run.group(named.card.name)
     warm = np.array(index.ids_of("warm"), dtype=object)
-    # With differential privacy, that somebody here has touched an item must not show.
-    private = getattr(settings, "epsilon", 0.0) > 0
-    columns = np.arange(len(warm)) if private else np.unique(own.items)
+    columns = np.arange(len(warm)) if is_private(settings) else np.unique(own.items)
     ones = np.ones(len(own.items), dtype=bool)
     places = np.searchsorted(columns, own.items)
     likes = csr_array((ones, places, own.offsets), shape=(len(own.counts), len(columns)))

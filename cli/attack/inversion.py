@@ -1,6 +1,5 @@
 """`snowdrop attack inversion`: items' features from the embeddings that are sent to nodes."""
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.attack.options import Data, Out, Set, folder_of, settings_given, shown
+from cli.attack.options import Data, Out, Set, folder_of, settings_given
+from cli.attack.output import FORMAT, publish
 from common.errors import SnowdropError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from server_app.methods.table import ItemTable
     from server_app.training import Training
 
-FORMAT = 1
 GROUP = "inversion"
 LEVELS = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Strengths of sampling noise, and of noise on finished embeddings as multiples of a quarter of
@@ -51,12 +50,9 @@ def inversion(
     folder = folder_of(out, "inversion", data)
     given = settings_given(set_)
 
-    from rich.console import Console
-
     from cli.attack.inversion_page import HEAD, page, rows_of
     from cli.bench.methods import Chosen, groups
     from cli.progress import Progress
-    from common.durable import make_folder, write_atomic
 
     names = [name for part in methods.split(",") for name in groups().get(part, (part,))]
     chosen = [Chosen.parse(name) for name in names]
@@ -80,11 +76,8 @@ def inversion(
         "settings": {name: str(value) for name, value in given.items()},
         "entries": entries,
     }
-    make_folder(folder)
-    write_atomic(folder / "attack.json", json.dumps(told, indent=1).encode())
-    write_atomic(folder / "report.html", page(told, f"{datetime.now():%-d %B %Y}").encode())
-    Console().print(shown(HEAD, rows_of(told)))
-    typer.echo(f"what these numbers mean is in {folder / 'report.html'}")
+    made = f"{datetime.now():%-d %B %Y}"
+    publish(folder, told, page(told, made), HEAD, rows_of(told))
 
 
 def _entries(

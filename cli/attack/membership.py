@@ -1,6 +1,5 @@
 """`snowdrop attack membership`: whether a user interacted with an item."""
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -18,10 +17,10 @@ from cli.attack.options import (
     folder_of,
     noted,
     settings_given,
-    shown,
     sizes_of,
     world_for,
 )
+from cli.attack.output import FORMAT, publish
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from client_app.synthesis.attacks import Roc
     from server_app.methods.base import World
 
-FORMAT = 1
 RANKINGS = 100
 """Crafted rankings whose metrics are asked for."""
 UPDATES, METRICS, TABLE, TEXTS = "updates", "metrics of crafted rankings", "cold table", "texts"
@@ -58,11 +56,8 @@ def membership(
     folder = folder_of(out, "membership", data)
     values = {**settings_given(set_), "data": data}
 
-    from rich.console import Console
-
     from cli.attack.guessing import as_json
     from cli.attack.membership_page import HEAD, page, rows_of
-    from common.durable import make_folder, write_atomic
 
     rows: list[dict[str, Any]] = []
     curves: list[tuple[str, Roc]] = []
@@ -85,12 +80,8 @@ def membership(
         "settings": dict(noted(world.settings)),
         "rows": rows,
     }
-    make_folder(folder)
-    write_atomic(folder / "attack.json", json.dumps(told_all, indent=1).encode())
     made = f"{datetime.now():%-d %B %Y}"
-    write_atomic(folder / "report.html", page(told_all, curves, made).encode())
-    Console().print(shown(HEAD, rows_of(told_all)))
-    typer.echo(f"what these numbers mean is in {folder / 'report.html'}")
+    publish(folder, told_all, page(told_all, curves, made), HEAD, rows_of(told_all))
 
 
 def _attacked(

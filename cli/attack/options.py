@@ -9,10 +9,6 @@ from cli.assignments import parse_assignments
 from common.errors import SnowdropError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.table import Table
-
     from server_app.methods.base import World
 
 Data = Annotated[str, typer.Argument(help="data folder, or 'demo' for generated demo data")]
@@ -125,18 +121,6 @@ def world_for(values: dict[str, Any], rounds: int, policy: Path | None, scratch:
     values["data"] = check_data(RunSettings.parse(values))
     settings = RunSettings.parse(values)
     return world_of(settings, load_catalogue(settings), pick_device(settings.server_device))
-
-
-def shown(head: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> "Table":
-    """A table for a terminal, whose second column names attacks."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for place, word in enumerate(head):
-        table.add_column(word, no_wrap=place == 1)
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def noted(settings: Any) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """`snowdrop attack reconstruct`: histories from what nodes answer, by users on a node."""
 
-import json
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -17,17 +16,14 @@ from cli.attack.options import (
     folder_of,
     noted,
     settings_given,
-    shown,
     sizes_of,
     world_for,
 )
+from cli.attack.output import FORMAT, publish
 
 if TYPE_CHECKING:
     from cli.attack.federation import Federation
     from cli.attack.verdict import Verdict
-    from server_app.methods.base import World
-
-FORMAT = 1
 
 
 def reconstruct(
@@ -54,20 +50,20 @@ def reconstruct(
     folder = folder_of(out, "reconstruct", data)
     values = {**settings_given(set_), "data": data}
 
-    from rich.console import Console
-
+    from cli.attack.federation import Federation, users_of
     from cli.attack.reconstruct_page import HEAD, page, rows_of
     from cli.progress import Progress
-    from common.durable import make_folder, write_atomic
 
     with tempfile.TemporaryDirectory(prefix="snowdrop-attack-") as scratch:
         world = world_for(values, rounds, policy, Path(scratch))
+        frame, drawn = users_of(world.settings, world, users)
         federations = []
         with Progress("federations", len(sizes)) as progress:
             for done, size in enumerate(sizes):
                 progress.update(done, f"{size} users on a node")
                 place = Path(scratch) / f"of-{size}"
-                federations.append(_attacked(world, users, size, rounds, questions, place))
+                federation = Federation(world, frame, drawn, size, place)
+                federations.append(_attacked(federation, rounds, questions))
             progress.update(len(sizes), "")
     told = {
         "format": FORMAT,
@@ -83,29 +79,19 @@ def reconstruct(
         "settings": dict(noted(world.settings)),
         "federations": federations,
     }
-    make_folder(folder)
-    write_atomic(folder / "attack.json", json.dumps(told, indent=1).encode())
     made = f"{datetime.now():%-d %B %Y}"
-    write_atomic(folder / "report.html", page(told, made).encode())
-    Console().print(shown(HEAD, rows_of(told)))
-    typer.echo(f"what these numbers mean is in {folder / 'report.html'}")
+    publish(folder, told, page(told, made), HEAD, rows_of(told))
 
 
-def _attacked(
-    world: "World", users: int, size: int, rounds: int, questions: int, folder: Path
-) -> dict[str, Any]:
-    """A federation with some users on each node, and what every attack read there."""
-    from cli.attack.federation import Federation, users_of
-
-    frame, drawn = users_of(world.settings, world, users)
-    federation = Federation(world, frame, drawn, size, folder)
+def _attacked(federation: "Federation", rounds: int, questions: int) -> dict[str, Any]:
+    """What every attack read in a federation with some users on each node."""
     federation.train(rounds)
     verdicts = listened(federation)
     if questions:
         verdicts += asked(federation, questions)
     return {
-        "users_per_node": size,
-        "nodes": users // size,
+        "users_per_node": federation.size,
+        "nodes": len(list(federation.grid.get_node_ids())),
         "verdicts": [verdict.as_json() for verdict in verdicts],
     }
 

@@ -18,7 +18,7 @@ from cli.synthesize.replay import planted_users, replay_test
 from cli.synthesize.source import Source, part_users, read_source
 from cli.synthesize.target import REPORT, Target, digest_of
 from client_app.synthesis import synthesizer_of
-from client_app.synthesis.base import Synthesizer
+from client_app.synthesis.base import Synthesizer, is_private
 from client_app.synthesis.chosen import Chosen
 from client_app.synthesis.measured import Measured, measure
 from common.errors import SnowdropError
@@ -114,7 +114,7 @@ def run(order: Order, out: Path, force: bool) -> Iterator[str]:
     SnowdropError
         If something cannot be read, trained or written, or Ctrl-C stopped it.
     """
-    private = getattr(order.chosen.settings, "epsilon", 0.0) > 0
+    private = is_private(order.chosen.settings)
     source = read_source(order.data, order.warm_only, order.seed, private)
     silo, people = part_users(source.users, order.hold_out, order.seed)
     if order.replay:

@@ -22,6 +22,15 @@ def unwatched(stage: str, done: float, total: float) -> None:
     """A `Watch` that shows nothing."""
 
 
+def is_private(settings: MethodSettings) -> bool:
+    """Whether a synthesizer with these settings states an ε.
+
+    Then the items of its synthetic users must not depend on what somebody has touched.
+    """
+    epsilon: float = getattr(settings, "epsilon", 0.0)
+    return epsilon > 0
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """Synthetic users.
