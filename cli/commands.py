@@ -25,7 +25,7 @@ class _Commands(LazyGroup):
         ),
         "tune": Later(
             "cli.tune:tune",
-            "Search a method's settings by Recall@20 on validation items; `snowdrop bench` takes "
+            "Search settings of methods by Recall@20 on validation items; `snowdrop bench` takes "
             "them.",
         ),
         "synthesize": Later(

@@ -1,24 +1,25 @@
-"""`snowdrop tune`: a method's settings, searched on validation items alone, the same way for all.
+"""`snowdrop tune`: settings of methods, searched on validation items alone, the same way for all.
 
-Optuna's tree-structured Parzen estimator with a fixed number of trials; what was tried is kept in a
-journal, so that a stopped search goes on.
+Optuna's tree-structured Parzen estimator with as many trials for each method; what was tried is
+kept in a journal, so that a stopped search goes on.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.bench.methods import SHARED, Chosen, shared_settings
+from cli.bench.methods import SHARED, Chosen, read_tuned, shared_settings
 from cli.bench.runs import data_checksum, in_own_process
 from cli.search import as_choices, counted, failed, last_error, open_study, search
 from cli.simulate import check_data
 from common import methods
 from common.durable import lock_folder, make_folder, write_atomic
 from common.errors import SnowdropError
+from common.methods import Named
 from common.settings import RunSettings
 from common.toml import toml_lines
 
@@ -33,53 +34,128 @@ def searchable() -> list[str]:
 
 def tune(
     data: Annotated[str, typer.Argument(help="data folder, or 'demo' for generated demo data")],
-    method: Annotated[str, typer.Option(help=f"one of {', '.join(searchable())}")],
+    chosen: Annotated[
+        str, typer.Option("--methods", help=f"comma-separated: {', '.join(searchable())}")
+    ],
     out: Annotated[Path, typer.Option(help="where the journal and the best settings go")],
-    trials: Annotated[int, typer.Option(min=1, help="settings to try, all in all")] = 40,
+    trials: Annotated[int, typer.Option(min=1, help="settings to try of each method")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="of the search and of every trial")] = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="a setting that is not searched"),
     ] = None,
 ) -> None:
-    """Search a method's settings by Recall@20 on validation items; `snowdrop bench` takes them."""
-    if method in methods.synthesizers():
-        raise SnowdropError(
-            f"the method {method} makes synthetic users: `snowdrop tune-synthetic` searches it"
-        )
-    if method not in searchable():
-        raise SnowdropError(
-            f"method '{method}' has no search; choose from {', '.join(searchable())}"
-        )
+    """Search settings of methods by Recall@20 on validation items; `snowdrop bench` takes them."""
+    names = list(dict.fromkeys(filter(None, map(str.strip, chosen.split(",")))))
+    check_searchable(names)
     shared = shared_settings(set_ or [])
     place = {"data": data, "run_dir": str(out.absolute())}
-    folder = check_data(
-        RunSettings.parse({"method": method, **shared, **place}), measured="validation"
-    )
+    for method in names:
+        folder = check_data(
+            RunSettings.parse({"method": method, **shared, **place}), measured="validation"
+        )
     make_folder(out)
+    path = out / f"{Path(folder).name}.toml"
+    with lock_folder(out, "give another --out"):
+        for method in names:
+            table = tune_method(method, folder, out, trials, seed, shared, path)
+            keep(path, method, table)
+            typer.echo(table)
+    typer.echo(f"best settings are in {path}; `snowdrop bench --tuned` takes it")
+
+
+def check_searchable(names: Sequence[str]) -> None:
+    """Raise a SnowdropError where a method's card does not say what may be chosen."""
+    for method in names or [""]:
+        if method in methods.synthesizers():
+            raise SnowdropError(
+                f"the method {method} makes synthetic users: `snowdrop tune-synthetic` searches it"
+            )
+        if method not in searchable():
+            raise SnowdropError(
+                f"method '{method}' has no search; choose from {', '.join(searchable())}"
+            )
+
+
+def tune_method(
+    method: str,
+    folder: str,
+    out: Path,
+    trials: int,
+    seed: int,
+    shared: Mapping[str, Any],
+    path: Path,
+) -> str:
+    """Search the settings of one method, in a folder that the caller has locked.
+
+    Parameters
+    ----------
+    method, folder : str
+        The method's name; the data folder, or 'demo'.
+    out : Path
+    trials, seed : int
+    shared : Mapping[str, Any]
+        What is not searched.
+    path : Path
+        File of tuned settings. Where the method combines others, they have their settings there.
+
+    Returns
+    -------
+    str
+        The table with the best settings, as TOML.
+
+    Raises
+    ------
+    SnowdropError
+        If the search is stopped, or every trial fails.
+    """
     fixed = f", {json.dumps(shared, sort_keys=True)}" if shared else ""  # another search
-    name = f"{method} on {data_checksum(folder, shared)}, seed {seed}{fixed}"
+    parts = tuned_parts(method, shared, path)
+    combined = f", of {json.dumps(parts, sort_keys=True)}" if parts else ""
+    name = f"{method} on {data_checksum(folder, shared)}, seed {seed}{fixed}{combined}"
     given: dict[str, Any] = {"data": folder, "seed": seed, "baselines": False}
     given["nodes"] = shared.get("nodes", 1)
     given["run_dir"] = str(out.absolute() / f"{method}-trial")
-    with lock_folder(out, "give another --out"):
-        study = open_study(out, name, seed)
-        try:
-            search_method(study, method, shared, given, trials)
-        except KeyboardInterrupt:
-            raise SnowdropError(
-                f"stopped after {counted(study)} of {trials} trials; the same command goes on"
-            ) from None
+    study = open_study(out, name, seed)
+    try:
+        search_method(study, method, shared, given, trials, parts)
+    except KeyboardInterrupt:
+        raise SnowdropError(
+            f"stopped after {counted(study)} of {trials} trials of {method}; the same command "
+            "goes on"
+        ) from None
     if not study.best_trials:
-        raise SnowdropError(f"all {trials} trials failed; the last: {last_error(study)}")
+        raise SnowdropError(
+            f"all {trials} trials of {method} failed; the last: {last_error(study)}"
+        )
     if lost := failed(study):
-        typer.echo(f"{lost} of {trials} trials failed; the last: {last_error(study)}")
+        typer.echo(f"{method}: {lost} of {trials} trials failed; the last: {last_error(study)}")
     best = study.best_trial
     values: dict[str, Any] = best.user_attrs["settings"]
-    text = as_toml(method, values, best.value or 0.0, Path(folder).name, trials, seed)
-    write_atomic(out / f"{method}.toml", text.encode())
-    typer.echo(text)
-    typer.echo(f"best settings are in {out / f'{method}.toml'}; `snowdrop bench --tuned` takes it")
+    return as_toml(method, values, best.value or 0.0, Path(folder).name, trials, seed)
+
+
+def tuned_parts(method: str, shared: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    """Tuned settings, in a file that may be there, of the methods that a method combines."""
+    parts = Named.parse(method).part_names(shared)
+    known = read_tuned([path]) if parts and path.exists() else {}
+    return {part: known[part] for part in parts if part in known}
+
+
+def keep(path: Path, method: str, table: str) -> None:
+    """Write a method's table into a file, in place of its former one and beside all others.
+
+    Raises
+    ------
+    SnowdropError
+        If the file that is there cannot be read, or the file cannot be written.
+    """
+    others: list[str] = []
+    if path.exists():
+        read_tuned([path])
+        paragraphs = path.read_text(encoding="utf-8").strip().split("\n\n")
+        others = [each for each in paragraphs if f"[{method}]" not in each.splitlines()]
+    write_atomic(path, ("\n\n".join([*others, table.strip()]) + "\n").encode())
 
 
 def search_method(
@@ -88,12 +164,14 @@ def search_method(
     shared: Mapping[str, Any],
     given: Mapping[str, Any],
     trials: int,
+    parts: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Try settings of a method until ``trials`` of them are done.
 
     Each trial is what `snowdrop bench` would run with these settings; one that overflows fails,
     though `snowdrop bench` would test its best round. The first two are the
     method's tuned settings of now and its published ones, as far as they lie in the search.
+    ``parts`` are tuned settings of the methods that it combines.
     """
     chosen = Chosen.parse(method)
     kept = {name: value for name, value in shared.items() if name not in SHARED}
@@ -105,7 +183,7 @@ def search_method(
 
     def attempt(tried: Mapping[str, Any], tell: Callable[[], None]) -> tuple[dict[str, Any], float]:
         values = {**tried, **kept, **chosen.named.fixed}
-        settings = chosen.settings({method: values}, shared, given)
+        settings = chosen.settings({**parts, method: values}, shared, given)
         try:
             return values, in_own_process(validation_recall, (settings,), tell)
         finally:

@@ -676,11 +676,14 @@ def base_values(
     given: Mapping[str, Any],
     tuned: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What a method brings over the defaults; of a mixture, what its first part brings, too."""
+    """What a method brings over the defaults; of a mixture, what its first part brings, too, and of
+    the other parts what stands in their own groups."""
     base: dict[str, Any] = {}
-    for name in named.part_names(given)[:1]:
+    for number, name in enumerate(named.part_names(given)):
         part = Named.parse(name)
-        base |= {**part.base(form, tuned), **part.fixed}
+        brought = {**part.base(form, tuned), **part.fixed}
+        own = f"{part.card.name}."
+        base |= {key: v for key, v in brought.items() if not number or key.startswith(own)}
     base |= named.base(form, tuned)
     if (maker := _synthesizer(given)) is not None:
         base |= {**maker.base(maker.form or "tuned", tuned), **maker.fixed}

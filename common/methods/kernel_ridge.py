@@ -1,7 +1,7 @@
 """Kernel ridge: a cold item's score is a weighted sum over the user's items, weights from texts."""
 
 from common.methods.card import Card, MethodSettings
-from common.methods.search import Number, OneOf
+from common.methods.search import Number, OneOf, Range
 from common.roles import Count, Positive, setting
 
 
@@ -16,6 +16,17 @@ class KernelRidgeSettings(MethodSettings):
     whitening: float = setting(0.5, "share of whitening of the components", ge=0, le=1)
 
 
+def kernel_search(name: str) -> dict[str, Range]:
+    """What may be chosen for the kernel of a method that has these settings in its group."""
+    return {
+        f"{name}.sharpness": Number(1, 12),
+        f"{name}.ridge": Number(0.5, 100),
+        f"{name}.words": Number(0, 1, log=False),
+        f"{name}.word_dim": OneOf([64, 128, 256, 512]),
+        f"{name}.whitening": Number(0, 1, log=False),
+    }
+
+
 CARD = Card(
     name="kernel-ridge",
     title="kernel ridge",
@@ -24,13 +35,7 @@ CARD = Card(
     settings=KernelRidgeSettings,
     # The defaults were chosen on validation items of amazon-office, movielens and citeulike
     # together: 38.61, 26.17 and 57.73 % Recall@20.
-    search={
-        "kernel-ridge.sharpness": Number(1, 12),
-        "kernel-ridge.ridge": Number(0.5, 100),
-        "kernel-ridge.words": Number(0, 1, log=False),
-        "kernel-ridge.word_dim": OneOf([64, 128, 256, 512]),
-        "kernel-ridge.whitening": Number(0, 1, log=False),
-    },
+    search=kernel_search("kernel-ridge"),
     tasks=("cold-items",),
     order=200,
 )

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from common.methods.card import Card, MethodSettings
+from common.methods.search import Number
 from common.roles import Role, setting
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ CARD = Card(
     # What is published is the first method alone.
     published={"mixture.share": 0.0},
     parts=("first", "second"),
+    # Settings of the parts are searched as those of the parts.
+    search={"mixture.share": Number(0, 1, log=False)},
     comparisons={"table2": ("mixture",)},
     order=10,
     formerly="snowdrop",

@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from common.methods.card import Card
-from common.methods.kernel_ridge import KernelRidgeSettings
-from common.methods.search import Number, OneOf
+from common.methods.kernel_ridge import KernelRidgeSettings, kernel_search
 from common.roles import Count, Role, setting
 
 if TYPE_CHECKING:
@@ -74,11 +73,8 @@ CARD = Card(
     settings=OneRoundSettings,
     # Later rounds only make the sum anew, with whoever has come since.
     fixed={"rounds": 1},
-    search={
-        "one-round.columns": OneOf([-1, 64, 512]),
-        "one-round.sharpness": Number(1, 12),
-        "one-round.ridge": Number(0.5, 100),
-    },
+    # The kernel as for kernel ridge; λ and share are chosen in each run, on validation items too.
+    search=kernel_search("one-round"),
     tasks=("cold-items",),
     comparisons={"table2": ("one-round",)},
     order=5,

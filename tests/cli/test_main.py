@@ -177,7 +177,7 @@ def interrupted(process: "subprocess.Popen[str]") -> tuple[int, str]:
 def test_ctrl_c_at_any_moment_shows_no_traceback(seconds: float, tmp_path: Path) -> None:
     calls = {
         "bench": ["bench", "demo", "--out", str(tmp_path / "bench"), "--methods", "ridge"],
-        "tune": ["tune", "demo", "--out", str(tmp_path / "tune"), "--method", "ridge"],
+        "tune": ["tune", "demo", "--out", str(tmp_path / "tune"), "--methods", "ridge"],
         "simulate": ["simulate", "demo", "--run-dir", str(tmp_path / "run")],
     }
     if seconds <= 1:  # it has ended later on

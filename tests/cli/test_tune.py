@@ -60,7 +60,7 @@ def test_every_corner_of_a_search_is_a_setting(method: str) -> None:
 
 def test_every_trained_method_can_be_searched() -> None:
     cards = methods.cards().values()
-    trained = {own.name for own in cards if own.kind == "trained" and not own.parts}
+    trained = {own.name for own in cards if own.kind == "trained"}
     assert trained <= set(searchable())
 
 
@@ -72,7 +72,7 @@ def test_a_search_finds_settings_that_bench_takes(
     own = "cs-fcf.neighbours"
     assert here[0].flat()[own] == Chosen.parse("cs-fcf").settings({}, {}, {}).flat()[own]
     assert len({settings.head_lr for settings in here}) == 4
-    tuned = read_tuned([tmp_path / "cs-fcf.toml"])
+    tuned = read_tuned([tmp_path / f"{data_folder.name}.toml"])
     settings = Chosen.parse("cs-fcf").settings(tuned, QUICK, {})
     assert any(settings.head_lr == tried.head_lr for tried in here)
     study = optuna.load_study(study_name=None, storage=open_study_storage(tmp_path))
@@ -86,7 +86,7 @@ def test_a_search_finds_settings_that_bench_takes(
     tune(str(data_folder), "cs-fcf", tmp_path, trials=6, set_=FIXED)
     assert len(here) == 6
     assert len({settings.head_lr for settings in here}) == 6
-    assert "6 trials on" in (tmp_path / "cs-fcf.toml").read_text()
+    assert "6 trials on" in (tmp_path / f"{data_folder.name}.toml").read_text()
 
 
 @pytest.mark.parametrize("method", ["mdifffr", "ridge", "kernel-profile"])
@@ -95,7 +95,7 @@ def test_a_trial_is_what_bench_runs(
 ) -> None:
     tune(str(data_folder), method, tmp_path, trials=1, set_=fixed_for(method))
     given = {k: getattr(here[0], k) for k in ("data", "run_dir", "nodes", "baselines")}
-    tuned = read_tuned([tmp_path / f"{method}.toml"])
+    tuned = read_tuned([tmp_path / f"{data_folder.name}.toml"])
     assert here[0].flat() == Chosen.parse(method).settings(tuned, QUICK, given).flat()
     assert here[0].card.name == method
 
@@ -115,7 +115,7 @@ def test_when_every_trial_fails_the_last_error_is_told(
         raise SnowdropError("no room")
 
     monkeypatch.setattr(tuning, "in_own_process", call)
-    with pytest.raises(SnowdropError, match="all 2 trials failed; the last: no room"):
+    with pytest.raises(SnowdropError, match="all 2 trials of ridge failed; the last: no room"):
         tune(str(data_folder), "ridge", tmp_path, trials=2, set_=FIXED)
 
 
@@ -149,7 +149,7 @@ def test_what_was_cut_off_is_not_counted(
         return came
 
     monkeypatch.setattr(tuning, "in_own_process", call)
-    with pytest.raises(SnowdropError, match="stopped after 2 of 3 trials"):
+    with pytest.raises(SnowdropError, match="stopped after 2 of 3 trials of ridge"):
         tune(str(data_folder), "ridge", tmp_path, trials=3, set_=FIXED)
     tune(str(data_folder), "ridge", tmp_path, trials=3, set_=FIXED)
     name = optuna.get_all_study_names(open_study_storage(tmp_path))[0]
@@ -157,8 +157,8 @@ def test_what_was_cut_off_is_not_counted(
     assert states == [
         TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.COMPLETE
     ]  # fmt: skip
-    assert "30.00 %" in (tmp_path / "ridge.toml").read_text()
-    assert "1 of 3 trials failed; the last: no\n" in capsys.readouterr().out
+    assert "30.00 %" in (tmp_path / f"{data_folder.name}.toml").read_text()
+    assert "ridge: 1 of 3 trials failed; the last: no\n" in capsys.readouterr().out
 
 
 def test_known_settings_that_were_cut_off_come_again(
@@ -198,3 +198,39 @@ def test_a_search_begins_with_what_is_known() -> None:
 def test_only_methods_with_a_search(data_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SnowdropError, match="'random' has no search; choose from one-round, "):
         tune(str(data_folder), "random", tmp_path)
+
+
+def test_several_methods_have_one_file(
+    data_folder: Path, tmp_path: Path, here: list[RunSettings], capsys: Any
+) -> None:
+    tune(str(data_folder), "kernel-profile, tfidf-profile", tmp_path, trials=2)
+    assert [settings.card.name for settings in here] == ["kernel-profile"] * 2 + [
+        "tfidf-profile"
+    ] * 2
+    path = tmp_path / f"{data_folder.name}.toml"
+    first = path.read_text()
+    assert list(read_tuned([path])) == ["kernel-profile", "tfidf-profile"]
+    tune(str(data_folder), "kernel-profile", tmp_path, trials=3)
+    kept, changed = path.read_text().split("\n\n")
+    assert kept == first.split("\n\n")[1].strip()  # the other method's, with its comment
+    assert changed.startswith("# 3 trials on")
+    assert list(read_tuned([path])) == ["tfidf-profile", "kernel-profile"]
+
+
+def test_a_mixture_is_searched_with_the_tuned_settings_of_its_parts(
+    data_folder: Path, tmp_path: Path, here: list[RunSettings]
+) -> None:
+    path = tmp_path / f"{data_folder.name}.toml"
+    path.write_text(
+        "[ridge]\nhead_lr = 7.0\n\n[similar-items]\nhead_lr = 5.0\nsimilar-items.neighbours = 3\n"
+    )
+    fixed = [*FIXED, "mixture.first=ridge", "mixture.second=similar-items"]
+    tune(str(data_folder), "mixture", tmp_path, trials=2, set_=fixed)
+    flat = here[-1].flat()
+    assert (flat["head_lr"], flat["similar-items.neighbours"]) == (7.0, 3)
+    assert flat["mixture.share"] != here[0].flat()["mixture.share"]
+    shared = {**QUICK, "mixture.first": "ridge", "mixture.second": "similar-items"}
+    assert Chosen.parse("mixture").settings(read_tuned([path]), shared, {}).head_lr == 7.0
+    path.write_text("[ridge]\nhead_lr = 8.0\n")  # other parts make another search
+    tune(str(data_folder), "mixture", tmp_path, trials=2, set_=fixed)
+    assert [settings.head_lr for settings in here] == [7.0, 7.0, 8.0, 8.0]
