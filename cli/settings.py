@@ -15,8 +15,8 @@ from common.settings import RunSettings
 
 def settings(
     method: Annotated[
-        str, typer.Option(help="the method whose settings are shown")
-    ] = RunSettings.model_fields["method"].default,
+        str, typer.Option(help="the method whose settings are shown; empty: that of the preset")
+    ] = "",
     preset: Annotated[
         str, typer.Option(help="default: the method's tuned values; paper: its published ones")
     ] = "default",
@@ -29,7 +29,7 @@ def settings(
         Console().print(_methods())
         return
     table = Table("setting", preset, "meaning", box=None, pad_edge=False)
-    models, shown = _of_method(method, preset)
+    models, shown = _of_method(method or RunSettings.parse({"preset": preset}).method, preset)
     for group, model in models.items():
         for name, field in model.model_fields.items():
             whole = f"{group}.{name}" if group else name

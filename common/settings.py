@@ -6,6 +6,7 @@ brings (`common.methods`): ``mdifffr.steps``.
 """
 
 import json
+import logging
 import math
 import os
 import re
@@ -40,6 +41,8 @@ from common.roles import (
     setting,
 )
 
+log = logging.getLogger("snowdrop")
+
 DEMO = "demo"
 """The value of ``data`` that stands for the generated demo data."""
 
@@ -48,6 +51,14 @@ KS = (20, 50, 100)
 
 MORE = "method_settings"
 """The key of Flower's run configuration in which settings of other packages' methods travel."""
+
+DEFAULT_METHODS = {
+    ("cold-items", "default"): "one-round",
+    ("cold-items", "paper"): "mdifffr",
+    ("last-warm-item", "default"): "pfedrec",
+    ("last-warm-item", "paper"): "pfedrec",
+}
+"""The method of a run that names none, by its task and its preset."""
 
 LEAST = 3
 """Fewest nodes in a secure sum: of two, each would know the other's part."""
@@ -66,8 +77,9 @@ class TrainingSettings(SettingsModel):
     """What a node needs to know to train its users; travels with every message of a training."""
 
     method: str = setting(
-        "one-round",
-        "the method: NAME, NAME:VARIANT; `snowdrop settings --methods` lists them",
+        DEFAULT_METHODS["cold-items", "default"],
+        "the method: NAME, NAME:VARIANT; `snowdrop settings --methods` lists them. Where none is "
+        "named, task and preset choose it",
         _IDENTITY,
         _TRAVELS,
     )
@@ -526,6 +538,8 @@ class RunSettings(TrainingSettings):
     ) -> Self:
         """Settings from a mapping; empty strings mean 'unset', the method fills the rest.
 
+        Where no method is named, task and preset choose it (`DEFAULT_METHODS`).
+
         Parameters
         ----------
         values : Mapping[str, Any]
@@ -548,17 +562,14 @@ class RunSettings(TrainingSettings):
         warn: bool = True,
     ) -> Self:
         given = translated(given, active_groups, warn=warn)
-        if given.get("preset") == "paper" and "method" not in given:
-            raise SnowdropError(
-                "preset = paper needs a method with published settings: choose with method one of "
-                f"{', '.join(methods.with_published())}"
-            )
-        named = methods.ranker(Named.parse(str(given.get("method", _default("method")))))
+        if "method" not in given:
+            given["method"] = _default_method(given, warn)
+        named = methods.ranker(Named.parse(str(given["method"])))
         form = named.form or ("paper" if given.get("preset") == "paper" else "tuned")
         if named.form:
             given["preset"] = {"paper": "paper", "tuned": "default"}[named.form]
-        if "method" in given:  # by its name of today, for a training to be known by one name
-            given["method"] = Named(named.card, named.variant).name
+        # By its name of today, for a training to be known by one name.
+        given["method"] = Named(named.card, named.variant).name
         base = base_values(named, form, given, tuned or {})
         return cls.of_complete({**base, **named.fixed, **given})
 
@@ -787,6 +798,17 @@ def _built(
 
 def _default(name: str) -> Any:
     return RunSettings.model_fields[name].default
+
+
+def _default_method(given: Mapping[str, Any], tell: bool) -> str:
+    """The method of settings that name none; told in the log where it is not the usual one."""
+    told = {name: given.get(name, _default(name)) for name in ("task", "preset")}
+    usual = str(_default("method"))
+    method = DEFAULT_METHODS.get((told["task"], told["preset"]), usual)
+    if tell and method != usual:
+        why = " and ".join(f"{name} = {value}" for name, value in told.items() if name in given)
+        log.info("no method is named: %s takes %s", why, method)
+    return method
 
 
 def names_with(role: Role) -> tuple[str, ...]:

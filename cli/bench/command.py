@@ -65,8 +65,6 @@ def bench(
         shared["task"] = task
     place = {"data": data, "run_dir": str(out.absolute())}
     of_all = {name: shared[name] for name in SHARED if name in shared}
-    if able := methods.ranking_for(str(shared.get("task", "cold-items"))):
-        place["method"] = able[0]  # Any will do for what all have in common.
     first = RunSettings.parse({**of_all, **place})
     folder = check_data(first, measured="test")
     make_folder(out)

@@ -30,7 +30,6 @@ __all__ = [
     "ranking_for",
     "synthesizer",
     "synthesizers",
-    "with_published",
 ]
 
 ENTRY_POINTS = "snowdrop.methods"
@@ -87,11 +86,6 @@ def names() -> list[str]:
 def ranking_for(task: str) -> list[str]:
     """Names of all methods that can rank for a task, in the order of tables."""
     return [name for name in names() if task in card(name).tasks]
-
-
-def with_published() -> list[str]:
-    """Names of all methods that rank and have published settings, in the order of tables."""
-    return [name for name in names() if card(name).published]
 
 
 def synthesizers() -> list[str]:

@@ -41,6 +41,12 @@ def test_published_values_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines["item_lr_per_item"][0] == "True"
 
 
+def test_the_preset_chooses_the_method_that_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch=monkeypatch)["method"][0] == "one-round"
+    paper = shown("--preset", "paper", monkeypatch=monkeypatch)
+    assert (paper["method"][0], paper["mdifffr.denoiser"][0]) == ("mdifffr", "paper")
+
+
 def test_a_synthesizers_own_settings_are_listed(
     drawn: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from common.errors import SnowdropError
 from common.methods import Card, MethodSettings, Named
 from common.roles import Role, fields_with, roles_of, setting
 from common.settings import (
+    DEFAULT_METHODS,
     NodeSettings,
     RunSettings,
     TrainingSettings,
@@ -231,7 +232,6 @@ def test_a_run_has_a_title(values: dict[str, Any], title: str) -> None:
         ({"fraction": 1.5}, "setting 'fraction' is 1.5: .*less than or equal to 1"),
         ({"head_lr": "nan"}, "setting 'head_lr' is 'nan'"),
         ({"head": "cubic"}, "setting 'head' is 'cubic': .*'linear', 'dot' or 'mlp'"),
-        ({"preset": "paper"}, "preset = paper needs a method with published settings: .*mdifffr"),
         ({"preset": "best"}, "setting 'preset' is 'best': .*'default' or 'paper'"),
         ({"method": "best"}, "method 'best' is unknown; choose from .*mdifffr"),
         (
@@ -397,6 +397,32 @@ def test_a_comparison_gives_these_settings_itself() -> None:
     assert {"data", "run_dir", "seed", "resume", "fresh", "mode"} <= set(given)
     assert all(given.values())
     assert roles_of(RunSettings, "dim") == [Role.IDENTITY, Role.TRAVELS]
+
+
+@pytest.mark.parametrize(("task", "preset"), DEFAULT_METHODS)
+def test_a_run_that_names_no_method_gets_that_of_its_task_and_preset(
+    task: str, preset: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="snowdrop")
+    method = DEFAULT_METHODS[task, preset]
+    run = RunSettings.parse({"task": task, "preset": preset})
+    assert run == RunSettings.parse({"task": task, "preset": preset, "method": method})
+    assert preset == "default" or methods.card(method).published
+    usual = method == RunSettings.model_fields["method"].default
+    assert len(caplog.messages) == (not usual)
+
+
+def test_the_log_tells_which_method_was_taken(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="snowdrop")
+    RunSettings.parse({"preset": "paper"})
+    RunSettings.of_run({"preset": "paper"}, 1, warn=False)  # as a node does
+    RunSettings.parse({"task": "last-warm-item"})
+    assert caplog.messages == [
+        "no method is named: preset = paper takes mdifffr",
+        "no method is named: task = last-warm-item takes pfedrec",
+    ]
+    named = {"task": "last-warm-item", "preset": "paper", "method": "fcf"}
+    assert RunSettings.parse(named).method == "fcf"
 
 
 def test_a_method_without_its_group_has_its_defaults() -> None:
