@@ -3,14 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from cli.short_table import ShortTable
 from common.durable import make_folder, write_atomic
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 FORMAT = 1
 """Of attack.json."""
@@ -41,22 +39,8 @@ def publish(
     SnowdropError
         If something cannot be written.
     """
-    from rich.console import Console
-
     make_folder(folder)
     write_atomic(folder / "attack.json", json.dumps(told, indent=1).encode())
     write_atomic(folder / "report.html", page.encode())
-    Console().print(_shown(head, rows))
+    ShortTable(head, rows, names=2).show()
     typer.echo(f"what these numbers mean is in {folder / 'report.html'}")
-
-
-def _shown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
-    """A table for a terminal, whose second column names attacks."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for place, word in enumerate(head):
-        table.add_column(word, no_wrap=place == 1)
-    for row in rows:
-        table.add_row(*row)
-    return table

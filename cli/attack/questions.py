@@ -76,7 +76,7 @@ class Asked:
         RefusedError
         """
         if not self.budget.left:
-            raise RefusedError("no questions are left")
+            raise RefusedError("the attack has used up its --questions; with more it may read more")
         self.budget.left -= 1
         reply = self.grid.deliver(Message(body.to_record(), self.node, kind))
         if reply is None or reply.has_error():

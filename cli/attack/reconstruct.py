@@ -57,13 +57,14 @@ def reconstruct(
     with tempfile.TemporaryDirectory(prefix="snowdrop-attack-") as scratch:
         world = world_for(values, rounds, policy, Path(scratch))
         frame, drawn = users_of(world.settings, world, users)
-        federations = []
+        federations, sums = [], set[str]()
         with Progress("federations", len(sizes)) as progress:
             for done, size in enumerate(sizes):
                 progress.update(done, f"{size} users on a node")
                 place = Path(scratch) / f"of-{size}"
                 federation = Federation(world, frame, drawn, size, place)
                 federations.append(_attacked(federation, rounds, questions))
+                sums.update(name for seen in federation.seen for name in seen.sums)
             progress.update(len(sizes), "")
     told = {
         "format": FORMAT,
@@ -75,6 +76,7 @@ def reconstruct(
         "dim": world.settings.dim,
         "warm_items": len(world.rows("warm")),
         "rounds": rounds,
+        "sums": sorted(sums),
         "policy": policy is not None,
         "settings": dict(noted(world.settings)),
         "federations": federations,

@@ -75,9 +75,8 @@ def page(told: Mapping[str, Any], made: str) -> str:
         facts=[
             ("Method", told["method"]),
             ("Warm items", f"{told['warm_items']:,}"),
-            ("Dimensions", f"{told['dim']:,}"),
-            ("Item table starts", told["table_start"]),
-            ("Rounds", f"{told['rounds']:,}"),
+            ("Sums of nodes", ", ".join(told["sums"]) or "none were sent"),
+            *_of_the_table(told),
             ("Policy", "given" if told["policy"] else "none"),
             ("Seed", str(told["seed"])),
         ],
@@ -111,6 +110,17 @@ def page(told: Mapping[str, Any], made: str) -> str:
         )
     )
     return around.render(sections)
+
+
+def _of_the_table(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is said of rounds that change an item table."""
+    if "change" not in told["sums"]:
+        return []
+    return [
+        ("Dimensions", f"{told['dim']:,}"),
+        ("Item table starts", told["table_start"]),
+        ("Rounds", f"{told['rounds']:,}"),
+    ]
 
 
 def _best(federation: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from cli.bench.curve import Curve
 from cli.bench.methods import SHARED, choose, groups, only_task, read_tuned, shared_settings
@@ -95,7 +94,7 @@ def bench(
     if failures and not any(run.whole for run in runs):
         raise SnowdropError(f"every run failed; the first: {failures[0]}")
     results = write_results(runs, out, given)
-    Console().print(short_table(results))
+    short_table(results).show()
     for line in divergence(results):
         typer.echo(line)
     make_report(out)

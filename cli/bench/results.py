@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich.table import Table
 
 from cli.bench.curve import curve_table
 from cli.bench.runs import Run
@@ -17,6 +16,7 @@ from cli.comparison import (
     Entry,
     Users,
 )
+from cli.short_table import ShortTable
 from common.bar import BAR_METRIC
 from common.durable import write_atomic
 from common.metrics import metric_names
@@ -251,8 +251,8 @@ def divergence(table: pl.DataFrame) -> list[str]:
     ]
 
 
-def short_table(table: pl.DataFrame) -> Table:
-    """What fits a terminal.
+def short_table(table: pl.DataFrame) -> ShortTable:
+    """What is shown on a terminal.
 
     Parameters
     ----------
@@ -263,24 +263,18 @@ def short_table(table: pl.DataFrame) -> Table:
     told = [*["÷ best\nlocal rule"] * (methods.bar is not None),
             *["federation\nadds"] * methods.has_twins]  # fmt: skip
     validated = f"validation\n{methods.label(BAR_METRIC)}"
-    heads = [*map(methods.label, methods.tested), *told, validated, "s"]
-    words = [methods.bar_words(), methods.gain_words()]
-    shown = Table(
-        box=None, pad_edge=False, padding=(0, 1, 0, 0), title=_about(table), title_justify="left",
-        title_style="", caption="\n".join(line for line in words if line), caption_justify="left",
-        caption_style="",
-    )  # fmt: skip
-    shown.add_column("method", overflow="fold")
-    for head in heads:
-        shown.add_column(head, no_wrap=True)
+    heads = ["method", *map(methods.label, methods.tested), *told, validated, "s"]
+    rows = []
     for name in methods.order:
         frame = table.filter(pl.col("method") == name)
         cells = [spread(frame[f"test_{metric}"].to_list(), 100) for metric in methods.tested]
         cells += _compared(methods, name)
         cells.append(spread(frame[f"validation_{BAR_METRIC}"].to_list(), 100))
         short = "frozen twin" if methods.is_twin(name) else name  # it stands under its method
-        shown.add_row(_label(methods, name, frame, short), *cells, f"{_mean(frame, 'seconds'):.0f}")
-    return shown
+        seconds = f"{_mean(frame, 'seconds'):.0f}"
+        rows.append([_label(methods, name, frame, short), *cells, seconds])
+    below = [line for line in (methods.bar_words(), methods.gain_words()) if line]
+    return ShortTable(heads, rows, above=[_about(table)], below=below)
 
 
 def _about(table: pl.DataFrame, strong: str = "") -> str:

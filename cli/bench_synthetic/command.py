@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.console import Console
 
 from cli.bench.runs import in_own_process
 from cli.bench_synthetic.names import MODES, PROTOCOLS, RECOMMENDERS, Mode, Protocol
@@ -121,7 +120,7 @@ def bench_synthetic(
         if not any(cell.whole for cell in cells):
             raise SnowdropError(f"every cell failed; the first: {next(iter(failures.values()))}")
         table = write_results(plan, cells, world, out, failures, told)
-    Console().print(short_table(plan, table))
+    short_table(plan, table).show()
     reasons = {f"{c.row.name}: {failures[c.path]}": 0 for c in cells if c.path in failures}
     for reason in reasons:
         typer.echo(f"did not run: {reason}")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich.table import Table
 
 from cli.bench_synthetic.names import METRICS, POPULAR, Mode, Protocol
 from cli.bench_synthetic.protocol import World
 from cli.bench_synthetic.recommenders import recommender
 from cli.bench_synthetic.runs import Cell, Plan
 from cli.comparison import ABOVE, BELOW
+from cli.short_table import ShortTable
 from common.durable import write_atomic
 
 TABLES: dict[Mode, str] = {
@@ -294,8 +294,8 @@ def cost_rows(plan: Plan, table: pl.DataFrame) -> list[list[str]]:
     return rows
 
 
-def short_table(plan: Plan, table: pl.DataFrame) -> Table:
-    """What fits a terminal: Recall@10 and NDCG@10.
+def short_table(plan: Plan, table: pl.DataFrame) -> ShortTable:
+    """What is shown on a terminal: Recall@10 and NDCG@10.
 
     Parameters
     ----------
@@ -303,20 +303,12 @@ def short_table(plan: Plan, table: pl.DataFrame) -> Table:
     table : DataFrame
         What ``results.csv`` holds.
     """
-    shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    shown.add_column("protocol", no_wrap=True)
-    for head in ("recommender", "method"):
-        shown.add_column(head, overflow="fold")
-    for mode in plan.modes:
-        for metric in HEADLINE:
-            shown.add_column(f"{mode}\n{metric}", no_wrap=True)
+    told = [f"{mode}\n{metric}" for mode in plan.modes for metric in HEADLINE]
+    rows = []
     for protocol in plan.protocols:
         by_mode = [groups_of(plan, table, protocol, mode) for mode in plan.modes]
         for same in zip(*by_mode, strict=True):
             for alike in zip(*(group.lines for group in same), strict=True):
-                cells = []
-                for line in alike:
-                    recall, ndcg = (line.text(metric) for metric in HEADLINE)
-                    cells += [recall, ndcg.partition(" ")[0]]  # 80 letters hold one deviation
-                shown.add_row(protocol, alike[0].recommender, alike[0].method, *cells)
-    return shown
+                cells = [line.text(metric) for line in alike for metric in HEADLINE]
+                rows.append([protocol, alike[0].recommender, alike[0].method, *cells])
+    return ShortTable(["protocol", "recommender", "method", *told], rows, names=3)

@@ -111,5 +111,5 @@ def test_questions_are_used_up(node: Node) -> None:
     asked = node(CROWD, left=3)
     reading, reached = questions.descriptions([asked, asked], INDEX, settings())
     assert (reached, reading.people["node 1"]) == (["node 1"], [])
-    assert reading.told == "no questions are left"
+    assert reading.told.startswith("the attack has used up its --questions")
     assert asked.budget.left == 0

@@ -38,6 +38,7 @@ def test_histories_are_read_by_users_on_a_node(
     assert "item-" not in (out / "attack.json").read_text()  # counts alone, no history
     page = (out / "report.html").read_text()
     assert "item-" not in page and "user-" not in page
+    assert "Dimensions" in page and "change, touches" in page
     visit = Visit(browser, out / "report.html", viewport=PHONE)
     check_page(visit, PHONE["width"], least=1)
 
@@ -58,6 +59,8 @@ def test_one_sum_of_pairs_is_read(data_folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert verdicts(tmp_path, 1)["sum of pairs"]["exact"] == 6
     assert verdicts(tmp_path, 6)["sum of pairs"]["linked"] > 0
+    page = (tmp_path / "report.html").read_text()
+    assert "gram" in page and "Dimensions" not in page  # there is no item table
 
 
 def test_a_policy_shows_as_a_fallen_number(data_folder: Path, tmp_path: Path) -> None:
