@@ -127,11 +127,9 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
     from client_app.interactions import arrange, interaction_files, read_interactions
     from common.catalogue import COLD_SPLITS
     from common.task import draws_cold
-    from server_app.items import load_catalogue
+    from server_app.items import check_folder, load_catalogue
 
-    folder = Path(settings.data).absolute()
-    if not folder.is_dir():
-        raise SnowdropError(f"the data folder {folder} does not exist")
+    folder = check_folder(Path(settings.data).absolute())
     folder = with_splits(folder, Path(settings.run_dir) / "data" / folder.name)
     catalogue = load_catalogue(settings.model_copy(update={"data": str(folder)}))
     cold = draws_cold(settings.task)

@@ -156,7 +156,9 @@ class Policy(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            told = explain(error).replace("; `snowdrop settings` lists them all", "")
+            told = explain(error, known=cls.model_fields).replace(
+                "; `snowdrop settings` lists them all", ""
+            )
             raise SnowdropError(f"the policy {path}: {told}") from error
 
     @property

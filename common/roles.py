@@ -3,11 +3,13 @@
 Every list of settings in the project is derived from the roles: nothing else lists settings.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import near
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -76,7 +78,31 @@ class SettingsModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def explain(error: ValidationError, group: str = "") -> str:
+WRONG = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be {ge:g} or more",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be {le:g} or less",
+    "literal_error": "must be {expected}",
+}
+"""What pydantic's kinds of errors say of a value, in our words."""
+
+
+def unknown_setting(name: str, known: Iterable[str] = ()) -> str:
+    """One sentence for a setting that there is not."""
+    return f"unknown setting '{name}'{near(name, known)}; `snowdrop settings` lists them all"
+
+
+def explain(error: ValidationError, group: str = "", known: Iterable[str] = ()) -> str:
     """One sentence for the first thing that is wrong in a pydantic error.
 
     Parameters
@@ -84,10 +110,16 @@ def explain(error: ValidationError, group: str = "") -> str:
     error : ValidationError
     group : str
         Name of the method whose settings are wrong; empty for the shared settings.
+    known : Iterable[str]
+        Settings that there are, among which one may have been meant.
     """
     first = error.errors()[0]
     key = ".".join([*filter(None, [group]), *(str(part) for part in first["loc"])])
     if first["type"] == "extra_forbidden":
-        return f"unknown setting '{key}'; `snowdrop settings` lists them all"
+        return unknown_setting(key, [".".join(filter(None, [group, name])) for name in known])
     message = first["msg"].removeprefix("Value error, ")
-    return f"setting '{key}' is {first['input']!r}: {message}" if first["loc"] else message
+    if not first["loc"]:
+        return message
+    if (wrong := WRONG.get(first["type"])) is not None:
+        return f"setting '{key}' is {first['input']!r}: it {wrong.format(**first.get('ctx', {}))}"
+    return f"setting '{key}' is {first['input']!r}: {message}"

@@ -39,6 +39,7 @@ from common.roles import (
     given_instead,
     roles_of,
     setting,
+    unknown_setting,
 )
 
 log = logging.getLogger("snowdrop")
@@ -730,7 +731,7 @@ def _synthesizer(values: Mapping[str, Any]) -> Named | None:
 def _why_inactive(key: str, group: str, shared: Mapping[str, Any]) -> str:
     """Why a run has no setting ``key``, as a sentence."""
     if group not in methods.cards():
-        return f"unknown setting '{key}'; `snowdrop settings` lists them all"
+        return unknown_setting(key, methods.cards())
     if group in methods.synthesizers():
         return (
             f"setting '{key}' belongs to the synthesizer {group}; it needs synthesizer = {group} "
@@ -787,13 +788,14 @@ def _built(
         try:
             built[name] = methods.card(name).settings(**values)
         except ValidationError as error:
-            raise SnowdropError(explain(error, name)) from error
+            known = methods.card(name).settings.model_fields
+            raise SnowdropError(explain(error, name, known)) from error
     if "groups" in shared:
-        raise SnowdropError("unknown setting 'groups'; `snowdrop settings` lists them all")
+        raise SnowdropError(unknown_setting("groups"))
     try:
         return model(**shared, groups=built)
     except ValidationError as error:
-        raise SnowdropError(explain(error)) from error
+        raise SnowdropError(explain(error, known=model.model_fields)) from error
 
 
 def _default(name: str) -> Any:

@@ -31,9 +31,22 @@ def data_folder(settings: RunSettings) -> Path | None:
     folder = Path(settings.data)
     if not folder.is_absolute():
         raise SnowdropError(f"data = {settings.data!r} must be an absolute path, or 'demo'")
-    if not folder.is_dir():
-        raise SnowdropError(f"the data folder {folder} does not exist")
-    return folder
+    return check_folder(folder)
+
+
+def check_folder(folder: Path) -> Path:
+    """A data folder that is there.
+
+    Raises
+    ------
+    SnowdropError
+        If it is missing, or a file.
+    """
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise SnowdropError(f"{folder} is a file; give the folder that it is in: {folder.parent}")
+    raise SnowdropError(f"the data folder {folder} does not exist")
 
 
 def load_catalogue(settings: RunSettings) -> Catalogue:

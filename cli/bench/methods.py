@@ -19,7 +19,7 @@ from common import methods
 from common.errors import SnowdropError
 from common.methods import FROZEN, Named
 from common.renamed import translated
-from common.roles import Role
+from common.roles import Role, unknown_setting
 from common.settings import (
     RunSettings,
     active_groups,
@@ -165,8 +165,8 @@ def shared_settings(assignments: Sequence[str]) -> dict[str, Any]:
         )
     for name in shared:  # a method that is not compared would leave it out unread
         group, dot, field = name.partition(".")
-        if dot and field not in methods.card(group).settings.model_fields:
-            raise SnowdropError(f"unknown setting '{name}'; `snowdrop settings` lists them all")
+        if dot and field not in (there := methods.card(group).settings.model_fields):
+            raise SnowdropError(unknown_setting(name, [f"{group}.{one}" for one in there]))
     return shared
 
 

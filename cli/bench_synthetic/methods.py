@@ -18,6 +18,7 @@ from client_app.synthesis.chosen import Chosen
 from common import methods
 from common.errors import SnowdropError
 from common.methods import Card, MethodSettings, Named
+from common.roles import unknown_setting
 from common.settings import flattened
 
 _DEEPEST = 2
@@ -182,8 +183,8 @@ def shared_settings(assignments: Sequence[str]) -> dict[str, Any]:
                 f"--set {name} is no setting of a synthesizer; write NAME.SETTING=VALUE with one "
                 f"of {', '.join(known)}"
             )
-        if one not in methods.card(group).settings.model_fields:
-            raise SnowdropError(f"unknown setting '{name}'; `snowdrop settings` lists them all")
+        if one not in (there := methods.card(group).settings.model_fields):
+            raise SnowdropError(unknown_setting(name, [f"{group}.{other}" for other in there]))
     return shared
 
 

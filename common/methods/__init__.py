@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from common.errors import SnowdropError
+from common.errors import SnowdropError, near
 from common.methods.card import FROZEN, Card, MethodSettings, Paper, Values, Variant
 
 __all__ = [
@@ -107,7 +107,9 @@ def card(name: str) -> Card:
     for own in every.values():
         if name and own.formerly == name:
             return own
-    raise SnowdropError(f"method '{name}' is unknown; choose from {', '.join(names())}")
+    raise SnowdropError(
+        f"method '{name}' is unknown{near(name, every)}; choose from {', '.join(names())}"
+    )
 
 
 def ranker(named: "Named") -> "Named":

@@ -113,6 +113,13 @@ def test_a_missing_data_folder_is_refused(tmp_path: Path) -> None:
         checked(tmp_path / "nowhere", tmp_path)
 
 
+def test_a_file_is_no_data_folder(tmp_path: Path) -> None:
+    folder = data_folder(tmp_path / "data", "u,a\n")
+    told = re.escape(f"items.csv is a file; give the folder that it is in: {folder}")
+    with pytest.raises(SnowdropError, match=told):
+        checked(folder / "items.csv", tmp_path)
+
+
 def test_data_without_a_warm_user_are_refused(tmp_path: Path) -> None:
     folder = data_folder(tmp_path / "data", "u,b\nv,c\n")
     with pytest.raises(SnowdropError, match=r"no user of .* has an interaction with a warm item"):
