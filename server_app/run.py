@@ -32,6 +32,12 @@ from server_app.training import Training, former_index
 
 log = logging.getLogger("snowdrop")
 
+SEEN = {
+    False: "the server sees what each node sends; secure_sums=true leaves it sums over nodes alone",
+    True: "secure sums: the server sees sums over the nodes alone",
+}
+"""What a run tells of ``secure_sums``."""
+
 
 def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]:
     """One run, from items to recommendations.
@@ -83,6 +89,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         nodes = Nodes(grid, training.index, settings.round_timeout)
         stack.enter_context(serving(settings.metrics_address, training, nodes))
         nodes.wait(settings.nodes, settings.nodes_timeout)
+        log.info("%s", SEEN[settings.secure_sums])
         task = Task(settings, nodes)
         moves = training.trained is not None and settings.server_lr > 0
         # With noise, the twin's rounds would spend as much ε again.
@@ -120,6 +127,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             **results,
             **({} if training.trained is None else training.trained.told()),
             "synthetic": training.crowd.told(),
+            "secure_sums": settings.secure_sums,
             "privacy": accountant.of_training(training),
             "failed_answers": failed,
             "wire": {"dtype": settings.wire_dtype, **traffic(training.history)},

@@ -19,6 +19,7 @@ from deploy.federation import Federation
 from server_app.items import load_catalogue
 from server_app.measure import count_users
 from server_app.nodes import Nodes
+from server_app.run import SEEN
 from tests.server_app.runs import (
     SpoiltGrid,
     failing,
@@ -82,6 +83,16 @@ def test_the_item_table_is_the_plain_one_within_the_error_of_its_steps(
         tables.append(state_of(tmp_path / name, 1)["table"].numpy())
     assert np.abs(tables[0] - tables[1]).max() < 1e-6
     assert np.abs(tables[0]).max() > 0.1
+
+
+@pytest.mark.parametrize(("secure", "told"), SEEN.items())
+def test_a_run_tells_whether_sums_were_secure(
+    data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, secure: bool, told: str
+) -> None:
+    caplog.set_level("INFO", "snowdrop")
+    summary = run_here(values(data_folder, tmp_path, secure_sums=secure, rounds=1))
+    assert summary["secure_sums"] is secure
+    assert [told in caplog.messages, SEEN[not secure] in caplog.messages] == [True, False]
 
 
 class Recorder(SpoiltGrid):
