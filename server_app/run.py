@@ -126,6 +126,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             "features": _features(world),
             **results,
             **({} if training.trained is None else training.trained.told()),
+            "embeddings": bool(training.snapshots),
             "synthetic": training.crowd.told(),
             "secure_sums": settings.secure_sums,
             "privacy": accountant.of_training(training),

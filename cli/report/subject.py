@@ -130,6 +130,12 @@ class Subject:
         return [run for run in self.runs if run.method == method]
 
     @property
+    def embeds(self) -> bool:
+        """Whether one of its methods makes embeddings; true where no run tells."""
+        told = [run.summary.get("embeddings") for run in self.runs]
+        return any(told) or None in told or not told
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What a run of the main method found."""
         told = (run.summary for run in self.runs if run.method == self.main)

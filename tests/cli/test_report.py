@@ -318,6 +318,17 @@ def test_synthetic_users_are_told_where_there_are_any(run_folder: Path) -> None:
     assert "4,321 of 3 nodes, 0.25 MB" in page.text
 
 
+@pytest.mark.parametrize(("told", "shown"), [(False, False), (True, True), (None, True)])
+def test_a_method_without_embeddings_has_no_section_of_them(
+    run_folder: Path, told: bool | None, shown: bool
+) -> None:
+    known = {} if told is None else {"embeddings": told}
+    write_json(run_folder / "summary.json", summary("one round", **known))
+    _, page = page_of(run_folder)
+    assert ("Warm and generated embeddings" in page.text) is shown
+    assert ("How far generated items lie from warm ones" in page.text) is shown
+
+
 def test_what_was_spent_of_privacy_is_told(run_folder: Path) -> None:
     told = {
         "noise": "gaussian", "noise_by": "server", "rounds": 3, "epsilon_round": 0.5,
