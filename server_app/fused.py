@@ -23,7 +23,7 @@ from server_app.features import Blocks
 from server_app.fusion import Fusion, Network
 from server_app.groups import Merged, merge, next_centroids
 from server_app.methods.base import World
-from server_app.methods.table import overflowed, stepped
+from server_app.methods.table import first_transform, overflowed, stepped
 
 log = logging.getLogger("snowdrop")
 
@@ -99,8 +99,23 @@ class FusedGroups:
             for name, one in of_all.items()
         }
         every["heads"] = Expected((groups, numbers), bounded=True)
-        every["members"] = Expected((groups,), counts="heads", of_each=True)
+        every["members"] = (
+            Expected((groups, 1), bounded=True)
+            if self._membership
+            else Expected((groups,), counts="heads", of_each=True)
+        )
         return every
+
+    @property
+    def _membership(self) -> float:
+        return self.own.membership(self.settings)
+
+    def _members(self, summed: Summed) -> Tensor:
+        """Users of each group, int64 (groups,); of sums with noise, the nearest that can be."""
+        told = torch.from_numpy(summed.sums["members"])
+        if not self._membership:
+            return told
+        return (told[:, 0] / self._membership).round().clamp(min=0).long()
 
     def apart(self, summed: Summed, names: Sequence[str]) -> tuple[Summed, Sums]:
         """The sums of some names over all users, and each by group, (groups, …)."""
@@ -132,7 +147,7 @@ class FusedGroups:
         OverflowedError
         """
         self._targets = None
-        heads, members = (torch.from_numpy(summed.sums[name]) for name in ("heads", "members"))
+        heads, members = torch.from_numpy(summed.sums["heads"]), self._members(summed)
         merged = merge(heads, members, self.own.least_users)
         if merged is None:
             log.warning(
@@ -225,6 +240,13 @@ class FusedGroups:
         """What is fused of the items of a split, float32 (groups, items, d)."""
         made = self._fusion.make(scorers.merged.kept, self.features(split))
         return torch.cat(list(made), 1)[scorers.merged.places]
+
+    def own_embeddings(self) -> Tensor:
+        """Warm items' own features in place of what is fused of them, float32 (groups, warm, d)."""
+        features = self.blocks.beside(self.world.features)
+        transform = first_transform(self.world, features)
+        own = transform.embeddings(features[self.world.rows("warm")])
+        return own.expand(self.own.groups, -1, -1)
 
     def scores(self, scorers: Scorers, split: str) -> Tensor:
         """Scores of the fused embeddings by the groups' whole mean scorers, (groups, items)."""

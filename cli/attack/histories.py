@@ -154,11 +154,13 @@ def crowds_in(seen: Seen, known: Known) -> list[Crowd]:
     change = seen.sums["change"].reshape(-1, known.warm, seen.sums["change"].shape[-1])
     counts = seen.sums.get("touches", np.zeros(change.shape[:2], np.int64))
     members = seen.sums.get("members", np.array([seen.users]))
+    if members.dtype.kind == "f":  # with noise it is not told how many are in a group
+        members = np.full(len(members), seen.users)
+    noise = known.noise * np.sqrt(seen.users)
     crowds = []
     for table, touchers, users in zip(
         change, counts.reshape(-1, known.warm), members.tolist(), strict=True
     ):
-        noise = known.noise * np.sqrt(users)
         size = np.linalg.norm(table.astype(np.float64), axis=1)
         d = table.shape[1]
         items = np.flatnonzero((touchers > 0) | (size > noise * np.sqrt(d + 4 * np.sqrt(2 * d))))

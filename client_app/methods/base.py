@@ -101,14 +101,17 @@ def answer_of(
         if parts:
             sums[name] = HEADS[settings.head].flat(result.scorer, parts)
     scale = np.float32(request.scale)
+    members = result.members
+    if members is not None and members.is_floating_point():
+        sums["members"], members = members[:, None], None
     travelling = {
         name: for_wire(one.reshape(-1, one.shape[-1]).numpy() / scale, settings)
         for name, one in sums.items()
     }
     if settings.average == "touches":
         travelling["touches"] = result.touches.flatten().numpy()
-    if result.members is not None:
-        travelling["members"] = result.members.numpy()
+    if members is not None:
+        travelling["members"] = members.numpy()
     return TrainAnswer(result.users, result.loss_sum, travelling)
 
 

@@ -87,6 +87,8 @@ class WithHistory(Scorer):
 class GFMFR(NodeMethod):
     """A backbone whose users have a teacher."""
 
+    noised = True
+
     def own(self, settings: TrainingSettings) -> GFMFRSettings:
         """The method's own settings."""
         group: GFMFRSettings = settings.group(self.name)
@@ -139,7 +141,9 @@ class GFMFR(NodeMethod):
             wanted = local.table("teacher", own.groups, local.warm)
             loss = Teacher(wanted, group, own.share_of(number), own.temperature, ratio)
         plain = half.beside(local, state, number)
-        return replace(plain, loss=loss, groups=groups, told=groups.names)
+        return replace(
+            plain, loss=loss, groups=groups, told=groups.names, membership=own.membership(settings)
+        )
 
     def fit_heads(self, rounds: Iterable[int], local: Local) -> State:
         kept = {n: part for n, part in local.state_of().items() if n == RATIO}

@@ -9,6 +9,7 @@ from torch import Tensor
 from client_app.methods.base import Local, NodeMethod, answer_of, groups_of
 from client_app.scorers import Scorer
 from common.messages import TrainAnswer, TrainRequest
+from common.methods.fusion import GroupSettings
 from common.users.heads import HEADS, State
 from common.users.training import Beside, train_round
 
@@ -43,10 +44,12 @@ class GroupFusion(NodeMethod):
     """Heads and an item table as for every method, with sums of each group apart."""
 
     scorers: Mapping[str, type[Scorer]] = {"own-group": OwnGroup}
+    noised = True
 
     def train(self, request: TrainRequest, local: Local) -> tuple[State, TrainAnswer]:
         settings, state = local.settings, local.state_of()
-        groups = groups_of(local, settings.group(self.name), list(state))
+        own: GroupSettings = settings.group(self.name)
+        groups = groups_of(local, own, list(state))
         after, result = train_round(
             local.table("table", local.warm, settings.dim),
             state,
@@ -54,6 +57,6 @@ class GroupFusion(NodeMethod):
             local.keys,
             request.round,
             settings,
-            beside=Beside(groups=groups, told=groups.names),
+            beside=Beside(groups=groups, told=groups.names, membership=own.membership(settings)),
         )
         return after, answer_of(result, request, settings, told=groups.names)

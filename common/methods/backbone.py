@@ -74,6 +74,16 @@ PUBLISHED: dict[str, Any] = {
 """As the published code of PFedRec has it."""
 
 
+BOUNDED = "average=users@release_metrics=true@clip_norm=100.0"
+
+NOISES = (
+    "average=users",
+    BOUNDED,
+    *(f"{BOUNDED}@laplace_scale={scale}" for scale in (0.002, 0.02, 0.2, 2.0)),
+)
+"""None, a bound C = 100 alone, and with Laplace noise of a scale δ: a round has ε = 2 C / δ."""
+
+
 def published(name: str) -> dict[str, Any]:
     """The published training, for one of them."""
     return {**PUBLISHED, f"{name}.item_lr_per_sample": False}

@@ -6,7 +6,7 @@ from common.methods.card import MethodSettings, Paper
 from common.roles import Count, Positive, Role, setting
 
 if TYPE_CHECKING:
-    from common.settings import RunSettings
+    from common.settings import RunSettings, TrainingSettings
 
 PAPER = Paper(
     "Multimodal-enhanced Federated Recommendation: A Group-wise Fusion Approach",
@@ -33,6 +33,14 @@ class GroupSettings(MethodSettings):
     least_users: Count = setting(
         10, "users of a round that a group needs; a smaller one is merged before it is used"
     )
+    member_share: float = setting(
+        0.25,
+        "with noise: share of clip_norm that a user's membership in its group takes, so that sizes "
+        "of groups carry noise too",
+        Role.TRAVELS,
+        gt=0,
+        lt=1,
+    )
     width: Count = setting(128, "hidden width of the fusion module mlp", Role.IDENTITY)
     fit_steps: Count = setting(10, "steps of the fusion's training in each round")
     fit_batch: Count = setting(256, "items in a step, each for all groups")
@@ -48,9 +56,16 @@ class GroupSettings(MethodSettings):
         0.0, "standard deviation of the noise on features while it trains", ge=0
     )
 
+    def membership(self, training: "TrainingSettings") -> float:
+        """What a user adds to the size of its group; 0: it is counted, without noise."""
+        return self.member_share * training.clip_norm if training.noise else 0.0
+
     def check(self, run: "RunSettings", name: str) -> None:
-        if run.noise:
-            raise ValueError(f"{name} needs {run.noise} = 0: sizes of groups carry no noise")
+        if self.grouping == "clustered" and run.noise:
+            raise ValueError(
+                f"{name}.grouping = clustered needs {run.noise} = 0: there, a user's group depends "
+                "on all other users, whom the bound of one user does not cover"
+            )
         if self.grouping == "clustered" and run.nodes != 1:
             raise ValueError(
                 f"{name}.grouping = clustered needs nodes = 1: whoever clusters sees every user's "

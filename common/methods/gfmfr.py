@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Literal
 
-from common.methods.backbone import FIXED, TASK, BackboneSettings
+from common.methods.backbone import FIXED, NOISES, TASK, BackboneSettings
 from common.methods.card import Card, Variant
 from common.methods.fusion import PAPER, GroupSettings
 from common.methods.search import Number, OneOf
@@ -63,8 +63,9 @@ class GFMFRSettings(GroupSettings):
         """The weight λ of round ``number``."""
         if not self.fade_rounds:
             return self.weight
-        left = math.cos(math.pi / 2 * min(1.0, number / self.fade_rounds))
-        return self.weight * max(0.0, left)
+        if number >= self.fade_rounds:
+            return 0.0
+        return self.weight * math.cos(math.pi / 2 * number / self.fade_rounds)
 
     def check(self, run: "RunSettings", name: str) -> None:
         from common import methods
@@ -95,6 +96,8 @@ HISTORY_WEIGHTS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
 MODULES = ("sum", "gate", "attention", "mixture")
 COUNTS = (1, 2, 3, 4, 6, 8, 10)
 
+TAUGHT = "gfmfr.weight=0.3"
+
 CARD = Card(
     name="gfmfr",
     title="GFMFR",
@@ -104,15 +107,18 @@ CARD = Card(
     paper=PAPER,
     settings=GFMFRSettings,
     fixed=FIXED,
-    # Chosen on validation items of ml-100k with PFedRec, seed 0.
+    # Chosen on validation items of ml-100k with PFedRec, seed 0; λ on those of ml-100k, movielens
+    # and amazon-office, seeds 0 and 1: with λ = 0.1 and 0.3, the mean of HR@50 and NDCG@50 over
+    # the three sets is 0.983 and 0.963 of that without a teacher.
     tuned={
-        "gfmfr.weight": 0.3,
+        "gfmfr.weight": 0.0,
         "gfmfr.temperature": 0.5,
         "gfmfr.lr": 3e-3,
         "gfmfr.feature_noise": 0.3,
         "gfmfr.item_weights": "touches",
     },
     published={
+        "gfmfr.weight": 1.0,
         "gfmfr.distance": "euclidean",
         "gfmfr.balance": "adaptive",
         "gfmfr.fit_steps": 350,  # 50 passes over ml-100k
@@ -132,7 +138,7 @@ CARD = Card(
     },
     parts=("backbone",),
     search={
-        "gfmfr.weight": Number(0.03, 30),
+        "gfmfr.weight": OneOf([0.0, 0.1, 0.3, 1.0]),
         "gfmfr.groups": OneOf([1, 2, 3, 5, 8]),
         "gfmfr.fusion": OneOf(["sum", "mlp", "gate", "attention", "mixture"]),
         "gfmfr.temperature": Number(0.3, 3),
@@ -142,14 +148,15 @@ CARD = Card(
     comparisons={
         "fusion": (
             *(f"gfmfr:{name}" for name in ("fcf", "fedncf", "pfedrec", "fedrap")),
-            "gfmfr:pfedrec@gfmfr.weight=0.0",
-            "gfmfr:pfedrec@gfmfr.history_weight=0.0",
+            f"gfmfr:pfedrec@{TAUGHT}",
+            f"gfmfr:pfedrec@{TAUGHT}@gfmfr.history_weight=0.0",
             *(f"gfmfr:pfedrec@gfmfr.fusion={module}" for module in MODULES),
             *(f"gfmfr:pfedrec@gfmfr.groups={count}" for count in COUNTS),
         ),
         "fusion-modalities": tuple(
             f"gfmfr:pfedrec@modality={read}" for read in ("text", "image", "text+image")
         ),
+        "fusion-noise": tuple(f"gfmfr:pfedrec@{noise}" for noise in NOISES),
     },
     order=145,
 )

@@ -1,6 +1,6 @@
 """PFedRec: a private scoring function on a shared item table that each user makes its own."""
 
-from common.methods.backbone import FIXED, TASK, TUNED, BackboneSettings, published, search
+from common.methods.backbone import FIXED, NOISES, TASK, TUNED, BackboneSettings, published, search
 from common.methods.card import Card, Paper
 from common.methods.search import OneOf
 from common.roles import Role, setting
@@ -47,6 +47,7 @@ CARD = Card(
         "backbones:paper": ("pfedrec:paper",),
         "fusion": ("pfedrec",),
         "fusion-modalities": ("pfedrec",),
+        "fusion-noise": tuple(f"pfedrec@{noise}" for noise in NOISES),
     },
     order=130,
 )

@@ -99,13 +99,22 @@ class ClippedGaussian(Mechanism):
         return gaussian_sum(users, shape, self._scale)
 
 
-def mechanism_of(settings: TrainingSettings) -> Mechanism:
-    """The mechanism that the settings ask a node for."""
+def mechanism_of(settings: TrainingSettings, fixed: float = 0.0) -> Mechanism:
+    """The mechanism that the settings ask a node for.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+    fixed : float
+        A number that every user sends in one place or another, and that is not clipped: all else
+        of a user is bounded by what it leaves of C, C − ``fixed`` of an L1 norm and
+        (C² − ``fixed``²)^(1/2) of an L2 norm, so that all of it together is bounded by C.
+    """
     if settings.gaussian_scale:
         own = settings.gaussian_scale if settings.noise_by == "nodes" else 0.0
-        return ClippedGaussian(settings.clip_norm, own)
+        return ClippedGaussian((settings.clip_norm**2 - fixed**2) ** 0.5, own)
     if settings.clip_norm or settings.laplace_scale:
-        return ClippedLaplace(settings.clip_norm, settings.laplace_scale)
+        return ClippedLaplace(settings.clip_norm - fixed, settings.laplace_scale)
     return Unchanged()
 
 

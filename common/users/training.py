@@ -47,7 +47,9 @@ class RoundResult:
     scorer: State = field(default_factory=dict)
     """Σ_u (θ_u − θ) of each part of the shared scorer, or Σ_u θ_u of a private part that is told,
     noise included; float32."""
-    members: Tensor | None = None  # int64 (groups,): users of each group
+    members: Tensor | None = None
+    """Users of each group, int64 (groups,); or `Beside.membership` times as many, noise included,
+    float32."""
 
 
 class Pull(Protocol):
@@ -157,6 +159,8 @@ class Beside:
     groups: Groups | None = None
     told: tuple[str, ...] = ()
     """Private parts of the heads whose sums over users leave the node beside those of `scorer`."""
+    membership: float = 0.0
+    """What a user adds to the size of its group, which then carries noise; 0: users are counted."""
 
 
 def train_round(
@@ -170,6 +174,14 @@ def train_round(
     beside: Beside | None = None,
 ) -> tuple[State, RoundResult]:
     """Train every user that takes part in this round.
+
+    What a user gives to the sums of all groups together is one vector: in the block of its group
+    its change, that of the shared scorer, the private parts that are told and its membership, and
+    zeros in all other blocks. The mechanism bounds the norm of all of it by C, and adds noise to
+    every entry of every block. Two values of a user, in one group or in two, differ by at most
+    2 C, since each has a norm of at most C; a user that is not there gives zeros, which differ by
+    at most C. Which group it is follows from the user's own parameters and what the server has
+    told, so no other user's part depends on it.
 
     Parameters
     ----------
@@ -195,7 +207,7 @@ def train_round(
     beside = beside or Beside()
     if pull is not None and beside.groups is not None:
         raise ValueError("a pull knows no groups of users")
-    mechanism = mechanism_of(settings)
+    mechanism = mechanism_of(settings, beside.membership)
     asked = participants(keys, round_number, settings.fraction)
     new_state = {name: tensor.clone() for name, tensor in state.items()}
     told = {name: torch.zeros(state[name].shape[1:]) for name in beside.told}
@@ -217,7 +229,7 @@ def train_round(
             beside.personal.keep(users, samples, trained.own)
     if pull is not None:
         sums.change += pull.change()
-    return new_state, sums.result(mechanism)
+    return new_state, sums.result(mechanism, beside.membership)
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,7 +324,7 @@ class _Sums:
             self._moved[name].index_add_(0, group, change)
         self._loss += float(trained.losses.double().sum())
 
-    def result(self, mechanism: Mechanism) -> RoundResult:
+    def result(self, mechanism: Mechanism, membership: float) -> RoundResult:
         """The sums with the mechanism's noise; without groups, not divided by any."""
         users = int(self._members.sum())
         change = self.change + mechanism.noise(users, tuple(self.change.shape))
@@ -323,7 +335,10 @@ class _Sums:
         if self._groups is None:
             scorer = {name: moved[0] for name, moved in scorer.items()}
             return RoundResult(change[0], self._touches[0], self._loss, users, scorer)
-        return RoundResult(change, self._touches, self._loss, users, scorer, self._members)
+        members = self._members
+        if membership:
+            members = membership * members + mechanism.noise(users, tuple(members.shape))
+        return RoundResult(change, self._touches, self._loss, users, scorer, members)
 
 
 def draw_samples(

@@ -7,6 +7,9 @@ items' texts and images, and the group's users are told t_gi = σ(f_g(Q_gi) / T)
 
 The published server clusters the uploaded parameters of single users. This one is sent sums over
 the users of a group.
+
+With the federation switched off (``server_lr = 0``) nothing can be fused. Users then score by their
+own histories among the items' own features, which need no federation.
 """
 
 import logging
@@ -26,6 +29,10 @@ from server_app.methods.backbone import Backbone
 from server_app.methods.base import Scoring, Trained, World
 
 log = logging.getLogger("snowdrop")
+
+ALONE = 1000.0
+"""The weight ω with which users' histories alone decide. It is tried without a federation, where
+the backbone scores an item table that nobody has trained."""
 
 UNTRIED = 0.2
 """The weight ω of users' histories where there are no validation items to choose one."""
@@ -88,18 +95,24 @@ class GFMFR(Trained):
         return 0 if self.fused is None else self.fused.fits_in(coming)
 
     def trial(self, splits: Sequence[str]) -> Scoring | None:
-        weights = HISTORY_WEIGHTS if self.own.history_weight < 0 else ()
-        return self._with_history(splits, weights)
+        return self._with_history(splits, self._tried if self.own.history_weight < 0 else ())
 
     def choose(self, tried: Sequence[Mapping[str, float]], users: int) -> None:
         """The weight ω with the best sum of HR@50 and NDCG@50, of equal ones the smallest."""
         values = [form["recall@50"] + form["ndcg@50"] for form in tried]
-        self.chosen = HISTORY_WEIGHTS[int(np.argmax(values))]
+        self.chosen = self._tried[int(np.argmax(values))]
         log.info("validation items chose %s.history_weight = %g", self.name, self.chosen)
 
+    @property
+    def _tried(self) -> tuple[float, ...]:
+        """The weights ω among which validation items choose."""
+        return HISTORY_WEIGHTS if self.world.settings.server_lr else (*HISTORY_WEIGHTS, ALONE)
+
     def _teach(self) -> None:
-        """What each group's users are told of today's items."""
+        """What each group's users are told of today's items, where the next round weighs it."""
         self.teacher = None
+        if not self.own.share_of(self.backbone.round + 1):
+            return
         if self.fused is not None and self.fused.scorers is not None:
             scores = self.fused.scores(self.fused.scorers, "warm")
             self.teacher = (scores / self.own.temperature).sigmoid()
@@ -111,15 +124,21 @@ class GFMFR(Trained):
 
     def _with_history(self, splits: Sequence[str], weights: Sequence[float]) -> Scoring | None:
         """The scorer that mixes, with a form for each weight ω; None: there is nothing to mix."""
-        if not weights or self.fused is None or self.fused.scorers is None:
+        if not weights or self.fused is None or (among := self._among(self.fused)) is None:
             return None
         arrays = {
             **self.backbone.scoring(splits).arrays,
-            "fused": self.fused.embeddings(self.fused.scorers, "warm").flatten(0, 1).numpy(),
+            "fused": among.flatten(0, 1).numpy(),
             "centroids": self.fused.centroids.numpy(),
             "weights": np.array([weights], np.float32),
         }
         return Scoring("with-history", arrays, self.name, forms=len(weights))
+
+    def _among(self, fused: FusedGroups) -> Tensor | None:
+        """Embeddings among which histories are seen, (groups, warm, d); None: not learnt yet."""
+        if not self.world.settings.server_lr:
+            return fused.own_embeddings()
+        return None if fused.scorers is None else fused.embeddings(fused.scorers, "warm")
 
     def told(self) -> dict[str, Any]:
         """``groups``: of each, its share of the users, and the items that its teacher prefers."""

@@ -71,10 +71,7 @@ class ItemTable(Trained):
         return generator
 
     def _own_transform(self) -> FeatureTransform:
-        s = self.settings
-        warm = self.features[self.world.rows("warm")].numpy()
-        key = "transform", s.modality, s.dim, s.condition_dim, s.whitening, s.table_start
-        return self.world.once(key, lambda: FeatureTransform.fit(warm, s))
+        return first_transform(self.world, self.features)
 
     def _own_start(self) -> Tensor:
         """The item table before anybody has trained it, float32 (warm, d)."""
@@ -252,6 +249,19 @@ class ItemTable(Trained):
 
     def _seed(self) -> int:
         return self.settings.seed * 1_000_003 + self.round
+
+
+def first_transform(world: World, features: Tensor) -> FeatureTransform:
+    """What makes embeddings of items' own features, fitted on the warm ones.
+
+    Parameters
+    ----------
+    world : World
+    features : Tensor, float32 (items, c)
+    """
+    s, warm = world.settings, features[world.rows("warm")].numpy()
+    key = "transform", s.modality, s.dim, s.condition_dim, s.whitening, s.table_start
+    return world.once(key, lambda: FeatureTransform.fit(warm, s))
 
 
 def expected_change(table: Tensor, settings: RunSettings) -> dict[str, Expected]:

@@ -133,8 +133,9 @@ def test_only_these_settings_travel_to_nodes() -> None:
           for own in ("item_lr_per_sample", "lr_decay")),
         *(f"gfmfr.{own}" for own in ("backbone", "fusion", "groups", "grouping", "distance",
                                      "weight", "balance", "fade_rounds", "temperature",
-                                     "sharpness")),
+                                     "sharpness", "member_share")),
         "group-fusion.groups", "group-fusion.distance", "group-fusion.grouping",
+        "group-fusion.member_share",
     }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Histories read from sums that were made by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from cli.attack.histories import (
     TOUCHES,
     Known,
     Reading,
+    crowds_in,
     owners_likelihood,
     people_in_gram,
     people_in_means,
@@ -134,6 +137,17 @@ def test_groups_of_users_are_crowds_of_their_own() -> None:
 def ragged(lists: list[np.ndarray]) -> Ragged:
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in lists])])
     return Ragged(offsets, np.concatenate(lists))
+
+
+def test_every_group_carries_the_noise_of_all_users() -> None:
+    """Where sizes of groups carry noise, any of the users may be in any of the groups."""
+    known = replace(KNOWN, noise=2.0)
+    change = np.full((2 * KNOWN.warm, 4), 1e3, np.float32)
+    sums = {"change": change, "members": np.array([[-0.7], [3.1]], np.float32)}
+    for crowd in crowds_in(Seen("node 1", 1, 9, sums), known):
+        assert crowd.users == 9
+        assert crowd.noise == pytest.approx(2.0 * 3)
+        assert len(crowd.items) == KNOWN.warm
 
 
 def test_a_sum_of_pairs_is_taken_apart_history_by_history() -> None:

@@ -105,6 +105,14 @@ def test_an_l2_bound_counts_everything() -> None:
         assert float(kept[user]) == pytest.approx(min(1.0, 2.0 / norm_of), rel=1e-6)
 
 
+@pytest.mark.parametrize(("noise", "left"), [("laplace_scale", 2.0), ("gaussian_scale", 4.0)])
+def test_a_number_that_is_not_clipped_takes_its_part_of_the_bound(noise: str, left: float) -> None:
+    """Of C = 5 and a number of 3, an L1 norm leaves 2 and an L2 norm 4."""
+    own = TrainingSettings(average="users", clip_norm=5.0, **{noise: 1.0})  # type: ignore[arg-type]
+    kept = mechanism_of(own, 3.0).kept(torch.full((1, 1, 1), 8.0))
+    assert float(kept[0]) == pytest.approx(left / 8)
+
+
 @pytest.mark.parametrize(
     ("changed", "cost"),
     [

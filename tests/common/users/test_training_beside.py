@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from common.settings import TrainingSettings
-from common.users import training
+from common.users import mechanism, training
 from common.users.heads import HEADS, State
 from common.users.training import Beside, RoundResult, Samples
 from common.users.training import train_round as train
@@ -120,7 +123,8 @@ def one_after_another(
         order = 2 if settings.gaussian_scale else 1
         powers = [float((part.abs() ** order).sum()) for part in (step, *left.values())]
         norm = sum(powers) ** (1 / order)
-        kept = min(1.0, settings.clip_norm / norm) if settings.clip_norm else 1.0
+        bound = (settings.clip_norm**order - beside.membership**order) ** (1 / order)
+        kept = min(1.0, bound / norm) if settings.clip_norm else 1.0
         change[group] += kept * step
         touches[group] += touched
         for name, part in left.items():
@@ -133,6 +137,8 @@ def one_after_another(
         moved = {name: part[0] for name, part in moved.items()}
         return after, RoundResult(change[0], touches[0], total, USERS, moved), tables
     members = torch.tensor([USERS // 2, USERS // 2])
+    if beside.membership:
+        members = members * beside.membership
     return after, RoundResult(change, touches, total, USERS, moved, members), tables
 
 
@@ -154,6 +160,9 @@ CASES = {
     "groups": {"head": "mlp", "scorer": True, "groups": Parity(), "loss": Distil()},
     "told": {"head": "linear", "groups": Parity(), "told": ("weight", "bias"), "clip_norm": 1.0,
              "average": "users"},
+    "told with a membership": {
+        "head": "mlp", "scorer": True, "groups": Parity(), "told": ("user",), "clip_norm": 0.7,
+        "average": "users", "gaussian_scale": 1.0, "noise_by": "server", "membership": 0.3},
     "own tables": {"head": "linear", "personal": True},
     "own tables, all": {"head": "linear", "personal": True, "rows_by_sum": True, "item_lr": 0.03,
                         "batch_size": 4, "local_epochs": 2, "loss": Distil(), "groups": Parity(),
@@ -168,7 +177,9 @@ def made_of(case: dict[str, Any]) -> tuple[TrainingSettings, Beside, State]:
         scorer=scorer() if case.get("scorer") else {},
         scorer_lr=0.2,
         personal=Dense() if case.get("personal") else None,
-        **{n: case[n] for n in ("rows_by_sum", "loss", "groups", "told") if n in case},
+        **{
+            n: case[n] for n in ("rows_by_sum", "loss", "groups", "told", "membership") if n in case
+        },
     )
     whole = HEADS[settings.head].fresh(make_keys(), settings)
     return settings, beside, {n: part for n, part in whole.items() if n not in beside.scorer}
@@ -222,21 +233,76 @@ def test_groups_add_up_to_the_whole() -> None:
         torch.testing.assert_close(apart.scorer[name].sum(0), part)
 
 
-def test_noise_hides_every_entry_of_every_group_and_of_the_scorer() -> None:
-    case = {**CASES["groups"], "clip_norm": 0.1, "average": "users", "laplace_scale": 3.0}
-    settings, beside, state = made_of(case)
+@pytest.mark.parametrize("name", ["groups", "told", "told with a membership"])
+def test_noise_hides_every_entry_of_every_group(name: str) -> None:
+    """Also the size of a group, and all of a group that no user is in."""
+
+    class Three(Parity):
+        count = 3
+
+    noise = {"gaussian_scale": 0.0, "noise_by": "nodes", "laplace_scale": 3.0}
+    private = {"average": "users", "clip_norm": 0.5, "membership": 0.2, "groups": Three()}
+    settings, beside, state = made_of({**CASES[name], **private, **noise})
     data, keys = make_interactions(), make_keys()
     quiet = settings.model_copy(update={"laplace_scale": 0.0})
     noisy, still = (
         train(make_table(), state, data, keys, ROUND, own, beside=beside)[1]
         for own in (settings, quiet)
     )
-    noise = [noisy.change - still.change]
-    noise += [noisy.scorer[name] - part for name, part in still.scorer.items()]
-    for part in noise:
-        assert (part != 0).all()
-    everything = torch.cat([part.flatten() for part in noise])
+    assert noisy.members is not None and still.members is not None
+    torch.testing.assert_close(still.members, torch.tensor([USERS // 2, USERS // 2, 0]) * 0.2)
+    found = [noisy.change - still.change, noisy.members - still.members]
+    found += [noisy.scorer[name] - part for name, part in still.scorer.items()]
+    entries = sum(int((part != 0).sum()) for part in found)
+    sizes = [part[0].numel() for part in still.scorer.values()]
+    assert entries == 3 * (ITEMS * BASE["dim"] + sum(sizes) + 1)
+    everything = torch.cat([part.flatten() for part in found])
     assert float(everything.std()) == pytest.approx(3.0 * (2 * USERS) ** 0.5, rel=0.2)
+
+
+class InGroup(Parity):
+    """All users are in one of the two groups."""
+
+    def __init__(self, group: int) -> None:
+        self._group = group
+
+    def of(self, users: np.ndarray, state: State) -> Tensor:
+        return torch.full((len(users),), self._group)
+
+
+@settings_of_hypothesis(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 2**16),
+    norm=st.floats(0.01, 5.0),
+    share=st.floats(0.05, 0.95),
+    noise=st.sampled_from(["laplace_scale", "gaussian_scale"]),
+    pair=st.tuples(st.integers(0, 1), st.integers(0, 1)),
+)
+def test_two_values_of_a_user_differ_by_at_most_two_bounds(
+    seed: int, norm: float, share: float, noise: str, pair: tuple[int, int]
+) -> None:
+    """What one user gives to all sums, whatever its head and its group: a norm of at most C."""
+    order = 1 if noise == "laplace_scale" else 2
+    parts = []
+    for k, group in enumerate(pair):
+        case = {**CASES["told"], "clip_norm": norm, noise: 1.0, "membership": share * norm,
+                "groups": InGroup(group)}  # fmt: skip
+        settings, beside, state = made_of(case)
+        draw = torch.Generator().manual_seed(seed + k)
+        state = {name: torch.randn(part.shape, generator=draw) for name, part in state.items()}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "participants", lambda keys, number, fraction: np.array([3]))
+            for sampler in ("laplace_sum", "gaussian_sum"):
+                patch.setattr(mechanism, sampler, lambda users, shape, scale: torch.zeros(shape))
+            _, alone = train(make_table(), state, make_interactions(), make_keys(), ROUND,
+                             settings, beside=beside)  # fmt: skip
+        assert alone.users == 1
+        assert alone.members is not None
+        everything = [alone.change, *alone.scorer.values(), alone.members]
+        parts.append(torch.cat([part.flatten() for part in everything]).double())
+        assert float(parts[-1].norm(p=order)) <= norm * (1 + 1e-5)
+        assert float(alone.members[group]) == pytest.approx(share * norm)
+    assert float((parts[0] - parts[1]).norm(p=order)) <= 2 * norm * (1 + 1e-5)
 
 
 def test_a_pull_with_groups_is_refused() -> None:

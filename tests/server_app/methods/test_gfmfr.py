@@ -15,7 +15,10 @@ from server_app.methods.gfmfr import GFMFR
 from server_app.training import Training
 from tests.server_app.methods.test_backbone import WARM, summed, world_of
 
-SMALL = {"gfmfr__groups": 2, "gfmfr__least_users": 1, "gfmfr__fit_steps": 3, "gfmfr__width": 4}
+SMALL: dict[str, Any] = {
+    "gfmfr__groups": 2, "gfmfr__least_users": 1, "gfmfr__fit_steps": 3, "gfmfr__width": 4,
+    "gfmfr__weight": 0.5,
+}  # fmt: skip
 
 
 def with_texts(world: World) -> World:
@@ -134,6 +137,53 @@ def test_the_teacher_is_of_the_whole_mean_scorer() -> None:
         np.testing.assert_allclose(half.arrays()["teacher"][group], expected, atol=1e-5)
 
 
+def test_nothing_of_a_teacher_is_made_for_a_round_without_one(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    _, half = training_of(gfmfr__fade_rounds=2)
+    half.step(sums_of(half))
+    half.prepare(1, validating=False)
+    assert half.own.share_of(2) == 0
+    assert "teacher" not in half.arrays()
+
+    monkeypatch.setattr(half.fused, "scores", None)  # would make it
+    training, half = training_of(gfmfr__weight=0.0)
+    half.step(sums_of(half))
+    half.prepare(1, validating=True)
+    training.round = 1
+    assert "teacher" not in half.arrays()
+    same, other = training_of(gfmfr__weight=0.0)
+    monkeypatch.setattr(other.fused, "scores", None)
+    same.restore(training.state())
+    assert "teacher" not in other.arrays()
+    assert "fused" in other.scoring(["warm"]).arrays
+
+
+def test_sizes_of_groups_are_read_from_sums_with_noise() -> None:
+    noise = {"average": "users", "clip_norm": 2.0, "laplace_scale": 1.0}
+    _, half = training_of(gfmfr__least_users=4, gfmfr__member_share=0.25, **noise)
+    assert half.expected()["members"].shape == (2, 1)
+    fused, sums = half.fused, sums_of(half, users=20)
+    assert fused is not None
+    for told, kept, into in (
+        ([[0.5 * 11.3], [0.5 * 8.6]], [0, 1], [0, 1]),
+        ([[0.5 * 16.7], [0.5 * 3.4]], [0], [0, 0]),  # 3 users are too few
+        ([[0.5 * 12.0], [-7.0]], [0], [0, 0]),
+    ):
+        sums.sums["members"] = np.array(told)  # type: ignore[index]
+        half.step(sums)
+        assert fused.scorers is not None
+        assert fused.scorers.merged.kept.tolist() == kept
+        assert fused.scorers.merged.into.tolist() == into
+        counts = np.maximum(np.round(np.array(told)[:, 0] / 0.5), 0)
+        expected = sums.sums["heads"][kept if len(kept) > 1 else slice(None)]
+        if len(kept) == 1:
+            expected, counts = expected.sum(0, keepdims=True), counts.sum(keepdims=True)
+        np.testing.assert_allclose(fused.scorers.heads, expected / counts[:, None], rtol=1e-5)
+        assert fused._shares is not None
+        assert float(fused._shares.sum()) == pytest.approx(1)
+
+
 def test_numbers_that_overflow_are_one_sentence() -> None:
     _, half = training_of()
     sums = sums_of(half)
@@ -156,6 +206,18 @@ def test_numbers_that_overflow_are_one_sentence() -> None:
             "gfmfr teaches users that train by steps: it needs fcf.solver = sgd",
         ),
         ({"gfmfr.grouping": "clustered"}, "gfmfr.grouping = clustered needs nodes = 1: whoever"),
+        (
+            {
+                "gfmfr.grouping": "clustered",
+                "nodes": 1,
+                "average": "users",
+                "clip_norm": 1.0,
+                "laplace_scale": 1.0,
+            },
+            "gfmfr.grouping = clustered needs laplace_scale = 0: there, a user's group depends on",
+        ),
+        ({"gfmfr.member_share": 1.0}, "setting 'gfmfr.member_share' is 1"),
+        ({"laplace_scale": 1.0, "average": "users"}, "laplace_scale needs clip_norm"),
         ({"gfmfr.history_weight": -0.5}, "gfmfr.history_weight must be −1, or 0 or more"),
         ({"gfmfr.groups": 0}, "setting 'gfmfr.groups' is 0"),
         ({"gfmfr.fusion": "product"}, "setting 'gfmfr.fusion' is 'product'"),

@@ -10,14 +10,13 @@ from torch import Tensor
 
 from cli.in_process import InProcessGrid
 from common import messages
-from common.errors import SnowdropError
 from common.methods.gfmfr import HISTORY_WEIGHTS
 from common.settings import RunSettings
 from common.users.heads import HEADS
 from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
 from server_app.methods import make
-from server_app.methods.gfmfr import GFMFR
+from server_app.methods.gfmfr import ALONE, GFMFR
 from tests.common.users.alone import Alone, plain_scores
 from tests.server_app.methods.test_backbone_run import (
     SHARED,
@@ -27,7 +26,7 @@ from tests.server_app.methods.test_backbone_run import (
     values_of,
     warm_folder,  # noqa: F401
 )
-from tests.server_app.runs import SpoiltGrid, run_here, silent, state_of, with_answer
+from tests.server_app.runs import SpoiltGrid, run_here, silent, state_of, untouched, with_answer
 
 OWN: dict[str, Any] = {
     "gfmfr.groups": 3,
@@ -328,8 +327,28 @@ def test_what_leaves_a_node(warm_folder: Path, tmp_path: Path, backbone: str) ->
         assert answer.sums["members"].sum() == answer.users
 
 
+def test_without_a_teacher_none_travels(warm_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    names = set()
+    for weight in (2.0, 0.0):
+        values = fused_values(warm_folder, tmp_path / str(weight), "pfedrec", rounds=3)
+        values["gfmfr.weight"] = weight
+        grid = SpoiltGrid(2, values, untouched)
+        run_here(values, grid)
+        sent = [messages.TrainRequest.from_record(m.content).arrays
+                for m in grid.of(messages.TRAIN)]  # fmt: skip
+        names.add(frozenset(name for arrays in sent for name in arrays))
+    assert names == {
+        frozenset({"table", "centroids", "teacher"}), frozenset({"table", "centroids"})
+    }  # fmt: skip
+    plain = tmp_path / "plain"
+    run_here(values_of(warm_folder, plain, "pfedrec", rounds=3))
+    tables = [state_of(folder, 3)["table"] for folder in (plain, tmp_path / "0.0")]
+    torch.testing.assert_close(*tables)
+
+
 def test_the_frozen_twin_has_no_teacher(warm_folder: Path, tmp_path: Path) -> None:  # noqa: F811
     values = fused_values(warm_folder, tmp_path, "pfedrec", rounds=2, baselines=True)
+    values["gfmfr.history_weight"] = -1.0
     summary = run_here(values)
     assert summary["method"] == "PFedRec + GFMFR"
     assert summary["baselines"]["frozen"]["kind"] == "twin"
@@ -338,12 +357,84 @@ def test_the_frozen_twin_has_no_teacher(warm_folder: Path, tmp_path: Path) -> No
     assert not state["centroids"].any()
 
 
-def test_noise_that_would_not_cover_the_sizes_of_groups_is_refused(
+@pytest.mark.parametrize("weight", [-1.0, 0.6])
+def test_the_frozen_twin_sees_histories_among_the_items_own_features(
+    warm_folder: Path, tmp_path: Path, weight: float  # noqa: F811
+) -> None:  # fmt: skip
+    own = {"method": "gfmfr:frozen", "gfmfr.history_weight": weight, "dim": 6}
+    values = {**fused_values(warm_folder, tmp_path, "pfedrec", rounds=2), **own}
+    grid = SpoiltGrid(2, values, untouched)
+    summary = run_here(values, grid)
+    asked = [
+        messages.EvaluateRequest.from_record(one.content) for one in grid.of(messages.EVALUATE)
+    ]
+    tried, last = asked[0].arrays, asked[-1].arrays
+    expected = [*HISTORY_WEIGHTS, ALONE] if weight < 0 else [weight]
+    np.testing.assert_allclose(tried["0/weights"], [expected], rtol=1e-6)
+    assert float(last["0/weights"][0, 0]) in np.float32(expected)
+    settings = RunSettings.parse(values)
+    world = world_of(settings, load_catalogue(settings), torch.device("cpu"))
+    features = world.features["text"][world.rows("warm")].numpy().astype(float)
+    centred = features - features.mean(0)
+    _, spread, axes = np.linalg.svd(centred, full_matrices=False)
+    deviations = spread[:6] / (len(features) - 1) ** 0.5
+    rows = centred @ axes[:6].T / deviations**settings.whitening
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    told = last["0/fused"].reshape(3, -1, 6)
+    for group in told:  # PCA may turn an axis round, which no cosine sees
+        np.testing.assert_allclose(group @ group.T, rows @ rows.T, atol=1e-3)
+    assert summary["validation"]["recall@50"] > 0
+
+
+@pytest.mark.parametrize("backbone", TAUGHT)
+@pytest.mark.parametrize("noise_by", ["nodes", "server"])
+def test_a_run_with_noise_covers_sizes_of_groups(
+    warm_folder: Path, tmp_path: Path, backbone: str, noise_by: str  # noqa: F811
+) -> None:  # fmt: skip
+    noise = {"clip_norm": 8.0, "gaussian_scale": 0.01, "average": "users", "noise_by": noise_by}
+    values = fused_values(warm_folder, tmp_path, backbone, rounds=3, **noise)
+    answers: list[messages.TrainAnswer] = []
+
+    def heard(message: Any, reply: Any) -> Any:
+        if "values" in reply.content.config_records:
+            answers.append(messages.TrainAnswer.from_record(reply.content))
+        return reply
+
+    summary = run_here({**values, "release_metrics": True}, SpoiltGrid(2, values, heard))
+    assert summary["privacy"]["noise_by"] == noise_by
+    state = state_of(tmp_path, 3)
+    assert len(state["scorers"]["kept"]) > 1
+    assert torch.isfinite(state["centroids"]).all()
+    sums = [answer.sums for answer in answers if "heads" in answer.sums]
+    assert sums
+    for one in sums:
+        members = one["members"]
+        assert members.shape == (3, 1)
+        assert members.dtype == np.float32
+        whole = np.round(members / 2.0) == np.float32(members / 2.0)  # member_share · clip_norm
+        assert whole.all() if noise_by == "server" else not whole.any()
+        assert {"touches"}.isdisjoint(one)
+
+
+def test_a_user_of_noisy_groups_gives_a_vector_of_the_bound(
     warm_folder: Path, tmp_path: Path  # noqa: F811
 ) -> None:  # fmt: skip
-    noise = {"clip_norm": 0.5, "laplace_scale": 0.01, "average": "users"}
-    with pytest.raises(SnowdropError, match="gfmfr needs laplace_scale = 0"):
-        RunSettings.parse(fused_values(warm_folder, tmp_path, "fedncf", **noise))
+    """Without the noise itself, one user per node gives at most C to all sums together."""
+    noise = {"clip_norm": 0.4, "gaussian_scale": 1e-12, "average": "users", "nodes": 60}
+    values = fused_values(warm_folder, tmp_path, "fedncf", rounds=1, **noise)
+    norms, answers = [], []
+
+    def heard(message: Any, reply: Any) -> Any:
+        if "values" in reply.content.config_records:
+            answers.append(messages.TrainAnswer.from_record(reply.content))
+        return reply
+
+    run_here(values, SpoiltGrid(60, values, heard))
+    for answer in answers:
+        if answer.users == 1 and "heads" in answer.sums:
+            norms.append(sum(float(np.square(one).sum()) for one in answer.sums.values()) ** 0.5)
+    assert norms
+    assert max(norms) == pytest.approx(0.4, rel=1e-4)
 
 
 @pytest.mark.parametrize("backbone", ["fedncf", "fedrap"])

@@ -66,6 +66,24 @@ def test_resuming_equals_an_undisturbed_run(
     assert resumed["test"] == one_node["summary"]["test"]
 
 
+def test_noise_covers_sizes_of_groups(data_folder: Path, tmp_path: Path) -> None:
+    noise = {"clip_norm": 5.0, "laplace_scale": 0.001, "average": "users", "release_metrics": True}
+    values = values_of(data_folder, tmp_path, rounds=3, baselines=False, **noise)
+    answers: list[messages.TrainAnswer] = []
+
+    def heard(message: Any, reply: Any) -> Any:
+        if "values" in reply.content.config_records:
+            answers.append(messages.TrainAnswer.from_record(reply.content))
+        return reply
+
+    summary = run_here(values, SpoiltGrid(2, values, heard))
+    assert summary["privacy"]["epsilon_round"] == pytest.approx(2 * 5.0 / 0.001, rel=0.01)
+    assert len(state_of(tmp_path, 3)["scorers"]["kept"]) > 1
+    sums = [answer.sums for answer in answers if "heads" in answer.sums]
+    assert {one["members"].shape for one in sums} == {(3, 1)}
+    assert all((one["members"] % 1.25 != 0).all() for one in sums)
+
+
 def test_new_items_are_sent_for_each_group(data_folder: Path, tmp_path: Path) -> None:
     values = values_of(data_folder, tmp_path, rounds=2)
     grid = SpoiltGrid(2, values, untouched)
