@@ -17,6 +17,9 @@ from common.task import metric_label, metrics_of_users
 if TYPE_CHECKING:
     import polars as pl
 
+FEWER = r"@federated=[^@]*$"
+"""End of the name of a method that is trained with fewer users in its federation."""
+
 RESAMPLES = 2_000
 LEVEL = 95
 GAIN_HEAD = "federation adds"

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from cli.bench.methods import Chosen
+from cli.comparison import FEWER
 from common import demo
 from common.errors import SnowdropError
 from common.settings import DEMO
@@ -82,7 +83,7 @@ def curve_table(table: pl.DataFrame) -> str:
     str
         Empty where no method ran with fewer users.
     """
-    base = pl.col("method").str.replace(r"@federated=[^@]*$", "")
+    base = pl.col("method").str.replace(FEWER, "")
     points = table.with_columns(of=base, fewer=pl.col("method") != base)
     methods = points.filter("fewer")["of"].unique(maintain_order=True).to_list()
     if not methods:

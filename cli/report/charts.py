@@ -7,6 +7,7 @@ every chart its table (`Figure.head` and `Figure.rows`) for those who cannot see
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
@@ -144,6 +145,7 @@ def line_chart(
     unit: Unit = PER_CENT,
     x_names: Sequence[str] | None = None,
     x_form: Format = lambda x: f"{x:g}",
+    x_log: bool = False,
 ) -> Markup:
     """Lines with labels at their ends.
 
@@ -159,7 +161,10 @@ def line_chart(
         How a place on the axis is written.
     x_names : Sequence[str], optional
         Names of the places 0, 1, … of a chart whose x is a group.
+    x_log : bool
+        A logarithmic axis, on which the places of points are told.
     """
+    scale = math.log10 if x_log else float
     named = [line for line in series if line.points]
     longest = max(len(cut(line.label)) for line in named)
     right = min(190.0, 22 + 7.6 * longest)
@@ -169,26 +174,30 @@ def line_chart(
     x0, x1 = (0.0, float(len(x_names) - 1)) if x_names else (min(xs), max(xs))
     y0 = min(0.0, low) if from_zero(named) else low - 0.15 * (high - low)
     y1 = high + 0.06 * (high - y0) if high > y0 else y0 + 1.0
-    pad = 18.0 if x_names else 6.0
+    pad = 18.0 if x_names or x_log else 6.0
     plot_width = WIDTH - left - right - 2 * pad
 
     def px(x: float) -> float:
-        share = (x - x0) / (x1 - x0) if x1 > x0 else 0.5
+        share = (scale(x) - scale(x0)) / (scale(x1) - scale(x0)) if x1 > x0 else 0.5
         return left + pad + share * plot_width
 
     def py(y: float) -> float:
         return top + (1 - (y - y0) / (y1 - y0)) * (height - top - bottom)
 
-    crowded = bool(x_names) and max(map(len, x_names or [""])) * 7.6 > px(1) - px(0) > 0
+    if x_names:
+        places = dict(enumerate(x_names))
+    else:
+        places = {x: x_form(x) for x in (sorted(set(xs)) if x_log else _whole_ticks(x0, x1))}
+    gaps = [px(after) - px(before) for before, after in pairwise(places)]
+    told_all = bool(x_names) or x_log
+    crowded = told_all and bool(gaps) and max(map(len, places.values())) * 7.6 > min(gaps)
     canvas = _Canvas(WIDTH, height + 13 * crowded)
     canvas.text(4, 14, y_label, "axis")
     for tick in ticks(y0, y1):
         canvas.line(left, py(tick), WIDTH - right, py(tick), "zero" if tick == 0 else "grid")
         canvas.text(left - 7, py(tick) + 4, unit.tick(tick), "tick end")
-    places = list(range(len(x_names))) if x_names else _whole_ticks(x0, x1)
-    for place in places:
-        name = x_names[int(place)] if x_names else x_form(place)
-        lower = 13 if crowded and place % 2 else 0
+    for number, (place, name) in enumerate(places.items()):
+        lower = 13 if crowded and number % 2 else 0
         canvas.text(px(place), height - bottom + 18 + lower, name, "tick middle")
     canvas.below((left + WIDTH - right) / 2, canvas.height - 8, x_label)
 

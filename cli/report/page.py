@@ -20,6 +20,7 @@ class Chapter:
     head: list[str]
     table: list[Line]
     results: parts.Part
+    curve: parts.Part
     learning: parts.Part
     map: parts.MapPart | None
     distance: parts.Part
@@ -71,6 +72,7 @@ def _chapter(subject: Subject) -> Chapter:
         head=head,
         table=table,
         results=parts.results_part(subject),
+        curve=parts.curve_part(subject),
         learning=parts.learning_part(subject),
         map=parts.map_part(subject),
         distance=parts.distance_part(subject),

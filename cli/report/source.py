@@ -38,6 +38,7 @@ class Result:
     generator_seconds: float | None = None
     memory_mb: float | None = None
     diverged: bool = False
+    federation_users: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +183,7 @@ def _result(row: Mapping[str, Any]) -> Result:
         generator_seconds=_number(row.get("generator_seconds")),
         memory_mb=_number(row.get("memory_mb")),
         diverged=bool(row.get("diverged")),
+        federation_users=_number(row.get("federation_users")),
     )
 
 

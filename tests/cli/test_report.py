@@ -22,7 +22,9 @@ from cli.commands import app
 from cli.report import make_report
 from cli.report.charts import LETTERS, Row, Series, cut, line_chart, ticks, value_chart
 from cli.report.distance import frechet_distance, misalignment
-from cli.report.source import Source, read_source
+from cli.report.parts import curve_part
+from cli.report.source import Result, Source, read_source
+from cli.report.subject import Subject
 from common.durable import write_checked
 from common.errors import SnowdropError
 from common.settings import RunSettings
@@ -796,6 +798,55 @@ def test_axes_have_round_numbers() -> None:
     assert ticks(3, 3) == [3]
     flat = line_chart("flat", [Series("all", [(1.0, 1.0), (2.0, 1.0)], 0)], "round", "Recall")
     assert "100 %" in flat and "120 %" not in flat
+
+
+def test_a_logarithmic_axis_tells_the_places_of_its_points() -> None:
+    line = Series("a", [(100, 0.1), (1_000, 0.2), (10_000, 0.3)])
+    drawn = str(line_chart("a", [line], "users", "", x_form=lambda x: f"{x:,.0f}", x_log=True))
+    marks = [float(x) for x in re.findall(r'<circle [^>]*cx="([\d.]+)"', drawn)]
+    assert marks[1] - marks[0] == pytest.approx(marks[2] - marks[1], abs=0.2)
+    ticks_told = re.findall(r'<text x="([\d.]+)" y="248.0" class="tick middle" >([^<]*)<', drawn)
+    assert [told for _, told in ticks_told] == ["100", "1,000", "10,000"]
+    assert [float(x) for x, _ in ticks_told] == pytest.approx(marks, abs=0.2)
+    close = [Series("a", [(9_000, 0.1), (10_000, 0.3)]), Series("b", [(100, 0.1)])]
+    crowded = str(line_chart("a", close, "users", "", x_form=lambda x: f"{x:,.0f}", x_log=True))
+    heights = re.findall(r'y="([\d.]+)" class="tick middle"', crowded)
+    assert [float(y) for y in heights] == [248, 261, 248]  # labels that would overlap
+
+
+def curve_of(methods: Mapping[str, tuple[str, str, float, float | None]]) -> Subject:
+    """A comparison of two seeds: kind, twin of, Recall@20 of the first seed, users."""
+    results = {
+        name: [
+            Result("films", name, seed, kind, twin, metrics(recall + more), metrics(recall),
+                   federation_users=users)
+            for seed, more in (("0", 0.0), ("1", 0.02))
+        ]
+        for name, (kind, twin, recall, users) in methods.items()
+    }  # fmt: skip
+    return Subject(True, "films", [], results, list(results), "sums")
+
+
+def test_a_curve_has_methods_twins_and_the_best_rule() -> None:
+    told: dict[str, tuple[str, str, float, float | None]] = {
+        "sums": ("trained", "", 0.30, 900),
+        "sums:frozen": ("trained", "sums", 0.20, 900),
+        "sums@dim=8@federated=0.1": ("trained", "", 0.10, 90),
+        "sums@federated=0.1": ("trained", "", 0.25, 90),
+        "rule": ("rule", "", 0.22, None),
+        "weaker rule": ("rule", "", 0.12, None),
+    }
+    recall, ndcg = curve_part(curve_of(told)).figures
+    assert recall.title == "Recall@20 against the number of users"
+    assert recall.head == ["Users in the federation", "sums", "sums:frozen", "rule"]
+    assert recall.rows == [
+        ["90", "26.0 %", "21.0 %", "23.0 %"],
+        ["900", "31.0 %", "21.0 %", "23.0 %"],
+    ]
+    assert str(recall.svg).count("dashed") == 2
+    assert ndcg.rows[0][1] == "18.2 %"
+    fewer = {name: of for name, of in told.items() if "federated" not in name}
+    assert curve_part(curve_of(fewer)).figures == []
 
 
 def test_charts_stand_one_point_and_zeros() -> None:

@@ -1,6 +1,7 @@
 """The parts of the report: charts, and what a part lacks."""
 
 from cli.report.parts.cost import cost_part
+from cli.report.parts.curve import curve_part
 from cli.report.parts.embeddings import MapPart, distance_part, map_part
 from cli.report.parts.groups import Group, groups_of, groups_part
 from cli.report.parts.learning import learning_part
@@ -15,6 +16,7 @@ __all__ = [
     "MapPart",
     "Part",
     "cost_part",
+    "curve_part",
     "distance_part",
     "groups_of",
     "groups_part",

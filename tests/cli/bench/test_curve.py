@@ -9,6 +9,7 @@ from cli.bench.curve import Curve, curve_table
 from cli.bench.methods import choose
 from cli.bench.results import write_results
 from cli.bench.runs import perform, plan
+from cli.report import make_report
 from common.errors import SnowdropError
 from tests.cli.conftest import QUICK
 
@@ -66,4 +67,8 @@ def test_the_table_of_a_curve(data_folder: Path, tmp_path: Path) -> None:
     whole = table.filter(pl.col("method") == "one-round")["test_recall@20"][0]
     assert ours[str(USERS)] == f"{100 * whole:.2f}"
     assert "## The number of users in the federation" in (tmp_path / "results.md").read_text()
+    make_report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "Recall@20 against the number of users" in page
+    assert f"<td>{100 * whole:.1f} %</td>" in page
     assert curve_table(table.filter(~pl.col("method").str.contains("federated"))) == ""
