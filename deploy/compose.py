@@ -17,7 +17,16 @@ from deploy.processes import EXECUTOR, SUPERLINK, Process, processes
 NAME = "demo"
 NODES = 3
 ROOT = PurePosixPath("/federation")
-_IMAGE = "snowdrop:0.1.0"
+_IMAGE, _NODE_IMAGE = "snowdrop:0.1.0", "snowdrop-node:0.1.0"
+_BUILD_ARGUMENTS = (
+    "BASE_IMAGE", "TORCH_INDEX",
+    "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST",
+)  # fmt: skip
+"""Of the Dockerfile; taken from the environment of `docker compose`, where they are set there."""
+
+_MEMORY = "1g"
+_EXECUTOR_MEMORY = "${EXECUTOR_MEMORY:-4g}"  # a ServerApp encodes texts and trains the generator
+_NODE_MEMORY = "${NODE_MEMORY:-1g}"
 # The Control and Runtime APIs listen on a network that nodes are not on, hence fixed addresses.
 _CONTROL_SUBNET, _CONTROL_ADDRESS = "172.31.93.0/28", "172.31.93.2"
 
@@ -57,12 +66,7 @@ def compose() -> dict[str, Any]:
     )
     services: dict[str, Any] = {
         "credentials": {
-            "build": {
-                "context": ".",
-                "dockerfile": "deploy/Dockerfile",
-                "args": {"TORCH_INDEX": "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}"},
-            },
-            **{k: v for k, v in _service(init).items() if k != "pull_policy"},
+            **_service(init),
             "network_mode": "none",
             "volumes": [root, f"ca:{ROOT / 'ca'}", server, *nodes],
         },
@@ -74,8 +78,13 @@ def compose() -> dict[str, Any]:
         },
     }
     for process in processes(demo):
+        is_node = process.name in demo.node_names()
         services[process.name] = {
-            **_service(process.command),
+            **_service(
+                process.command,
+                image=_NODE_IMAGE if is_node else _IMAGE,
+                memory=_NODE_MEMORY if is_node else _MEMORY,
+            ),
             "environment": dict(process.environment),
             "restart": "unless-stopped",
             "init": True,
@@ -96,6 +105,7 @@ def compose() -> dict[str, Any]:
         "networks": {"fleet": {}, "control": {"ipv4_address": _CONTROL_ADDRESS}},
     }
     services[EXECUTOR] |= {"depends_on": {SUPERLINK: well}, "networks": ["control"]}
+    services[EXECUTOR] |= _memory(_EXECUTOR_MEMORY)
     services["register"] = {
         **_service(["snowdrop", "deploy", "register", str(ROOT)]),
         "depends_on": {SUPERLINK: well},
@@ -111,6 +121,8 @@ def compose() -> dict[str, Any]:
         "volumes": [server],
         "networks": ["control"],
     }
+    _build(services["credentials"], "server")
+    _build(services[demo.node_names()[0]], "node")
     volumes = ["federation", "ca", *(volume.partition(":")[0] for volume in (server, *nodes))]
     return {
         "name": f"snowdrop-{NAME}",
@@ -136,13 +148,31 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def _service(command: Sequence[str]) -> dict[str, Any]:
+def _service(command: Sequence[str], image: str = _IMAGE, memory: str = _MEMORY) -> dict[str, Any]:
     return {
-        "image": _IMAGE,
-        "pull_policy": "never",  # the first service builds it
+        "image": image,
+        "pull_policy": "never",  # another service builds it
         "command": list(command),
+        "read_only": True,
+        "tmpfs": ["/tmp"],
         "security_opt": ["no-new-privileges:true"],
         "cap_drop": ["ALL"],
+        **_memory(memory),
+    }
+
+
+def _memory(limit: str) -> dict[str, str]:
+    return {"mem_limit": limit, "memswap_limit": limit}  # no swap besides
+
+
+def _build(service: dict[str, Any], target: str) -> None:
+    """Let a service build its image, for all services of the same image."""
+    del service["pull_policy"]
+    service["build"] = {
+        "context": ".",
+        "dockerfile": "deploy/Dockerfile",
+        "target": target,
+        "args": list(_BUILD_ARGUMENTS),
     }
 
 

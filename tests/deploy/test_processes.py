@@ -123,10 +123,35 @@ def test_what_the_compose_file_speaks_of_is_there() -> None:
         assert set(service.get("depends_on", {})) <= demo["services"].keys()
         assert set(service.get("networks", [])) <= demo["networks"].keys()
         assert {volume.split(":")[0] for volume in service["volumes"]} <= demo["volumes"].keys()
-        assert service["image"] == demo["services"]["credentials"]["image"]
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
     for volume in {v for s in demo["services"].values() for v in s["volumes"]}:
         assert volume.split(":")[1] in dockerfile  # the folder's owner becomes the volume's
+
+
+def test_nodes_use_the_small_image_and_each_image_is_built_once() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    targets = {"server": "snowdrop:0.1.0", "node": "snowdrop-node:0.1.0"}
+    built = [service for service in services.values() if "build" in service]
+    assert {s["build"]["target"]: s["image"] for s in built} == targets
+    assert len(built) == len(targets)
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    assert dockerfile.rpartition("FROM")[2].split("\n")[0].endswith("AS server")
+    for name, service in services.items():
+        assert service["image"] == targets["node" if name.startswith("node-") else "server"]
+        assert "build" in service or service["pull_policy"] == "never"
+    for service in built:
+        arguments = set(service["build"]["args"])
+        assert arguments == set(re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE))
+
+
+def test_no_container_can_write_to_its_image_or_take_all_memory() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for service in services.values():
+        assert service["read_only"]
+        assert service["tmpfs"] == ["/tmp"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["mem_limit"] == service["memswap_limit"]  # no swap beside it
 
 
 def test_the_image_has_no_data_and_no_keys() -> None:
@@ -135,14 +160,14 @@ def test_the_image_has_no_data_and_no_keys() -> None:
     allowed = {line[1:] for line in ignored if line.startswith("!")}
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
     copied = {
-        word
+        word.partition("/")[0]
         for line in dockerfile.splitlines()
         if line.startswith("COPY ") and "--from" not in line
         for word in line.split()[1:-1]
     }
     assert copied == allowed
     assert all((ROOT / name).exists() for name in copied)
-    assert "USER snowdrop" in dockerfile.split("FROM")[-1]
+    assert re.findall("^USER .*", dockerfile, re.MULTILINE) == ["USER snowdrop"]
 
 
 def test_only_the_executor_knows_the_servers_settings(made: Made) -> None:
