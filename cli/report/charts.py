@@ -184,9 +184,8 @@ def line_chart(
     def py(y: float) -> float:
         return top + (1 - (y - y0) / (y1 - y0)) * (height - top - bottom)
 
-    if x_names:
-        places = dict(enumerate(x_names))
-    else:
+    places: dict[float, str] = dict(enumerate(x_names or ()))
+    if not x_names:
         places = {x: x_form(x) for x in (sorted(set(xs)) if x_log else _whole_ticks(x0, x1))}
     gaps = [px(after) - px(before) for before, after in pairwise(places)]
     told_all = bool(x_names) or x_log
