@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cli.attack.output import page_of
 from cli.report.charts import PER_CENT, Figure, Series, heat_map, line_chart
-from cli.report.sections import Page, Section
+from cli.report.sections import Section
 
 HEAD = (
     "method", "noise", "Recall@20", "cosine", "Pearson", "MSE", "MAE", "structure",
@@ -65,20 +66,16 @@ def page(told: Mapping[str, Any], made: str) -> str:
         Today's date, as shown.
     """
     entries = told["entries"]
-    around = Page(
-        kind="an attack",
-        title="Features read from embeddings of",
-        data=told["data"],
-        lede="Every node is sent embeddings of cold items. How much of the items' features, which "
+    around = page_of(
+        told,
+        made,
+        "Features read from embeddings of",
+        "Every node is sent embeddings of cold items. How much of the items' features, which "
         "the server made them from, can be read back?",
-        made=made,
-        command="snowdrop attack inversion",
         facts=[
             ("Features known", f"{100 * told['known']:g} % of the cold items"),
             ("Items inverted", f"{entries[0]['items']:,}" if entries else "0"),
-            ("Seed", str(told["seed"])),
         ],
-        settings=list(told["settings"].items()),
     )
     plain = [entry for entry in entries if entry["noise"] == "none"]
     return around.render(

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cli.attack.output import page_of
 from cli.report.roc import roc_figure
-from cli.report.sections import Page, Section
+from cli.report.sections import Section
 from client_app.synthesis.attacks import FALSE_ALARMS, Roc
 
 HEAD = ("users per node", "attack", "AUC", "95 % interval",
@@ -53,22 +54,17 @@ def page(told: Mapping[str, Any], curves: Sequence[tuple[str, Roc]], made: str) 
     made : str
         Today's date, as shown.
     """
-    around = Page(
-        kind="an attack",
-        title="Memberships guessed on",
-        data=told["data"],
-        lede="Did this user interact with this item? Guessed from what nodes answer, from metrics, "
+    around = page_of(
+        told,
+        made,
+        "Memberships guessed on",
+        "Did this user interact with this item? Guessed from what nodes answer, from metrics, "
         "and from what is released.",
-        made=made,
-        command="snowdrop attack membership",
         facts=[
             ("Method", told["method"]),
             ("Users", f"{told['users']:,}"),
             ("Rounds", f"{told['rounds']:,}"),
-            ("Policy", "given" if told["policy"] else "none"),
-            ("Seed", str(told["seed"])),
         ],
-        settings=list(told["settings"].items()),
     )
     figures = []
     if curves:

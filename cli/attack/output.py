@@ -3,15 +3,51 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cli.short_table import ShortTable
 from common.durable import make_folder, write_atomic
 
+if TYPE_CHECKING:
+    from cli.report.sections import Page
+
 FORMAT = 1
 """Of attack.json."""
+
+
+def page_of(
+    told: Mapping[str, Any], made: str, title: str, lede: str, facts: Sequence[tuple[str, str]]
+) -> "Page":
+    """What stands around the sections of an attack's page.
+
+    Parameters
+    ----------
+    told : Mapping[str, Any]
+        As ``attack.json`` holds it.
+    made : str
+        Today's date, as shown.
+    title : str
+        It ends where the name of the data follows.
+    lede : str
+        The first paragraph.
+    facts : Sequence[tuple[str, str]]
+        Terms and values, before those that all attacks have.
+    """
+    from cli.report.sections import Page
+
+    policy = [("Policy", "given" if told["policy"] else "none")] if "policy" in told else []
+    return Page(
+        kind="an attack",
+        title=title,
+        data=told["data"],
+        lede=lede,
+        made=made,
+        command=f"snowdrop attack {told['attack']}",
+        facts=[*facts, *policy, ("Seed", str(told["seed"]))],
+        settings=list(told["settings"].items()),
+    )
 
 
 def publish(

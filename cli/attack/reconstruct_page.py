@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cli.attack.output import page_of
 from cli.report.charts import PER_CENT, Figure, Series, line_chart
-from cli.report.sections import Page, Section
+from cli.report.sections import Section
 
 HEAD = (
     "users per node", "attack", "users", "linked", "linkable linked", "exact", "precision",
@@ -63,24 +64,19 @@ def page(told: Mapping[str, Any], made: str) -> str:
     made : str
         Today's date, as shown.
     """
-    around = Page(
-        kind="an attack",
-        title="Histories read from",
-        data=told["data"],
-        lede="A server that is curious, or worse, tries to read users' histories out of the sums "
+    around = page_of(
+        told,
+        made,
+        "Histories read from",
+        "A server that is curious, or worse, tries to read users' histories out of the sums "
         "that nodes answer with. Each row is a federation of its own on these data, with so many "
         "users on every node.",
-        made=made,
-        command="snowdrop attack reconstruct",
         facts=[
             ("Method", told["method"]),
             ("Warm items", f"{told['warm_items']:,}"),
             ("Sums of nodes", ", ".join(told["sums"]) or "none were sent"),
             *_of_the_table(told),
-            ("Policy", "given" if told["policy"] else "none"),
-            ("Seed", str(told["seed"])),
         ],
-        settings=list(told["settings"].items()),
     )
     refusals = _refusals(told["federations"])
     sections = [
