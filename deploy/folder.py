@@ -7,7 +7,7 @@ import typer
 
 from common.durable import write_atomic
 from common.errors import SnowdropError
-from common.settings import Answer
+from common.settings import LEAST, Answer
 from common.toml import toml_lines
 from deploy import certificate, credentials
 from deploy.federation import Federation
@@ -168,6 +168,12 @@ def _write_settings(folder: Path, federation: Federation) -> None:
     }
     text = "# Settings of every run on this federation; --run-config changes them for one run.\n"
     text += toml_lines(values)
+    if len(federation.nodes) >= LEAST:
+        text += (
+            "\n# The server learns sums over the nodes alone. More than two thirds of the nodes,\n"
+            f"# and at least {LEAST}, must answer a round; otherwise it is repeated (round_retries).\n"
+        )
+        text += toml_lines({"secure_sums": True})
     text += (
         "\n# The frozen twin, the same method with the federation switched off, takes as many\n"
         "# rounds again. For a comparison: --run-config 'twin=true'.\n"

@@ -245,6 +245,17 @@ def test_the_servers_settings_are_settings(made: Made, monkeypatch: pytest.Monke
     assert Path(settings.run_dir).is_absolute()
 
 
+@pytest.mark.parametrize(("nodes", "secure"), [(2, False), (3, True), (4, True)])
+def test_sums_are_secure_where_there_are_enough_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: int, secure: bool
+) -> None:
+    folder = tmp_path / "fed"
+    CliRunner().invoke(app, ["deploy", "init", str(folder), "--nodes", str(nodes), "--port", "0"])
+    monkeypatch.setenv("SNOWDROP_SETTINGS", str(folder / "server" / "settings.toml"))
+    assert RunSettings.of_run({}, run_id=1).secure_sums is secure
+    assert not RunSettings.of_run({"secure_sums": False}, run_id=1).secure_sums
+
+
 class CountingSocket:
     """Gets the ports 1, 2, 3 … in the place of free ones."""
 
