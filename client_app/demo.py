@@ -12,11 +12,20 @@ WANDERING = 0.1
 """Share of interactions with items of any theme."""
 
 
-def demo_interactions(users: int, items: int, per_user: int, seed: int) -> pl.DataFrame:
+def demo_interactions(
+    users: int, items: int, per_user: int, seed: int, shared: float = 0.0
+) -> pl.DataFrame:
     """``user_id`` and ``item_id`` of generated interactions, each pair once.
 
     Each user likes `TASTES` themes, to unequal degrees, and interacts with items of these themes,
     popular ones more often; about one interaction in ten is with any item.
+
+    Parameters
+    ----------
+    users, items, per_user, seed : int
+    shared : float
+        Share of the users who like themes that go together (`circles`). What goes together, no text
+        tells: only other users' interactions do.
     """
     rng = np.random.default_rng([seed, 3])
     themes = demo.item_themes(items, seed)
@@ -25,6 +34,7 @@ def demo_interactions(users: int, items: int, per_user: int, seed: int) -> pl.Da
     starts = np.cumsum(counts) - counts
 
     tastes = rng.random((users, len(demo.THEMES)), dtype=np.float32).argpartition(TASTES, axis=1)
+    tastes = _in_circles(tastes[:, :TASTES], shared, seed)
     per = np.clip(rng.poisson(per_user, users), 5, None)
     user = np.repeat(np.arange(users), per)
     rank = np.minimum(rng.geometric(0.5, len(user)) - 1, TASTES - 1)
@@ -45,3 +55,17 @@ def demo_interactions(users: int, items: int, per_user: int, seed: int) -> pl.Da
             pl.col("item").replace_strict(range(items), ids).alias("item_id"),
         )
     )
+
+
+def circles(seed: int) -> np.ndarray:
+    """Themes that go together, int64 (circles, `TASTES`); each theme is in one circle."""
+    themes = np.random.default_rng([seed, 4]).permutation(len(demo.THEMES))
+    return themes[: len(themes) // TASTES * TASTES].reshape(-1, TASTES)
+
+
+def _in_circles(tastes: np.ndarray, shared: float, seed: int) -> np.ndarray:
+    """Tastes int64 (users, `TASTES`), of a share of the users those of a circle in any order."""
+    rng = np.random.default_rng([seed, 5])
+    together = circles(seed)
+    drawn = together[rng.integers(0, len(together), len(tastes))]
+    return np.where(rng.random((len(tastes), 1)) < shared, rng.permuted(drawn, axis=1), tastes)

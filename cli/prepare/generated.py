@@ -17,6 +17,12 @@ def generated(
     interactions_per_user: Annotated[
         int, typer.Option(min=5, help="mean interactions of a user")
     ] = demo.INTERACTIONS_PER_USER,
+    shared_taste: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="share of users whose themes go together, which no text tells"
+        ),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="seed of all of it")] = 0,
     force: Force = False,
 ) -> None:
@@ -27,7 +33,7 @@ def generated(
             pl.Series("item_id", demo.item_ids(items)), "title", "description"
         )
         step(progress, "drawing interactions")
-        interactions = demo_interactions(users, items, interactions_per_user, seed)
+        interactions = demo_interactions(users, items, interactions_per_user, seed, shared_taste)
         step(progress, "writing")
         write_folder(out, table, interactions, force)
     typer.echo("this data is generated: numbers on it say nothing about real users")

@@ -317,6 +317,15 @@ def test_demo_data_depend_on_the_seed_alone(tmp_path: Path) -> None:
     assert len({user for user, _ in pairs}) == 30
 
 
+def test_generated_users_may_share_a_taste(tmp_path: Path) -> None:
+    demo_bytes(tmp_path / "a", 1)
+    for name, shared in (("b", 0), ("c", 1)):
+        size = ("--users", 30, "--items", 60, "--seed", 1)
+        prepare("demo", *size, "--shared-taste", shared, "--out", tmp_path / name)
+    assert loaded(tmp_path / "a") == loaded(tmp_path / "b")
+    assert loaded(tmp_path / "c")[1] != loaded(tmp_path / "b")[1]
+
+
 def test_a_folder_that_is_there_is_replaced_only_by_force(tmp_path: Path) -> None:
     first = demo_bytes(tmp_path, 1)
     arguments = ["demo", "--users", 30, "--items", 60, "--seed", 2, "--out", tmp_path]
