@@ -171,7 +171,7 @@ def _write_settings(folder: Path, federation: Federation) -> None:
     if len(federation.nodes) >= LEAST:
         text += (
             "\n# The server learns sums over the nodes alone. More than two thirds of the nodes,\n"
-            f"# and at least {LEAST}, must answer a round; otherwise it is repeated (round_retries).\n"
+            f"# and at least {LEAST}, must answer a round; else it is repeated (round_retries).\n"
         )
         text += toml_lines({"secure_sums": True})
     text += (
