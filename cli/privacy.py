@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from common.errors import SnowdropError
+from common.settings import NoiseBy
 
 if TYPE_CHECKING:
     from server_app.accountant import Release
 
 Mechanism = Literal["gaussian", "laplace"]
-By = Literal["nodes", "server"]
-
 _CLOSE = 1e-3
 _LEAST, _MOST = 2.0**-20, 2.0**60
 
@@ -33,7 +32,11 @@ def privacy(
         Mechanism, typer.Option(help="gaussian with an L2 bound, or laplace with an L1 bound")
     ] = "gaussian",
     noise_by: Annotated[
-        By, typer.Option(help="who adds it: nodes for each user, or a trusted server to the sum")
+        NoiseBy,
+        typer.Option(
+            help="who adds it: nodes for each user; sum: nodes together, under secure sums; or a "
+            "trusted server to the sum"
+        ),
     ] = "nodes",
 ) -> None:
     """Tell the noise that a training needs for an ε, or the ε that a noise gives."""
@@ -63,6 +66,7 @@ def privacy(
         f"{deviation(noise, mechanism, noise_by, fraction * users):.3g} on every entry\n"
         f"  --set average=users --set clip_norm={clip_norm:g} --set {mechanism}_scale={noise:.6g} "
         f"--set noise_by={noise_by} --set fraction={fraction:g}"
+        + (" --set secure_sums=true" if noise_by == "sum" else "")
     )
 
 
@@ -94,14 +98,14 @@ def least_noise(told: Callable[[float], float], target: float) -> float:
     return high
 
 
-def deviation(scale: float, mechanism: Mechanism, noise_by: By, users: float) -> float:
+def deviation(scale: float, mechanism: Mechanism, noise_by: NoiseBy, users: float) -> float:
     """Standard deviation of the noise in the mean over the users of a round."""
     single = scale * 2**0.5 if mechanism == "laplace" else scale
     return single / users**0.5 if noise_by == "nodes" else single / users
 
 
 def _release(
-    scale: float, clip_norm: float, mechanism: Mechanism, noise_by: By, fraction: float
+    scale: float, clip_norm: float, mechanism: Mechanism, noise_by: NoiseBy, fraction: float
 ) -> "Release":
     from common.settings import TrainingSettings
     from server_app.accountant import release

@@ -108,6 +108,11 @@ class Node:
         cost = cost_of(settings)
         if settings.noise_by == "server" and not self.policy.server_noise:
             cost = None
+        if settings.noise_by == "sum" and not (self.masking and settings.card.whole_sums):
+            raise SnowdropError(
+                "noise_by = sum needs secure sums and whole numbers: this answer would hold a part "
+                "of the noise alone"
+            )
         if settings.noise and not half_of(settings.card.name).noised:
             raise SnowdropError(
                 f"the method {settings.card.name} adds no noise to what it sends, though the "
@@ -117,6 +122,10 @@ class Node:
 
     def answered(self, request: OfCatalogue, make: Callable[[], messages.Summable]) -> RecordDict:
         """An answer as it leaves the node: as it is, or as a masked vector of all its numbers.
+
+        With ``noise_by = sum`` each node adds σ² / k of the noise's variance, where k are the
+        members of its group without whom the sum is never unmasked, as `common.secure.member` sees
+        to. So the sum has a variance of σ² at least, whoever of the others drops out.
 
         Parameters
         ----------
@@ -136,6 +145,11 @@ class Node:
         self.index(request.catalogue)  # a node that must ask for it is asked again
         layout, masks = self.masking.layout(), self.sums.accept(self.masking)
         vector = layout.encode(make().numbers())
+        if isinstance(request, messages.TrainRequest):
+            settings = request.training_settings()
+            if settings.noise_by == "sum":
+                deviation = settings.gaussian_scale / masks.fewest**0.5
+                layout.add_noise(vector, deviation, public=["users"])
         masks.hide(vector)
         return messages.MaskedAnswer(vector.long, vector.short).to_record()
 

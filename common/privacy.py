@@ -48,8 +48,9 @@ NOTHING = Cost()
 def cost_of(settings: "TrainingSettings") -> Cost | None:
     """What a round costs a user who takes part in it; None where it has no ε.
 
-    Where nodes add the noise, two values of a user's change differ by at most 2 C: local privacy.
-    Where the server adds it to the sum, a user's change is there or is not, which differ by C.
+    Where each node adds the noise, two values of a user's change differ by at most 2 C: local
+    privacy. Where it is in the sum alone, a user's change is there or is not, which differ by C.
+    Whole numbers with discrete noise cost no more (`common.discrete`).
     """
     if settings.laplace_scale and settings.clip_norm:
         return Cost(pure=2 * settings.clip_norm / settings.laplace_scale)

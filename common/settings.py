@@ -70,6 +70,9 @@ Answer = Literal["updates", "synthetic", "both"]
 Its owner chooses; a server learns of it, and cannot change it.
 """
 
+NoiseBy = Literal["nodes", "sum", "server"]
+"""Who adds Gaussian noise, from the one that trusts nobody to the one that trusts the server."""
+
 _IDENTITY, _TRAVELS, _NEUTRAL = Role.IDENTITY, Role.TRAVELS, Role.NEUTRAL
 _OPERATION, _FEATURES = Role.OPERATION, Role.FEATURES
 
@@ -143,14 +146,14 @@ class TrainingSettings(SettingsModel):
     gaussian_scale: float = setting(
         0.0,
         "standard deviation σ of the Gaussian noise on every entry of a user's change, or of the "
-        "sum of all users' changes with noise_by = server; `snowdrop privacy` tells its ε",
+        "sum of all users' changes with noise_by = server or sum; `snowdrop privacy` tells its ε",
         _TRAVELS,
         ge=0,
     )
-    noise_by: Literal["nodes", "server"] = setting(
+    noise_by: NoiseBy = setting(
         "nodes",
-        "who adds the Gaussian noise: nodes, for each user, so that the server need not be "
-        "trusted; or the server, once to the sum, which sees the changes as they are",
+        "who adds the Gaussian noise: nodes, for each user; sum, the nodes together, each a part, "
+        "under secure_sums; or the server, once to the sum, which it sees as it is",
         _TRAVELS,
     )
     release_metrics: bool = setting(
@@ -179,8 +182,8 @@ class TrainingSettings(SettingsModel):
     def _private_counts(self) -> Self:
         if self.laplace_scale and self.gaussian_scale:
             raise ValueError("laplace_scale and gaussian_scale are two noises: set one of them")
-        if self.noise_by == "server" and not self.gaussian_scale:
-            raise ValueError("noise_by = server needs gaussian_scale")
+        if self.noise_by != "nodes" and not self.gaussian_scale:
+            raise ValueError(f"noise_by = {self.noise_by} needs gaussian_scale")
         if not (noise := self.noise):
             return self
         if self.average == "touches":
@@ -201,7 +204,7 @@ class TrainingSettings(SettingsModel):
     @property
     def hides_losses(self) -> bool:
         """Whether nodes keep sums of losses to themselves, since these carry no noise."""
-        return bool(self.noise) and self.noise_by == "nodes"
+        return bool(self.noise) and self.noise_by != "server"
 
     @property
     def tells_metrics(self) -> bool:
@@ -476,6 +479,8 @@ class RunSettings(TrainingSettings):
             raise ValueError(f"warm_after needs {self.noise} = 0: counts of users carry no noise")
         if self.noise_by == "server":
             self._check_servers_noise()
+        if self.noise_by == "sum":
+            self._check_noise_of_the_sum()
         if self.secure_sums:
             self._check_secure_sums()
         if self.resume and self.fresh:
@@ -516,6 +521,20 @@ class RunSettings(TrainingSettings):
         for need, met in needs.items():
             if not met:
                 raise ValueError(f"noise_by = server needs {need}")
+
+    def _check_noise_of_the_sum(self) -> None:
+        """Refuse what cannot carry a part of the noise in each node's answer."""
+        if not self.secure_sums:
+            raise ValueError(
+                "noise_by = sum needs secure_sums = true: a node's answer holds a part of the "
+                "noise alone"
+            )
+        if self.card.kind == "trained" and not self.card.whole_sums:
+            raise ValueError(
+                f"noise_by = sum needs whole numbers, and the sums of {self.card.name} are none: "
+                "set noise_by = nodes or server, or choose with method one of "
+                f"{', '.join(methods.with_whole_sums())}"
+            )
 
     def _check_secure_sums(self) -> None:
         """Refuse what needs a look at the answer of a single node."""

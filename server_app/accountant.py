@@ -1,20 +1,23 @@
 """What a training costs in privacy: ε of a round, and of all rounds so far.
 
-Of one user, against whoever sees what the nodes send (noise of the nodes) or what the server makes
-of it (noise of the server). Gaussian noise on everybody composes exactly in closed form
-(`common.privacy`). Where users are drawn, or with Laplace noise, ε comes from privacy loss
-distributions (Koskela, Jälkö and Honkela, arXiv 1906.03049; connect-the-dots, Doroshenko, Ghazi,
-Kamath, Kumar and Manurangsi, arXiv 2207.04380) of `dp_accounting`.
+Of one user, against whoever sees what the nodes send (noise of the nodes), the secure sums (noise
+of the sum) or what the server makes of them (noise of the server). Gaussian noise on everybody
+composes exactly in closed form (`common.privacy`). Where users are drawn, or with Laplace noise, ε
+comes from privacy loss distributions (Koskela, Jälkö and Honkela, arXiv 1906.03049;
+connect-the-dots, Doroshenko, Ghazi, Kamath, Kumar and Manurangsi, arXiv 2207.04380) of
+`dp_accounting`.
 """
 
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common.privacy import NOTHING, Cost, cost_of
-from common.settings import RunSettings, TrainingSettings
+from common.secure.member import threshold
+from common.secure.total import degree_of
+from common.settings import NoiseBy, RunSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
@@ -25,6 +28,12 @@ log = logging.getLogger("snowdrop")
 
 ABSURD = 10.0
 """An ε from which on noise hides next to nothing: e¹⁰ is 22,000."""
+
+_PROTECTED: Mapping[NoiseBy, str] = {
+    "nodes": "what nodes send",
+    "sum": "the secure sums",
+    "server": "what the server makes of the sums",
+}
 
 _GRID, _FINEST = 1e-4, 1e-6
 _STEPS = 50
@@ -52,6 +61,21 @@ def release(settings: TrainingSettings) -> Release | None:
     if cost is None:
         return None
     return Release(cost.pure, cost.gaussian, settings.fraction, settings.noise_by == "server")
+
+
+def noise_in_sum(settings: RunSettings, users: int) -> float:
+    """Standard deviation of the noise on every entry of the sum over ``users`` users; 0 without.
+
+    Where nodes add it together, that is while all of them are there (`Node.answered`).
+    """
+    if settings.laplace_scale:
+        return settings.laplace_scale * (2 * users) ** 0.5
+    if settings.noise_by == "nodes":
+        return settings.gaussian_scale * users**0.5
+    if settings.noise_by == "server":
+        return settings.gaussian_scale
+    nodes = settings.nodes_per_round or settings.nodes
+    return settings.gaussian_scale * (nodes / threshold(degree_of(nodes) + 1)) ** 0.5
 
 
 def delta_of(settings: RunSettings, users: int) -> float:
@@ -186,7 +210,7 @@ def tell(training: "Training") -> None:
     log.info(
         "privacy of a user in %s: ε = %.3g in a round, %.3g over %d rounds, at δ = %.3g; numbers "
         "of users are public, %s",
-        "what nodes send" if settings.noise_by == "nodes" else "what the server makes of the sums",
+        _PROTECTED[settings.noise_by],
         each, total, len(spent) + left, delta,
         "metrics carry no noise and are outside ε" if settings.release_metrics
         else "metrics stay on the nodes (release_metrics=true tells them, outside ε)",

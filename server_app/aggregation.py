@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from common.discrete import STEP, discrete_gaussian
 from common.errors import OverflowedError, SnowdropError
 from common.messages import CountAnswer, EvaluateAnswer, TrainAnswer
 from common.settings import RunSettings
@@ -30,6 +31,8 @@ class Expected:
         The sum whose rows it counts users of, for whole numbers; empty for a table.
     of_each : bool
         Whether every user is in one of the counts, so that they add up to all users.
+    whole : bool
+        Whether it is a table in whole steps of 2⁻³⁰, which discrete noise is made for.
     """
 
     shape: tuple[int, ...]
@@ -37,6 +40,11 @@ class Expected:
     norm: float = 0.0
     counts: str = ""
     of_each: bool = False
+    whole: bool = False
+
+    def unit(self, scale: float) -> float:
+        """What a number of it counts, where other tables are divided by a scale."""
+        return STEP if self.whole else scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +134,9 @@ class PlainSum(Aggregator):
                 if one.counts:
                     sums[name] += answer.sums[name]
                 else:
-                    sums[name] += answer.sums[name].astype(np.float64) * scale
-                    largest = max(largest, scale * float(np.abs(answer.sums[name]).max(initial=0)))
+                    table = answer.sums[name].astype(np.float64) * one.unit(scale)
+                    sums[name] += table
+                    largest = max(largest, float(np.abs(table).max(initial=0)))
         return Summed(users, loss_sum, sums, largest, dropped)
 
 
@@ -164,10 +173,16 @@ class NoisySum(Aggregator):
         if len(summed.dropped) == len(answers):
             return summed
         noisy = {
-            name: array + gaussian_sum(1, array.shape, self._scale).double().numpy()
+            name: array + self._noise(array.shape, expected[name].whole)
             for name, array in summed.sums.items()
         }
         return replace(summed, users=self._expected_users, sums=noisy)
+
+    def _noise(self, shape: tuple[int, ...], whole: bool) -> np.ndarray:
+        """Discrete noise on what counts whole steps, so that the sum still does; float64."""
+        if whole:
+            return discrete_gaussian(shape, self._scale / STEP) * STEP
+        return gaussian_sum(1, shape, self._scale).double().numpy()
 
 
 def check(
@@ -199,8 +214,9 @@ def check(
     elif answer.loss_sum is None or not np.isfinite(answer.loss_sum):
         raise SnowdropError("its loss is missing, NaN or Inf")
     for name, table in tables.items():
-        _check_norm(name, scale * float(np.linalg.norm(table.astype(np.float64))),
-                    expected[name], answer.users, settings)  # fmt: skip
+        one = expected[name]
+        norm = one.unit(scale) * float(np.linalg.norm(table.astype(np.float64)))
+        _check_norm(name, norm, one, answer.users, settings)
     for name, one in expected.items():
         if one.counts:
             _check_counts(answer.sums[name], answer.sums[one.counts], answer.users)
@@ -211,8 +227,9 @@ def check(
 def _check_table(name: str, table: np.ndarray, one: Expected, settings: RunSettings) -> None:
     if table.shape != one.shape:
         raise SnowdropError(f"its {name} has shape {table.shape}, expected {one.shape}")
-    if table.dtype != settings.wire_dtype or not np.isfinite(table).all():
-        raise SnowdropError(f"its {name} holds NaN, Inf or no {settings.wire_dtype}")
+    dtype = "int64" if one.whole else settings.wire_dtype
+    if table.dtype != dtype or not np.isfinite(table).all():
+        raise SnowdropError(f"its {name} holds NaN, Inf or no {dtype}")
 
 
 def _check_norm(name: str, norm: float, one: Expected, users: int, settings: RunSettings) -> None:

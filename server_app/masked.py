@@ -9,18 +9,16 @@ import numpy as np
 from flwr.app import Message, RecordDict
 
 from common import messages
+from common.discrete import EXPONENT, STEP
 from common.errors import SnowdropError
 from common.secure.fixed_point import CLIPPED, Field, Layout, Vector
-from common.secure.member import PublicKeys
+from common.secure.member import PublicKeys, threshold
 from common.secure.total import Total, neighbourhoods
 from common.settings import LEAST, RunSettings
 from server_app.aggregation import Expected
 from server_app.nodes import Nodes
 
 log = logging.getLogger("snowdrop")
-
-EXPONENT = 30
-"""Losses and tables are whole numbers of 2⁻³⁰."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,8 @@ class Summed:
 
     fields: tuple[Field, ...]
     answer: Callable[[Mapping[str, np.ndarray]], messages.Body]
+    noise: float = 0.0
+    """Least standard deviation of the noise that nodes add under the masks together."""
 
 
 def of_training(expected: Mapping[str, Expected], settings: RunSettings) -> Summed:
@@ -50,15 +50,21 @@ def of_training(expected: Mapping[str, Expected], settings: RunSettings) -> Summ
 
     def answer(found: Mapping[str, np.ndarray]) -> messages.TrainAnswer:
         sums = {
-            name: found[f"sums.{name}"]
-            .reshape(one.shape)
-            .astype(np.int64 if one.counts else settings.wire_dtype)
+            name: _as_sent(found[f"sums.{name}"].reshape(one.shape), one, settings)
             for name, one in expected.items()
         }
         loss = None if settings.hides_losses else float(found["loss_sum"][0])
         return messages.TrainAnswer(int(found["users"][0]), loss, sums)
 
-    return Summed(tuple(fields), answer)
+    noise = settings.gaussian_scale if settings.noise_by == "sum" else 0.0
+    return Summed(tuple(fields), answer, noise)
+
+
+def _as_sent(numbers: np.ndarray, one: Expected, settings: RunSettings) -> np.ndarray:
+    """A sum in the dtype in which a node would send it."""
+    if one.whole:
+        return np.rint(numbers / STEP).astype(np.int64)
+    return numbers.astype(np.int64 if one.counts else settings.wire_dtype)
 
 
 def of_metrics(forms: Sequence[int], names: Sequence[str]) -> Summed:
@@ -81,13 +87,13 @@ def replies(
     """The nodes' replies, or with ``secure_sums`` one reply of all of them together."""
     if not settings.secure_sums:
         return nodes.exchange(asked)
-    if (sums := total_of(nodes, asked, summed.fields)) is None:
+    if (sums := total_of(nodes, asked, summed.fields, summed.noise)) is None:
         return []
     return [nodes.as_reply(asked[0], summed.answer(sums).to_record())]
 
 
 def total_of(
-    nodes: Nodes, asked: Sequence[Message], fields: tuple[Field, ...]
+    nodes: Nodes, asked: Sequence[Message], fields: tuple[Field, ...], noise: float = 0.0
 ) -> dict[str, np.ndarray] | None:
     """Sums over the nodes' answers to some messages, by field.
 
@@ -97,6 +103,8 @@ def total_of(
     asked : Sequence[Message]
         One to a node.
     fields : tuple[Field, ...]
+    noise : float
+        Least standard deviation of the noise that nodes add under the masks together.
 
     Returns
     -------
@@ -107,7 +115,7 @@ def total_of(
         return None
     kind = asked[0].metadata.message_type
     try:
-        return _Protocol(nodes, asked, fields).run()
+        return _Protocol(nodes, asked, fields, noise).run()
     except SnowdropError as error:
         log.warning("the secure sum of this %s came to nothing: %s", kind, error)
         return None
@@ -116,8 +124,10 @@ def total_of(
 class _Protocol:
     """One masked sum, stage by stage (`common.secure`)."""
 
-    def __init__(self, nodes: Nodes, asked: Sequence[Message], fields: tuple[Field, ...]) -> None:
-        self._nodes, self._fields = nodes, fields
+    def __init__(
+        self, nodes: Nodes, asked: Sequence[Message], fields: tuple[Field, ...], noise: float
+    ) -> None:
+        self._nodes, self._fields, self._noise = nodes, fields, noise
         self._asked = {message.metadata.dst_node_id: message for message in asked}
         self._kind = asked[0].metadata.message_type
         self._session = secrets.token_hex(16)
@@ -144,6 +154,12 @@ class _Protocol:
         liars = self._total.unmask(self._unmasking())
         for place in liars:
             self._nodes.refuse(self._node[place], messages.QUERY_UNMASK, "its shares are false")
+        if self._noise:
+            parts = sum(1 / threshold(len(self._total.groups[k])) for k in self._total.there)
+            log.info(
+                "the sum of %d nodes carries noise of standard deviation %.4g",
+                len(self._total.there), self._noise * parts**0.5,
+            )  # fmt: skip
         found = self._layout.decode(self._total.vector)
         if clipped := int(found[CLIPPED][0]):
             log.warning(

@@ -14,7 +14,7 @@ from cli.report.source import Result, Source
 from common.bar import BAR_METRIC, CONTROL, FLOOR, TRAINED, control_words
 from common.catalogue import find_table, read_table
 from common.errors import SnowdropError
-from common.settings import DEMO, RunSettings
+from common.settings import DEMO, NoiseBy, RunSettings
 from common.task import draws_cold, metric_words, ranked_words
 
 
@@ -257,9 +257,16 @@ def _span(counts: Sequence[int]) -> str:
     return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
+_WHO_ADDS: Mapping[NoiseBy, str] = {
+    "nodes": "the nodes",
+    "sum": "the nodes together, under secure sums",
+    "server": "the server, which is trusted",
+}
+
+
 def _privacy_words(told: Mapping[str, Any]) -> str:
     """What ``summary.json`` says of ε, in words."""
-    who = "the nodes" if told["noise_by"] == "nodes" else "the server, which is trusted"
+    who = _WHO_ADDS[told["noise_by"]]
     metrics = ", without the metrics" if told["metrics_without_noise"] else ""
     return (
         f"ε = {told['epsilon']:.3g} over {told['rounds']} rounds at δ = {told['delta']:.2g}, "

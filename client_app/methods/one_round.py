@@ -14,7 +14,8 @@ from common.errors import SnowdropError
 from common.messages import TrainAnswer, TrainRequest, for_wire
 from common.settings import TrainingSettings
 from common.users.heads import State
-from common.users.item_sums import item_sums
+from common.users.item_sums import item_sums, whole_sketch_sum
+from common.users.mechanism import whole_noise
 from common.users.ragged import Ragged
 from common.users.training import participants
 
@@ -95,6 +96,7 @@ class OneRound(NodeMethod):
     """No head is trained: the one thing that leaves the node is the sum over its users."""
 
     scorers: Mapping[str, type[Scorer]] = {"history-and-sum": HistoryAndSum}
+    noised = True
 
     def fresh(self, keys: np.ndarray, settings: TrainingSettings) -> State:
         return {}
@@ -103,12 +105,23 @@ class OneRound(NodeMethod):
         asked = participants(local.keys, request.round, local.settings.fraction)
         histories = local.histories.take(asked)
         basis = local.table("basis", local.warm).numpy() if "basis" in local.arrays else None
+        if local.settings.noise:
+            return {}, TrainAnswer(len(asked), 0.0, self._noisy_sums(histories, basis, local))
         sums = item_sums(histories, local.warm, basis)
         travelling = {
             name: for_wire((array / request.scale).astype(np.float32), local.settings)
             for name, array in sums.items()
         }
         return {}, TrainAnswer(len(asked), 0.0, travelling)
+
+    def _noisy_sums(
+        self, histories: Ragged, basis: np.ndarray | None, local: Local
+    ) -> dict[str, np.ndarray]:
+        """The sketch in whole steps, with this node's noise where nodes add it by themselves."""
+        if basis is None or not np.isfinite(basis).all():
+            raise SnowdropError("with noise the message needs a 'basis', without NaN and Inf")
+        sketch = whole_sketch_sum(histories, basis)
+        return {"sketch": sketch + whole_noise(local.settings, len(histories.counts), sketch.shape)}
 
     def fit_heads(self, rounds: Iterable[int], local: Local) -> State:
         return {}

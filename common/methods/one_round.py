@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from common.discrete import LEAST_NOISE, MOST_NOISE
 from common.methods.card import Card
 from common.methods.kernel_ridge import KernelRidgeSettings, kernel_search
 from common.roles import Count, Role, setting
@@ -25,7 +26,7 @@ class OneRoundSettings(KernelRidgeSettings):
     columns: int = setting(
         -1,
         "columns of the sum over users: 0, one for each warm item; −1, that where the sum then has "
-        "at most 2²³ numbers, else a sketch of 64 to 512 columns",
+        "at most 2²³ numbers, else a sketch of 64 to 512 columns; with noise one of 64",
         Role.IDENTITY,
         ge=-1,
     )
@@ -48,17 +49,31 @@ class OneRoundSettings(KernelRidgeSettings):
     )
 
     def check(self, run: "RunSettings", name: str) -> None:
-        if run.clip_norm or run.laplace_scale:
+        if run.laplace_scale:
+            raise ValueError(f"{name} needs laplace_scale = 0: set gaussian_scale in its place")
+        if run.clip_norm != 1 and (run.clip_norm or run.noise):
+            raise ValueError(f"{name} needs clip_norm = 1: a user's part of its sum has that norm")
+        if run.noise and not LEAST_NOISE <= run.gaussian_scale <= MOST_NOISE:
             raise ValueError(
-                f"the method {name} adds no noise to its sum: leave clip_norm, gaussian_scale and "
-                "laplace_scale at 0, or choose with method one that trains in rounds"
+                f"{name} needs gaussian_scale between {LEAST_NOISE:g} and {MOST_NOISE:g}, where "
+                "its whole numbers have the ε of Gaussian noise"
+            )
+        if run.noise and self.columns == 0:
+            raise ValueError(
+                f"{name}.columns = 0 needs gaussian_scale = 0: with noise the sum is a sketch, "
+                f"which has fewer numbers; set {name}.columns = {LEAST_COLUMNS}, or −1"
             )
         if -1 < self.share < 0:
             raise ValueError(f"{name}.share must be −1, or lie between 0 and 1")
 
-    def columns_for(self, warm: int) -> int:
-        """Columns of the sketch for ``warm`` warm items; 0: the whole sum."""
+    def columns_for(self, warm: int, noise: bool) -> int:
+        """Columns of the sketch for ``warm`` warm items; 0: the whole sum.
+
+        With noise it is always a sketch: it has fewer numbers, each of which carries noise.
+        """
         columns = self.columns
+        if noise:
+            return min(LEAST_COLUMNS if columns < 0 else columns, warm)
         if columns < 0 and warm * (warm + 1) // 2 > NUMBERS:
             columns = min(MOST_COLUMNS, max(LEAST_COLUMNS, NUMBERS // warm))
         return columns if 0 < columns < warm else 0
@@ -73,6 +88,7 @@ CARD = Card(
     settings=OneRoundSettings,
     # Later rounds only make the sum anew, with whoever has come since.
     fixed={"rounds": 1},
+    whole_sums=True,
     # The kernel as for kernel ridge; λ and share are chosen in each run, on validation items too.
     search=kernel_search("one-round"),
     tasks=("cold-items",),

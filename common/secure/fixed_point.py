@@ -1,10 +1,11 @@
 """Numbers as whole numbers of fixed steps, so that they can be added modulo 2³² or 2⁶⁴."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from common.discrete import EXPONENT, discrete_gaussian
 from common.errors import OverflowedError, SnowdropError
 
 CLIPPED = "clipped"
@@ -120,7 +121,7 @@ class Layout:
         Parameters
         ----------
         numbers : Mapping[str, ndarray]
-            By field, of any shape with its size.
+            By field, of any shape with its size. Whole numbers are steps already.
 
         Raises
         ------
@@ -137,10 +138,12 @@ class Layout:
         for field, place in self._places():
             if field.name == CLIPPED:
                 continue
-            steps = np.asarray(numbers[field.name], np.float64).ravel() * 2.0**field.exponent
-            if not np.isfinite(steps).all():
-                raise OverflowedError(f"its {field.name} holds NaN or Inf")
-            np.rint(steps, out=steps)
+            steps = np.asarray(numbers[field.name]).ravel()
+            if steps.dtype.kind not in "iu":
+                steps = steps.astype(np.float64) * 2.0**field.exponent
+                if not np.isfinite(steps).all():
+                    raise OverflowedError(f"its {field.name} holds NaN or Inf")
+                np.rint(steps, out=steps)
             most = self._most(field)
             clipped += int(np.count_nonzero(np.abs(steps) > most))
             signed, unsigned = _WORDS[field.bits]
@@ -148,6 +151,34 @@ class Layout:
             _words(vector, field.bits)[place] = whole.view(unsigned)
         vector.long[0] = clipped
         return vector
+
+    def add_noise(self, vector: Vector, deviation: float, public: Collection[str]) -> None:
+        """Add discrete Gaussian noise to a node's vector, in place; it wraps around.
+
+        What wraps around or was clipped before tells nothing more, but how many numbers were
+        clipped would: that count becomes 0.
+
+        Parameters
+        ----------
+        vector : Vector
+        deviation : float
+            Standard deviation of the noise, in the unit of the numbers.
+        public : Collection[str]
+            Fields without noise.
+
+        Raises
+        ------
+        SnowdropError
+            If a field's steps are not those that noise is made for.
+        """
+        vector.long[0] = 0
+        for field, place in self._places():
+            if field.name in {CLIPPED, *public}:
+                continue
+            if (field.exponent, field.bits) != (EXPONENT, 64):
+                raise SnowdropError(f"noise needs {field.name} in steps of 2^-{EXPONENT}")
+            noise = discrete_gaussian((field.size,), deviation * 2.0**EXPONENT)
+            vector.long[place] += noise.view(np.uint64)
 
     def decode(self, vector: Vector) -> dict[str, np.ndarray]:
         """The sums of all fields, float64 (size,) each, `CLIPPED` among them.

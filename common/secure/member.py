@@ -63,6 +63,8 @@ class Masks:
     seed: bytes
     pairs: dict[int, bytes]
     own: int
+    fewest: int
+    """Members of the group without whom the sum is never unmasked, this one among them."""
 
     def hide(self, vector: Vector) -> None:
         """Lay all masks over a vector, in place."""
@@ -174,7 +176,7 @@ class Sharing:
             held[other] = Shares(of_seed, of_mask)
         pairs = {other: keys.agreed(self.mask, self.group[other].mask) for other in sealed}
         return Hidden(self.session, self.own, held, len(self.group)), Masks(
-            self.seed, pairs, self.own
+            self.seed, pairs, self.own, threshold(len(self.group))
         )
 
 

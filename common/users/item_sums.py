@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.sparse import csr_array
 
+from common.discrete import EXPONENT
 from common.users.ragged import Ragged
 
 CHUNK_NUMBERS = 2**22
@@ -47,14 +48,42 @@ def sketch_sum(histories: Ragged, basis: np.ndarray) -> np.ndarray:
         Q.
     """
     total = np.zeros(basis.shape)
+    for used, x, row in _bounded_rows(histories, basis):
+        total[used] += x.T @ row
+    return total
+
+
+def whole_sketch_sum(histories: Ragged, basis: np.ndarray) -> np.ndarray:
+    """The same sum in whole steps of 2⁻³⁰, each user's part rounded towards zero, int64 (m, k).
+
+    Whole numbers add up exactly, so that a user's part is in the sum as it is, whoever the others
+    are. Its norm is at most 2³⁰ steps: rounding towards zero makes no number larger, and each is
+    made smaller by a 2⁻⁴⁰th before, which is more than errors of the arithmetic.
+
+    Parameters
+    ----------
+    histories : Ragged
+    basis : ndarray, float32 (m, k)
+        Q.
+    """
+    total = np.zeros(basis.shape, np.int64)
+    for used, x, row in _bounded_rows(histories, basis):
+        steps = np.trunc(row * (2.0**EXPONENT * (1 - 2.0**-40))).astype(np.int64)
+        total[used] += x.astype(np.int64).T @ steps
+    return total
+
+
+def _bounded_rows(
+    histories: Ragged, basis: np.ndarray
+) -> Iterator[tuple[np.ndarray, csr_array, np.ndarray]]:
+    """The items that some users have, their histories over these, and x_uᵀ Q / (‖x_u‖ ‖x_uᵀ Q‖)."""
     for part in _chunks(histories, np.full(len(histories.counts), basis.shape[1])):
         used, columns = np.unique(part.items, return_inverse=True)
         x = _rows(Ragged(part.offsets, columns), len(used))
         seen = x @ basis[used].astype(np.float64)
         size = np.sqrt(part.counts) * np.linalg.norm(seen, axis=1)
         seen *= np.divide(1, size, out=np.zeros_like(size), where=size > 1e-6)[:, None]
-        total[used] += x.T @ seen
-    return total
+        yield used, x, seen
 
 
 def item_sums(histories: Ragged, items: int, basis: np.ndarray | None) -> dict[str, np.ndarray]:

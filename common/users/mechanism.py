@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.discrete import EXPONENT, discrete_gaussian
 from common.settings import TrainingSettings
 
 
@@ -116,6 +117,16 @@ def mechanism_of(settings: TrainingSettings, fixed: float = 0.0) -> Mechanism:
     if settings.clip_norm or settings.laplace_scale:
         return ClippedLaplace(settings.clip_norm - fixed, settings.laplace_scale)
     return Unchanged()
+
+
+def whole_noise(settings: TrainingSettings, users: int, shape: tuple[int, ...]) -> np.ndarray:
+    """What a node adds to the sum over its users in whole steps, int64 of that shape.
+
+    Discrete Gaussian noise of variance ``users`` · σ² where nodes add the noise by themselves. What
+    they add under masks together, `common.secure.fixed_point` adds.
+    """
+    own = settings.gaussian_scale if settings.noise_by == "nodes" else 0.0
+    return discrete_gaussian(shape, own * users**0.5 * 2.0**EXPONENT)
 
 
 def without_mechanism(settings: TrainingSettings) -> TrainingSettings:

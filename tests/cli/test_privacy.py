@@ -63,6 +63,24 @@ def test_the_noise_of_a_mean() -> None:
     assert deviation(4.0, "gaussian", "nodes", 100) == pytest.approx(0.4)
     assert deviation(4.0, "laplace", "nodes", 100) == pytest.approx(0.4 * math.sqrt(2))
     assert deviation(4.0, "gaussian", "server", 100) == pytest.approx(0.04)
+    assert deviation(4.0, "gaussian", "sum", 100) == pytest.approx(0.04)
+
+
+def test_noise_of_the_sum_costs_what_the_servers_costs_and_needs_secure_sums() -> None:
+    told = {}
+    for by in ("sum", "server", "nodes"):
+        every = ["privacy", "--rounds", "1", "--users", "6040", "--delta", "1e-6",
+                 "--target-epsilon", "1", "--noise-by", by]  # fmt: skip
+        told[by] = CliRunner().invoke(app, every).stdout
+    assert (
+        told["sum"].replace("noise_by = sum", "noise_by = server").splitlines()[:3]
+        == (told["server"].splitlines()[:3])
+    )
+    assert "gaussian_scale = 4.22" in told["sum"]
+    assert "gaussian_scale = 8.45" in told["nodes"]
+    assert (
+        told["sum"].rstrip().endswith("--set noise_by=sum --set fraction=1 --set secure_sums=true")
+    )
 
 
 def test_noise_that_does_not_exist() -> None:
@@ -81,6 +99,10 @@ def test_noise_that_does_not_exist() -> None:
         (["--noise", "1", "--fraction", "0"], "--fraction 0 must be above 0"),
         (["--noise", "1", "--delta", "1"], "--delta 1 must lie between 0 and 1"),
         (["--noise", "1", "--clip-norm", "0"], "--clip-norm 0 must be above 0"),
+        (
+            ["--noise", "1", "--noise-by", "sum", "--mechanism", "laplace"],
+            "noise_by = sum needs --mechanism gaussian",
+        ),
         (
             ["--noise", "1", "--noise-by", "server", "--mechanism", "laplace"],
             "noise_by = server needs --mechanism gaussian",

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from server_app.item_weights import directions_of_gram, directions_of_sketch, text_basis
+from server_app.item_weights import (
+    directions_of_gram,
+    directions_of_sketch,
+    edge_of_noise,
+    reliability,
+    text_basis,
+)
 
 USERS, ITEMS = 40, 12
 
@@ -99,3 +105,34 @@ def test_columns_that_texts_do_not_have_are_zeros() -> None:
     assert basis.shape == (ITEMS, 4)
     assert np.linalg.norm(basis[:, 0]) == pytest.approx(1)
     np.testing.assert_allclose(basis[:, 1:], 0, atol=1e-5)
+
+
+def test_noise_alone_reaches_its_edge_and_is_left_out_beyond() -> None:
+    items, columns, noise = 400, 80, 0.3
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(items, columns)))[0].astype(np.float32)
+    drawn = noise * rng.normal(size=(items, columns))
+    core = basis.T @ drawn
+    largest = np.linalg.eigvalsh((core + core.T) / 2)[-1]
+    assert largest == pytest.approx(edge_of_noise(noise, columns), rel=0.1)
+    axes, sizes = directions_of_sketch(drawn / 2, basis, items, noise)  # half of what is announced
+    assert (axes.shape, sizes.tolist()) == ((items, 1), [0.0])
+    assert reliability(drawn / 2, basis, noise) == 0.0
+    assert reliability(drawn, basis, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("size", [3.0, 10.0, 40.0])
+def test_reliability_is_the_share_of_directions_that_is_no_noise(size: float) -> None:
+    """Against the square of the cosine between each direction's column and the truth."""
+    items, columns, noise = 500, 20, 0.2
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.normal(size=(items, columns)))[0].astype(np.float32)
+    sketch = size * np.outer(basis[:, 0], np.eye(columns)[0])
+    noisy = sketch + noise * rng.normal(size=sketch.shape)
+    core = basis.T @ noisy
+    values, vectors = np.linalg.eigh((core + core.T) / 2)
+    kept = values > 0.75 * noise * np.sqrt(2 * columns)
+    columns_of = noisy @ vectors[:, kept]
+    cosines = basis[:, 0] @ columns_of / np.linalg.norm(columns_of, axis=0)
+    of_truth = np.average(np.square(cosines), weights=values[kept])
+    assert reliability(noisy, basis, noise) == pytest.approx(of_truth, abs=0.06)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from client_app.methods.base import Local
 from client_app.methods.one_round import HistoryAndSum, OneRound
 from client_app.scorers import standardised
+from common.discrete import STEP
 from common.errors import SnowdropError
 from common.messages import TrainRequest
 from common.settings import RunSettings
-from common.users.item_sums import gram_sum, sketch_sum, unpacked
+from common.users.item_sums import gram_sum, sketch_sum, unpacked, whole_sketch_sum
 from common.users.ragged import Ragged
 from common.users.randomness import user_keys
 
@@ -154,6 +155,32 @@ def test_with_a_basis_it_is_a_sketch_divided_by_the_rounds_scale() -> None:
     np.testing.assert_allclose(
         answer.sums["sketch"], sketch_sum(HISTORIES, basis) / 4, rtol=1e-5, atol=1e-7
     )
+
+
+NOISY = {"average": "users", "clip_norm": 1.0, "gaussian_scale": 3.0}
+
+
+@pytest.mark.parametrize("noise_by", ["server", "sum", "nodes"])
+def test_with_noise_the_sketch_travels_in_whole_steps(noise_by: str) -> None:
+    basis = arrays()["axes"]
+    added = {"secure_sums": True, "nodes": 3} if noise_by == "sum" else {}
+    local = local_of({"basis": basis}, **NOISY, **added, noise_by=noise_by)
+    _, answer = OneRound("one-round").train(request(scale=4.0), local)
+    whole = whole_sketch_sum(HISTORIES, basis)
+    assert answer.sums["sketch"].dtype == np.int64
+    if noise_by == "nodes":  # for each of four users; the chance to fail is below 1e-9
+        noise = (answer.sums["sketch"] - whole).ravel() * STEP
+        assert 0.1 < noise.std() / (3.0 * 2) < 3
+    else:
+        np.testing.assert_array_equal(answer.sums["sketch"], whole)
+
+
+def test_with_noise_a_message_without_a_finite_basis_is_refused() -> None:
+    basis = arrays()["axes"]
+    basis[2, 1] = np.inf
+    for given_arrays in ({}, {"basis": basis}):
+        with pytest.raises(SnowdropError, match="needs a 'basis', without NaN and Inf"):
+            OneRound("one-round").train(request(), local_of(given_arrays, **NOISY))
 
 
 def test_users_who_are_not_drawn_are_in_no_sum() -> None:

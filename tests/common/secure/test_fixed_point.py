@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import kstest, norm
 
 from common.errors import OverflowedError, SnowdropError
 from common.secure.fixed_point import CLIPPED, Field, Layout, Vector
@@ -87,3 +88,31 @@ def test_what_is_not_asked_for_is_refused() -> None:
 def test_layouts_that_cannot_be_are_refused(fields: tuple[Field, ...], participants: int) -> None:
     with pytest.raises(SnowdropError, match="the layout of a masked sum"):
         Layout(fields, participants)
+
+
+def test_whole_numbers_are_steps_already() -> None:
+    """Beyond what floating-point numbers tell apart."""
+    layout = Layout((Field("x", 2, exponent=30),), 3)
+    vector = layout.encode({"x": np.array([2**60 + 1, -(2**60) - 1])})
+    assert vector.long[1:].view(np.int64).tolist() == [2**60 + 1, -(2**60) - 1]
+    assert vector.long[0] == 0
+    assert layout.encode({"x": np.array([2**61, 0])}).long[0] == 1  # more than a third of 2^62
+
+
+def test_noise_is_on_all_numbers_but_public_ones() -> None:
+    size, deviation = 4000, 3.0
+    layout = Layout((Field("users", 1), Field("x", size, exponent=30)), 3)
+    numbers = {"users": np.array([7]), "x": np.full(size, 2.0**40)}  # more than fits: clipped
+    vector = layout.encode(numbers)
+    assert vector.long[0] == size
+    layout.add_noise(vector, deviation, public=["users"])
+    assert vector.long[:2].tolist() == [0, 7]  # how many were clipped is no longer told
+    noise = layout.decode(vector)["x"] - layout.bound(layout.fields[1])
+    assert kstest(noise, norm(scale=deviation).cdf).pvalue > 1e-9
+
+
+@pytest.mark.parametrize("field", [Field("x", 2, exponent=20), Field("x", 2, 30, bits=32)])
+def test_noise_is_for_steps_of_one_size_alone(field: Field) -> None:
+    layout = Layout((field,), 3)
+    with pytest.raises(SnowdropError, match=r"noise needs x in steps of 2\^-30"):
+        layout.add_noise(layout.encode({"x": np.zeros(2)}), 1.0, public=[])

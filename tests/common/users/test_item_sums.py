@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.discrete import STEP
 from common.users import item_sums
-from common.users.item_sums import gram_sum, packed, sketch_sum, unpacked
+from common.users.item_sums import gram_sum, packed, sketch_sum, unpacked, whole_sketch_sum
 from common.users.ragged import Ragged
 
 ITEMS, COLUMNS = 7, 3
@@ -92,3 +93,39 @@ def test_packing_keeps_the_matrix_and_its_norm(items: int, seed: int) -> None:
     assert numbers.shape == (items * (items + 1) // 2,)
     assert np.linalg.norm(numbers) == pytest.approx(np.linalg.norm(symmetric))
     np.testing.assert_allclose(unpacked(numbers, items), symmetric, atol=1e-12)
+
+
+def wild_basis(seed: int) -> np.ndarray:
+    """What a server that does not keep to the rules may send."""
+    rng = np.random.default_rng(seed)
+    made = rng.normal(size=(ITEMS, COLUMNS)) * 10.0 ** rng.integers(-9, 9, (ITEMS, COLUMNS))
+    return np.where(rng.random(made.shape) < 0.3, np.round(made), made).astype(np.float32)
+
+
+@given(lists=HISTORIES, seed=st.integers(0, 200), wild=st.booleans())
+def test_whole_parts_are_bounded_and_add_up_exactly(
+    lists: list[set[int]], seed: int, wild: bool
+) -> None:
+    """Each in Python's own whole numbers; next to nothing is lost to rounding."""
+    basis = wild_basis(seed) if wild else basis_of(seed)
+    parts = [whole_sketch_sum(ragged([one]), basis) for one in lists]
+    for part in parts:
+        assert sum(int(number) ** 2 for number in part.ravel()) <= int(1 / STEP) ** 2
+    total = whole_sketch_sum(ragged(lists), basis)
+    assert total.dtype == np.int64
+    np.testing.assert_array_equal(total, sum(parts, np.zeros_like(basis, np.int64)))
+    apart = np.abs(total * STEP - sketch_sum(ragged(lists), basis))
+    assert apart.max() <= 1.01 * STEP * max(len(lists), 1)
+
+
+def test_whole_parts_are_rounded_towards_zero() -> None:
+    basis = np.array([[3.0, -4.0], [0.0, 0.0]], np.float32)
+    part = whole_sketch_sum(ragged([{0}]), np.vstack([basis, np.zeros((5, 2), np.float32)]))
+    np.testing.assert_array_equal(part[0], [int(0.6 * 2**30), -int(0.8 * 2**30)])
+
+
+def test_whole_sums_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = [set(np.random.default_rng(user).choice(ITEMS, 3).tolist()) for user in range(50)]
+    whole = whole_sketch_sum(ragged(lists), basis_of(1))
+    monkeypatch.setattr(item_sums, "CHUNK_NUMBERS", 10)
+    np.testing.assert_array_equal(whole_sketch_sum(ragged(lists), basis_of(1)), whole)

@@ -9,12 +9,14 @@ import polars as pl
 import pytest
 import torch
 from flwr.app import Message
+from scipy.stats import kstest, norm
 
 from common import messages
 from common.errors import SnowdropError
 from common.methods.one_round import ITEM_RIDGES, SHARES, OneRoundSettings
 from common.settings import RunSettings
 from common.users.item_sums import unpacked
+from server_app.item_weights import reliability
 from server_app.items import load_catalogue
 from server_app.methods import one_round
 from server_app.methods.base import World
@@ -287,10 +289,30 @@ def test_synthetic_users_stand_in_the_sum_as_others_do(data_folder: Path, tmp_pa
     assert state_of(tmp_path, 1)["mean"].numpy().any()
 
 
-def test_noise_that_it_does_not_add_is_refused() -> None:
-    for changed in ({"clip_norm": 1.0}, {"clip_norm": 1.0, "laplace_scale": 1.0}):
-        with pytest.raises(SnowdropError, match="one-round adds no noise to its sum"):
-            RunSettings.parse({"method": "one-round", "average": "users", **changed})
+GAUSSIAN = {"average": "users", "clip_norm": 1.0, "gaussian_scale": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"gaussian_scale": 0.0, "laplace_scale": 1.0}, "one-round needs laplace_scale = 0"),
+        ({"clip_norm": 2.0}, "one-round needs clip_norm = 1"),
+        ({"clip_norm": 2.0, "gaussian_scale": 0.0}, "one-round needs clip_norm = 1"),
+        ({"gaussian_scale": 1e-3}, "one-round needs gaussian_scale between 0.015625 and"),
+        ({"one-round.columns": 0}, "one-round.columns = 0 needs gaussian_scale = 0"),
+        ({"noise_by": "sum"}, "noise_by = sum needs secure_sums = true"),
+        (
+            {"noise_by": "sum", "secure_sums": True, "method": "mixture"},
+            "the sums of mixture are none: .* choose with method one of one-round",
+        ),
+    ],
+)
+def test_noise_that_it_does_not_add_is_refused(changed: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SnowdropError, match=sentence):
+        RunSettings.parse({"method": "one-round", "nodes": 3, **GAUSSIAN, **changed})
+
+
+def test_a_share_that_cannot_be_is_refused() -> None:
     with pytest.raises(SnowdropError, match=r"share must be −1, or lie between 0 and 1"):
         RunSettings.parse({"method": "one-round", "one-round.share": -0.5})
 
@@ -309,4 +331,60 @@ def test_noise_that_it_does_not_add_is_refused() -> None:
     ],
 )
 def test_columns_follow_the_number_of_warm_items(columns: int, warm: int, expected: int) -> None:
-    assert OneRoundSettings(columns=columns).columns_for(warm) == expected
+    assert OneRoundSettings(columns=columns).columns_for(warm, noise=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "warm", "expected"),
+    [(-1, 3_000, 64), (-1, 1_000_000, 64), (16, 48, 16), (-1, 48, 48)],
+)
+def test_with_noise_the_sum_is_always_a_sketch(columns: int, warm: int, expected: int) -> None:
+    assert OneRoundSettings(columns=columns).columns_for(warm, noise=True) == expected
+
+
+@pytest.mark.parametrize("noise_by", ["nodes", "server", "sum"])
+def test_the_noise_chooses_and_not_the_metrics(
+    data_folder: Path, tmp_path: Path, noise_by: str
+) -> None:
+    changed = {**GAUSSIAN, "gaussian_scale": 2.0**-6, "noise_by": noise_by, "nodes": 3}
+    changed |= {"secure_sums": noise_by == "sum", "release_metrics": True, "one-round.columns": 6}
+    given = values_of(data_folder, tmp_path, changed)
+    assert run_here(given)["test"]["recall@20"] > 0
+    state = state_of(tmp_path, 1)
+    assert state["chosen"] is None
+    settings = RunSettings.parse(given)
+    method = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
+    method.restore(state, method.world.catalogue.index())
+    ridge, share = method._by_noise()
+    assert ridge == 100
+    assert share == 0.8 * reliability(state["mean"].numpy(), state["basis"].numpy(), method.noise)
+    assert 0.6 < share <= 0.8
+
+
+def test_noise_that_drowns_the_sum_leaves_the_frozen_twin(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    changed = {**GAUSSIAN, "noise_by": "server", "one-round.columns": 6}
+    settings = RunSettings.parse(values_of(data_folder, tmp_path, changed))
+    method = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
+    assert method._by_noise() == (100, 0.0)  # before the sum is there
+    rng = np.random.default_rng(0)
+    method.mean = rng.normal(size=(WARM, 6)).astype(np.float32)
+    method.basis = np.linalg.qr(rng.normal(size=(WARM, 6)))[0].astype(np.float32)
+    method.noise = 1.0
+    assert method._by_noise() == (100, 0.0)
+    method.noise = 1e-3
+    assert method._by_noise()[1] > 0.5
+
+
+def test_the_sum_with_a_servers_noise_is_the_sum_and_the_noise(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    bare = values_of(data_folder, tmp_path / "bare", {"one-round.columns": 6})
+    run_here(bare)
+    run_here(bare | GAUSSIAN | {"run_dir": str(tmp_path / "noisy"), "noise_by": "server"})
+    bare_state, noisy = (state_of(tmp_path / name, 1) for name in ("bare", "noisy"))
+    difference = (noisy["mean"] - bare_state["mean"]).numpy().ravel() * 60  # users
+    assert kstest(difference, norm(scale=0.5).cdf).pvalue > 1e-9
+    assert noisy["noise"] == pytest.approx(0.5 / 60)
+    assert bare_state["noise"] == 0.0

@@ -1,0 +1,131 @@
+"""Runs in which nodes add noise together, under the masks of secure sums."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+from scipy.stats import kstest, norm
+
+from client_app.ledger import Ledger
+from client_app.policy import REFUSALS
+from common import messages
+from common.discrete import STEP
+from common.errors import SnowdropError
+from common.privacy import Cost, gaussian_epsilon
+from common.secure import fixed_point
+from common.settings import RunSettings
+from server_app.accountant import noise_in_sum
+from tests.server_app.runs import SpoiltGrid, failing, rounds_of, run_here, run_values, state_of
+
+NODES, FEWEST, SCALE = 5, 4, 2.0
+"""Of five nodes one may drop out: each adds a quarter of the variance."""
+
+
+def values(data: Path, run_dir: Path, **changed: Any) -> dict[str, Any]:
+    own = {
+        "method": "one-round", "rounds": 1, "nodes": NODES, "baselines": False, "average": "users",
+        "clip_norm": 1.0, "gaussian_scale": SCALE, "noise_by": "sum", "secure_sums": True,
+        "one-round.columns": 20, "round_retries": 0, **changed,
+    }  # fmt: skip
+    return run_values(data, run_dir, **own)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """What nodes add, in the order in which they answer; each is drawn as ever."""
+    kept: list[np.ndarray] = []
+    draw = fixed_point.discrete_gaussian
+
+    def keeping(shape: tuple[int, ...], deviation: float) -> np.ndarray:
+        kept.append(draw(shape, deviation))
+        return kept[-1]
+
+    monkeypatch.setattr(fixed_point, "discrete_gaussian", keeping)
+    return kept
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_the_total_has_the_variance_that_was_asked_for_as_far_as_nodes_may_drop_out(
+    data_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    drawn: list[np.ndarray],
+    gone: int,
+) -> None:
+    """And it is exactly the sum of all users' whole parts and of what the nodes have added."""
+    bare = values(data_folder, tmp_path / "bare", gaussian_scale=0.0, clip_norm=0.0,
+                  noise_by="nodes", secure_sums=False)  # fmt: skip
+    given = values(data_folder, tmp_path / "noisy")
+    bad = (3,) if gone else ()
+    run_here(bare, SpoiltGrid(NODES, bare, failing, bad=bad, kind=messages.TRAIN))
+    with caplog.at_level(logging.INFO, logger="snowdrop"):
+        run_here(given, SpoiltGrid(NODES, given, failing, bad=bad, kind=messages.TRAIN))
+    there = NODES - gone
+    assert f"the sum of {there} nodes carries noise of standard deviation " in caplog.text
+    assert f"{SCALE * (there / FEWEST) ** 0.5:.4g}" in caplog.text
+    for own in drawn:
+        assert kstest(own * STEP, norm(scale=SCALE / FEWEST**0.5).cdf).pvalue > 1e-10
+    users = int(rounds_of(tmp_path / "noisy")[0]["users"])
+    means = [state_of(tmp_path / name, 1)["mean"].numpy() for name in ("bare", "noisy")]
+    added = (means[1] - means[0]).astype(np.float64) * users
+    assert kstest(added.ravel(), norm(scale=SCALE * (there / FEWEST) ** 0.5).cdf).pvalue > 1e-10
+    if not gone:
+        np.testing.assert_allclose(added.ravel(), sum(drawn) * STEP, atol=1e-4)
+        assert len(drawn) == NODES
+    settings = RunSettings.parse(given)
+    assert noise_in_sum(settings, users) == pytest.approx(SCALE * (NODES / FEWEST) ** 0.5)
+
+
+def test_epsilon_is_told_and_nothing_else_leaves(data_folder: Path, tmp_path: Path) -> None:
+    answers: list[str] = []
+
+    def listening(message: Message, reply: Message) -> Message:
+        answers.append(message.metadata.message_type)
+        return reply
+
+    given = values(data_folder, tmp_path, privacy_delta=1e-6)
+    grid = SpoiltGrid(NODES, given, listening, bad=range(2, 2 + NODES), kind=messages.EVALUATE)
+    summary = run_here(given, grid)
+    (row,) = rounds_of(tmp_path)
+    expected = gaussian_epsilon(1 / SCALE, 1e-6)
+    assert float(row["epsilon"]) == float(row["epsilon_total"]) == pytest.approx(expected)
+    told = summary["privacy"]
+    assert (told["noise"], told["noise_by"]) == ("gaussian", "sum")
+    assert told["epsilon"] == pytest.approx(expected)
+    assert not answers  # nobody was asked for metrics
+    assert "test" not in summary
+    assert not row["loss"]
+    assert summary["recommended_users"] > 0
+
+
+def test_ledgers_count_it_and_stop_when_it_is_spent(
+    data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    each = gaussian_epsilon(1 / SCALE, 1e-6)
+    agreed = tmp_path / "policy.toml"
+    agreed.write_text(f"epsilon_total = {1.05 * each}\nepsilon_round = {1.05 * each}\n")
+    run_here(values(data_folder, tmp_path / "one", policy=str(agreed)))
+    nodes = sorted((tmp_path / "one" / "nodes").iterdir())
+    assert len(nodes) == NODES
+    for node in nodes:
+        assert Ledger(node).read().cost == Cost(gaussian=1 / SCALE**2)
+    again = values(data_folder, tmp_path / "one", policy=str(agreed), fresh=True)
+    with pytest.raises(SnowdropError, match="no node has agreed to round 1"):
+        run_here(again)
+    assert REFUSALS["epsilon_total"] in caplog.text
+    agreed.write_text(f"epsilon_round = {0.95 * each}\n")
+    with pytest.raises(SnowdropError, match="no node has agreed to round 1"):
+        run_here(values(data_folder, tmp_path / "two", policy=str(agreed)))
+    assert REFUSALS["epsilon_round"] in caplog.text
+
+
+def test_a_node_adds_no_part_of_noise_to_an_answer_of_its_own(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that asks for a plain answer gets none, whatever the settings say."""
+    monkeypatch.setattr("server_app.masked.replies", lambda nodes, asked, *_: nodes.exchange(asked))
+    with pytest.raises(SnowdropError, match="round 1 brought no usable answer"):
+        run_here(values(data_folder, tmp_path))
