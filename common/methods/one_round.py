@@ -66,7 +66,7 @@ class OneRoundSettings(KernelRidgeSettings):
         if -1 < self.share < 0:
             raise ValueError(f"{name}.share must be −1, or lie between 0 and 1")
 
-    def columns_for(self, warm: int, noise: bool) -> int:
+    def columns_for(self, warm: int, noise: bool = False) -> int:
         """Columns of the sketch for ``warm`` warm items; 0: the whole sum.
 
         With noise it is always a sketch: it has fewer numbers, each of which carries noise.

@@ -331,7 +331,7 @@ def test_a_share_that_cannot_be_is_refused() -> None:
     ],
 )
 def test_columns_follow_the_number_of_warm_items(columns: int, warm: int, expected: int) -> None:
-    assert OneRoundSettings(columns=columns).columns_for(warm, noise=False) == expected
+    assert OneRoundSettings(columns=columns).columns_for(warm) == expected
 
 
 @pytest.mark.parametrize(
@@ -357,8 +357,9 @@ def test_the_noise_chooses_and_not_the_metrics(
     method.restore(state, method.world.catalogue.index())
     ridge, share = method._by_noise()
     assert ridge == 100
-    assert share == 0.8 * reliability(state["mean"].numpy(), state["basis"].numpy(), method.noise)
-    assert 0.6 < share <= 0.8
+    reliable = reliability(state["mean"].numpy(), state["basis"].numpy(), method.noise)
+    assert share == 0.75 * reliable**0.75
+    assert 0.6 < share <= 0.75
 
 
 def test_noise_that_drowns_the_sum_leaves_the_frozen_twin(
