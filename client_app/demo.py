@@ -24,8 +24,8 @@ def demo_interactions(
     ----------
     users, items, per_user, seed : int
     shared : float
-        Share of the users who like themes that go together (`circles`). What goes together, no text
-        tells: only other users' interactions do.
+        Share of the users who like themes that go together (`circles`), all three alike. What goes
+        together, no text tells: only other users' interactions do.
     """
     rng = np.random.default_rng([seed, 3])
     themes = demo.item_themes(items, seed)
@@ -34,11 +34,12 @@ def demo_interactions(
     starts = np.cumsum(counts) - counts
 
     tastes = rng.random((users, len(demo.THEMES)), dtype=np.float32).argpartition(TASTES, axis=1)
-    tastes = _in_circles(tastes[:, :TASTES], shared, seed)
+    tastes, together = _in_circles(tastes[:, :TASTES], shared, seed)
     per = np.clip(rng.poisson(per_user, users), 5, None)
     user = np.repeat(np.arange(users), per)
     rank = np.minimum(rng.geometric(0.5, len(user)) - 1, TASTES - 1)
-    theme = tastes[user, rank]
+    even = np.random.default_rng([seed, 6]).integers(0, TASTES, len(user))
+    theme = tastes[user, np.where(together[user], even, rank)]
     popular = rng.random(len(user)) ** 1.5
     liked = by_theme[
         np.minimum(starts[theme] + (popular * counts[theme]).astype(np.int64), items - 1)
@@ -63,9 +64,10 @@ def circles(seed: int) -> np.ndarray:
     return themes[: len(themes) // TASTES * TASTES].reshape(-1, TASTES)
 
 
-def _in_circles(tastes: np.ndarray, shared: float, seed: int) -> np.ndarray:
-    """Tastes int64 (users, `TASTES`), of a share of the users those of a circle in any order."""
+def _in_circles(tastes: np.ndarray, shared: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tastes int64 (users, `TASTES`), of a share of the users those of a circle; of whom, bool."""
     rng = np.random.default_rng([seed, 5])
-    together = circles(seed)
-    drawn = together[rng.integers(0, len(together), len(tastes))]
-    return np.where(rng.random((len(tastes), 1)) < shared, rng.permuted(drawn, axis=1), tastes)
+    known = circles(seed)
+    drawn = known[rng.integers(0, len(known), len(tastes))]
+    together = rng.random(len(tastes)) < shared
+    return np.where(together[:, None], drawn, tastes), together
