@@ -63,13 +63,13 @@ class Listening(ColdStart):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         told = list(replies)
-        scale = self.training.scale
+        scale, expected = self.training.scale, self._method.expected()
         for reply in told:
             if reply.has_content():
                 node = reply.metadata.src_node_id
                 source = ALL if self.settings.secure_sums else name_of(node)
                 answer = messages.TrainAnswer.from_record(reply.content)
-                self.seen.append(seen_in(source, server_round, scale, answer))
+                self.seen.append(seen_in(source, server_round, scale, answer, expected))
         return super().aggregate_train(server_round, told)
 
 

@@ -62,19 +62,27 @@ class Known:
         Share of users that train in a round.
     noise : float
         Standard deviation of the noise that nodes add for one user to each number.
+    noise_of_sum : float
+        The same of the noise that nodes add together, at least.
     """
 
     warm: int
     negatives: int
     fraction: float
     noise: float
+    noise_of_sum: float = 0.0
 
     @classmethod
     def of(cls, settings: TrainingSettings, warm: int) -> "Known":
         noise = settings.laplace_scale * np.sqrt(2)
         if settings.noise_by == "nodes":
             noise = max(noise, settings.gaussian_scale)
-        return cls(warm, settings.negatives, settings.fraction, float(noise))
+        of_sum = settings.gaussian_scale if settings.noise_by == "sum" else 0.0
+        return cls(warm, settings.negatives, settings.fraction, float(noise), of_sum)
+
+    def noise_in(self, users: int) -> float:
+        """Standard deviation of the noise of each number of a sum over users."""
+        return self.noise * users**0.5 + self.noise_of_sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,17 +164,22 @@ def crowds_in(seen: Seen, known: Known) -> list[Crowd]:
     members = seen.sums.get("members", np.array([seen.users]))
     if members.dtype.kind == "f":  # with noise it is not told how many are in a group
         members = np.full(len(members), seen.users)
-    noise = known.noise * np.sqrt(seen.users)
+    noise = known.noise_in(seen.users)
     crowds = []
     for table, touchers, users in zip(
         change, counts.reshape(-1, known.warm), members.tolist(), strict=True
     ):
-        size = np.linalg.norm(table.astype(np.float64), axis=1)
-        d = table.shape[1]
-        items = np.flatnonzero((touchers > 0) | (size > noise * np.sqrt(d + 4 * np.sqrt(2 * d))))
+        items = np.flatnonzero((touchers > 0) | _above_noise(table, noise))
         rows = table[items].astype(np.float64)
         crowds.append(Crowd(items, rows, touchers[items], users, noise))
     return crowds
+
+
+def _above_noise(table: np.ndarray, noise: float) -> np.ndarray:
+    """Rows that are longer than noise makes them, by four standard deviations, bool (rows,)."""
+    d = table.shape[1]
+    size = np.linalg.norm(table.astype(np.float64), axis=1)
+    return np.asarray(size > noise * np.sqrt(d + 4 * np.sqrt(2 * d)))
 
 
 def owners_likelihood(rounds: Sequence[Seen], known: Known) -> np.ndarray:
@@ -512,11 +525,11 @@ def people_in_pairs(seen: Seen, known: Known) -> list[np.ndarray]:
     """
     if "gram" in seen.sums:
         return people_in_gram(unpacked(seen.sums["gram"].astype(np.float64), known.warm))
-    rows = seen.sums["sketch"].astype(np.float64)
-    items = np.flatnonzero(np.linalg.norm(rows, axis=1) > _PARALLEL)
+    rows, noise = seen.sums["sketch"].astype(np.float64), known.noise_in(seen.users)
+    items = np.flatnonzero((np.linalg.norm(rows, axis=1) > _PARALLEL) & _above_noise(rows, noise))
     if seen.users == 1:
         return [items] if len(items) else []
-    crowd = Crowd(items, rows[items], np.zeros(len(items), np.int64), seen.users, 0.0)
+    crowd = Crowd(items, rows[items], np.zeros(len(items), np.int64), seen.users, noise)
     return [items[group] for group in parallel(crowd)]
 
 

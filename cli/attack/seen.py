@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from common.messages import TrainAnswer
+from server_app.aggregation import Expected
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,9 @@ class Seen:
     sums: Mapping[str, np.ndarray]
 
 
-def seen_in(source: str, number: int, scale: float, answer: TrainAnswer) -> Seen:
+def seen_in(
+    source: str, number: int, scale: float, answer: TrainAnswer, expected: Mapping[str, Expected]
+) -> Seen:
     """What one answer shows.
 
     Parameters
@@ -39,11 +42,13 @@ def seen_in(source: str, number: int, scale: float, answer: TrainAnswer) -> Seen
     number : int
         Of the round.
     scale : float
-        That sums were divided by.
+        That tables were divided by.
     answer : TrainAnswer
+    expected : Mapping[str, Expected]
+        What the server has asked for.
     """
     sums = {
-        name: array * np.float32(scale) if array.dtype.kind == "f" else array
+        name: array if expected[name].counts else array * expected[name].unit(scale)
         for name, array in answer.sums.items()
     }
     return Seen(source, number, answer.users, sums)

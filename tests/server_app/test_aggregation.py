@@ -281,3 +281,39 @@ def test_without_an_answer_there_is_nothing_to_hide() -> None:
     summed = servers(20).combine([(1, wrong)], TABLE, 1.0)
     assert (summed.users, list(summed.dropped)) == (0, [1])
     assert not summed.sums["change"].any()
+
+
+WHOLE = {"sketch": Expected((100, 60), norm=1.0, whole=True)}
+ONE_ROUND = {"method": "one-round", "average": "users", "clip_norm": 1.0, "gaussian_scale": 2.0}
+
+
+def whole_answer(users: int, steps: int, **changed: Any) -> TrainAnswer:
+    sketch = np.zeros((100, 60), np.int64)
+    sketch[0, 0] = steps
+    return TrainAnswer(users, 0.0, {"sketch": sketch, **changed})
+
+
+def test_whole_numbers_add_up_exactly_and_get_discrete_noise() -> None:
+    settings = RunSettings.parse({**ONE_ROUND, "noise_by": "server"})
+    answers = [(1, whole_answer(2, 2**31 - 1)), (2, whole_answer(1, -(2**30) + 2))]
+    summed = PlainSum(settings).combine(answers, WHOLE, 8.0)  # no scale is theirs
+    assert summed.sums["sketch"][0, 0] == (2**30 + 1) * 2.0**-30
+    noise = NoisySum(PlainSum(settings), settings, 3).combine(answers, WHOLE, 8.0).sums["sketch"]
+    assert (noise * 2**30 % 1 == 0).all()
+    assert kstest(noise[1:].ravel(), norm(scale=2.0).cdf).pvalue > 1e-9
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (whole_answer(2, 2**32), "its sketch has norm 4 for 2 users, each of whom can add 1"),
+        (
+            whole_answer(2, 0, sketch=np.zeros((100, 60), np.float32)),
+            "its sketch holds NaN, Inf or no int64",
+        ),
+    ],
+)
+def test_whole_numbers_that_cannot_be_are_refused(answer: TrainAnswer, sentence: str) -> None:
+    settings = RunSettings.parse({**ONE_ROUND, "noise_by": "server"})
+    with pytest.raises(SnowdropError, match=sentence):
+        check(answer, WHOLE, 1.0, settings)

@@ -24,6 +24,7 @@ from common.messages import TrainAnswer
 from common.settings import RunSettings
 from common.users.item_sums import gram_sum, sketch_sum
 from common.users.ragged import Ragged
+from server_app.aggregation import Expected
 from tests.cli.attack.constructed import KNOWN, histories, rounds_of
 
 
@@ -177,12 +178,33 @@ def test_what_the_server_knows_of_noise() -> None:
     values = {**base, "gaussian_scale": 3}
     assert Known.of(RunSettings.parse(values), 7).noise == 3
     by_server = RunSettings.parse({**values, "noise_by": "server"})
-    assert Known.of(by_server, 7).noise == 0
+    assert Known.of(by_server, 7).noise_in(9) == 0
+    assert Known.of(RunSettings.parse(values), 7).noise_in(9) == 9
+    together = {"method": "one-round", "noise_by": "sum", "secure_sums": True, "nodes": 3}
+    assert Known.of(RunSettings.parse({**values, **together}), 7).noise_in(9) == 3
+
+
+def test_a_sketch_under_noise_tells_only_what_stands_out_of_it() -> None:
+    basis = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    sketch = sketch_sum(ragged([np.arange(4), np.arange(4, 8)]), basis)
+    noise = np.random.default_rng(1).normal(size=sketch.shape)
+    for deviation, read_at_all in ((4.0, False), (1e-3, True)):
+        seen = Seen("all nodes", 1, 2, {"sketch": sketch + deviation * noise})
+        (reading,) = read([seen], Known(40, 5, 1.0, 0.0, deviation))
+        assert bool(reading.people["all nodes"]) == read_at_all
 
 
 def test_an_answer_is_seen_at_its_own_scale() -> None:
     change, touches = np.ones((3, 2), np.float32), np.array([1, 2, 3])
-    seen = seen_in("node 7", 4, 2.0, TrainAnswer(5, 1.0, {"change": change, "touches": touches}))
+    steps = np.array([[2**29, 0]])
+    answer = TrainAnswer(5, 1.0, {"change": change, "touches": touches, "sketch": steps})
+    expected = {
+        "change": Expected((3, 2), bounded=True),
+        "touches": Expected((3,), counts="change"),
+        "sketch": Expected((1, 2), whole=True),
+    }
+    seen = seen_in("node 7", 4, 2.0, answer, expected)
+    assert seen.sums["sketch"].tolist() == [[0.5, 0.0]]
     assert (seen.source, seen.round, seen.users) == ("node 7", 4, 5)
     assert (seen.sums["change"] == 2).all()
     assert seen.sums["touches"].tolist() == [1, 2, 3]
