@@ -1,4 +1,4 @@
-"""What noise costs a method with one release: Recall@20 and NDCG@20 by ε, as a Markdown table.
+"""What noise costs `one-round`: Recall@20 and NDCG@20 by ε, as a Markdown table.
 
     python benchmarks/noise.py DATA --out runs/noise [--seeds 3 4 5] [--noise-by sum nodes]
 
@@ -20,6 +20,8 @@ from common.settings import RunSettings
 
 NODES = 3
 BARE, TWIN = "no noise", "no federation"
+SKETCH = {"one-round.columns": 64}
+"""The form of the sum that noise is added to."""
 METRICS = ("recall@20", "ndcg@20")
 
 
@@ -32,8 +34,9 @@ def noise_for(epsilon: float, delta: float, by: str) -> float:
 def forms(given: argparse.Namespace) -> dict[tuple[str, str], dict[str, Any]]:
     """Settings of each row, by who adds noise and by ε."""
     made: dict[tuple[str, str], dict[str, Any]] = {
-        (TWIN, ""): {"method": f"{given.method}:frozen"},
+        (TWIN, ""): {"method": "one-round:frozen"},
         (BARE, "∞"): {},
+        (f"{BARE}, 64 columns", "∞"): SKETCH,
     }
     for by in given.noise_by:
         for epsilon in given.epsilons:
@@ -59,7 +62,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--method", default="one-round")
     parser.add_argument("--seeds", type=int, nargs="+", default=[3])
     parser.add_argument(
         "--noise-by", nargs="+", choices=("sum", "server", "nodes"), default=["sum"]
@@ -68,7 +70,7 @@ def main() -> None:
     parser.add_argument("--delta", type=float, default=1e-6)
     given = parser.parse_args()
     shared = {
-        "method": given.method, "data": str(given.data.resolve()), "nodes": NODES,
+        "method": "one-round", "data": str(given.data.resolve()), "nodes": NODES,
         "baselines": False, "fresh": True,
     }  # fmt: skip
     found = {
