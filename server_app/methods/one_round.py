@@ -38,6 +38,8 @@ log = logging.getLogger("snowdrop")
 
 _UNTRIED = 100.0, 0.3
 """λ and share where nobody chose them and no validation items can."""
+_NOISY_RIDGE = 30.0
+"""λ where the sum carries noise."""
 _OF_RELIABLE = _POWER = 0.75
 """The item-item weights of a noisy sum of reliability r have a share of ¾ r^¾ in a score; chosen on
 validation items of amazon-office, movielens and ml-1m at ε from 0.5 to 8."""
@@ -172,9 +174,9 @@ class OneRound(Trained):
     def _by_noise(self) -> tuple[float, float]:
         """λ and share where the sum carries noise: what the noise leaves of it says the share."""
         if self.mean is None or self.basis is None:
-            return _UNTRIED[0], 0.0
+            return _NOISY_RIDGE, 0.0
         reliable = reliability(self.mean, self.basis, self.noise)
-        return _UNTRIED[0], _OF_RELIABLE * reliable**_POWER
+        return _NOISY_RIDGE, _OF_RELIABLE * reliable**_POWER
 
     def _scoring(
         self, splits: Sequence[str], ridges: Sequence[float], shares: Sequence[float]

@@ -356,7 +356,7 @@ def test_the_noise_chooses_and_not_the_metrics(
     method = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
     method.restore(state, method.world.catalogue.index())
     ridge, share = method._by_noise()
-    assert ridge == 100
+    assert ridge == 30
     reliable = reliability(state["mean"].numpy(), state["basis"].numpy(), method.noise)
     assert share == 0.75 * reliable**0.75
     assert 0.6 < share <= 0.75
@@ -368,12 +368,12 @@ def test_noise_that_drowns_the_sum_leaves_the_frozen_twin(
     changed = {**GAUSSIAN, "noise_by": "server", "one-round.columns": 6}
     settings = RunSettings.parse(values_of(data_folder, tmp_path, changed))
     method = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
-    assert method._by_noise() == (100, 0.0)  # before the sum is there
+    assert method._by_noise() == (30, 0.0)  # before the sum is there
     rng = np.random.default_rng(0)
     method.mean = rng.normal(size=(WARM, 6)).astype(np.float32)
     method.basis = np.linalg.qr(rng.normal(size=(WARM, 6)))[0].astype(np.float32)
     method.noise = 1.0
-    assert method._by_noise() == (100, 0.0)
+    assert method._by_noise() == (30, 0.0)
     method.noise = 1e-3
     assert method._by_noise()[1] > 0.5
 
