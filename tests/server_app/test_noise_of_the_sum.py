@@ -40,6 +40,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     draw = fixed_point.discrete_gaussian
 
     def keeping(shape: tuple[int, ...], deviation: float) -> np.ndarray:
+        assert deviation * STEP == pytest.approx(SCALE / FEWEST**0.5, rel=1e-12)
         kept.append(draw(shape, deviation))
         return kept[-1]
 
