@@ -5,7 +5,7 @@ TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --n
 SOURCES := server_app client_app common cli deploy tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast coverage mutation docs lint clean
+.PHONY: help setup demo test test-compose test-fast coverage mutation docs lint clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -25,6 +25,9 @@ test: setup  ## all tests, two files at a time
 
 test-fast: setup  ## the tests that take no minutes
 	$(VENV)/bin/python -m pytest -m 'not slow'
+
+test-compose: setup  ## the compose file on a Docker engine of its own, in at most 25 minutes
+	timeout --signal INT --kill-after 90 1500 $(VENV)/bin/python -m pytest -m compose -x -n 0 --durations 0 tests/compose
 
 coverage: setup  ## all tests, and which lines they reach
 	$(TESTS) --cov --cov-report=term:skip-covered
