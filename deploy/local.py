@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import signal
 import socket
@@ -66,6 +67,11 @@ def up(folder: Path, say: Callable[[str], None]) -> None:
         if name not in known:  # the SuperLink would refuse it; it starts once it is registered
             write_atomic(supervisor.held_path(folder, name), b"")
     _start_supervisor(folder)
+    began = time.monotonic()
+
+    def has_come(name: str) -> bool:
+        return name in online(folder, federation, within=time.monotonic() - began)
+
     try:
         say("starting the SuperLink")
         superlink = processes(federation)[0]
@@ -80,7 +86,7 @@ def up(folder: Path, say: Callable[[str], None]) -> None:
         for process in processes(federation)[1:]:
             _wait(lambda process=process: healthy(process.health), folder, process.name)  # type: ignore[misc]
         for name in federation.node_names():
-            _wait(lambda name=name: name in online(folder, federation), folder, name)  # type: ignore[misc]
+            _wait(lambda name=name: has_come(name), folder, name)  # type: ignore[misc]
     except BaseException:
         down(folder)
         raise
@@ -191,11 +197,19 @@ def registered(folder: Path) -> dict[str, dict[str, str]]:
     return known
 
 
-def online(folder: Path, federation: Federation) -> set[str]:
-    """Names of the nodes that the SuperLink lists as online."""
+def online(folder: Path, federation: Federation, within: float = math.inf) -> set[str]:
+    """Names of the nodes that the SuperLink lists as online, and that came in the last seconds.
+
+    A SuperLink that was killed, or restored from a back-up, takes nodes for online that were so
+    before, until their heartbeat is overdue.
+    """
     flower = connection(folder, federation)
     answer = flower.json("supernode", "list", flower.connection)
-    here = {node["node-id"] for node in answer["nodes"] if node["status"] == "online"}
+    here = {
+        node["node-id"]
+        for node in answer["nodes"]
+        if node["status"] == "online" and node["online-elapsed"] <= within
+    }
     return {name for name, node in registered(folder).items() if node["id"] in here}
 
 

@@ -224,7 +224,7 @@ def test_a_former_choice_beside_a_method_is_told(
             "'mdifffr.steps' belongs to the method mdifffr",
         ),
         ({"method": "ridge", "generator_steps": 5}, "unknown setting 'ridge.fit_steps'"),
-        ({"diffusion_steps": 1}, "setting 'mdifffr.steps' is 1: .*greater than or equal to 2"),
+        ({"diffusion_steps": 1}, "setting 'mdifffr.steps' is 1: it must be 2 or more"),
     ],
 )
 def test_former_names_are_checked_as_todays(values: dict[str, Any], sentence: str) -> None:

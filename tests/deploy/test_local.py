@@ -43,3 +43,22 @@ def test_a_key_that_was_given_up_is_not_given_up_again(
     flower.fails = False
     assert local.register(*made) == ["node-0"]
     assert {node["id"] for node in local.registered(made[0]).values()} == set(flower.ids)
+
+
+def test_a_node_that_came_before_the_superlink_is_not_yet_back(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restored SuperLink takes nodes for online that were so when it was backed up."""
+    flower = FakeFlower()
+    monkeypatch.setattr(local, "connection", lambda *_: flower)
+    local.register(*made)
+    elapsed = zip(flower.ids, (4.0, 300.0), strict=True)
+    listed = [
+        {"node-id": node, "status": "online", "online-elapsed": seconds}
+        for node, seconds in elapsed
+    ]
+    monkeypatch.setattr(flower, "json", lambda *_: {"nodes": listed})
+    assert local.online(*made, within=5.0) == {"node-0"}
+    assert local.online(*made) == {"node-0", "node-1"}
+    listed[0]["status"] = "offline"
+    assert local.online(*made) == {"node-1"}
