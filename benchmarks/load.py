@@ -25,6 +25,7 @@ from pathlib import Path
 
 import polars as pl
 import psutil
+from deployed import FLOWERS_PAUSE, snowdrop
 
 from deploy.flower import ENVIRONMENT, Flower, end, tool, wait_for_port
 from server_app.run_folder import RunFolder
@@ -32,7 +33,6 @@ from server_app.run_folder import RunFolder
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"dim": 64, "method": "own-features", "evaluate_every": 1000, "baselines": False}
 ITEMS, INTERACTIONS = 2_000, 20
-FLOWERS_PAUSE = 3.0  # a SuperNode's sleep after it found no message
 WORKERS = 4  # threads that serve the light nodes
 CONTROL, FLEET = 39_391, 39_392
 PARTS = {"flower-superlink": "SuperLink", "flwr-serverapp": "ServerApp"}
@@ -48,12 +48,6 @@ def made_data(folder: Path, users: int) -> Path:
     command = ["prepare", "demo", "--out", folder, "--users", users, "--items", ITEMS]
     snowdrop(*command, "--interactions-per-user", INTERACTIONS)
     return folder
-
-
-def snowdrop(*arguments: object) -> None:
-    """A `snowdrop` command, run to its end."""
-    command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
-    subprocess.run(command, check=True, stdout=sys.stderr)
 
 
 class Memory(threading.Thread):
@@ -160,7 +154,6 @@ class LightNode:
     connection: tuple
     config: dict[str, str]
     contexts: dict[int, object]
-    looks_at: float = 0.0
 
     def serve(self) -> bool:
         """Answer one message, if there is one."""
