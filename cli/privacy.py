@@ -58,12 +58,13 @@ def privacy(
     elif noise <= 0:
         raise SnowdropError(f"--noise {noise:g} must be above 0: without noise there is no ε")
     each = epsilon([_release(noise, clip_norm, mechanism, noise_by, fraction)], at)
+    least = "at least " if noise_by == "sum" else ""  # more where more nodes are there than must be
     typer.echo(
         f"{mechanism}_scale = {noise:.6g} with clip_norm = {clip_norm:g}, noise_by = {noise_by}, "
         f"fraction = {fraction:g}\n"
         f"ε = {each:.4g} in a round, {told(noise):.4g} over {rounds} rounds, at δ = {at:.4g}\n"
         f"the mean change of a round's users carries noise of standard deviation "
-        f"{deviation(noise, mechanism, noise_by, fraction * users):.3g} on every entry\n"
+        f"{least}{deviation(noise, mechanism, noise_by, fraction * users):.3g} on every entry\n"
         f"  --set average=users --set clip_norm={clip_norm:g} --set {mechanism}_scale={noise:.6g} "
         f"--set noise_by={noise_by} --set fraction={fraction:g}"
         + (" --set secure_sums=true" if noise_by == "sum" else "")

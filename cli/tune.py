@@ -8,12 +8,13 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.bench.methods import SHARED, Chosen, read_tuned, shared_settings
-from cli.bench.runs import data_checksum, in_own_process
+from cli.bench.runs import data_checksum, in_own_process, share_cores
 from cli.search import as_choices, counted, failed, last_error, open_study, search
 from cli.simulate import check_data
 from common import methods
@@ -40,6 +41,7 @@ def tune(
     out: Annotated[Path, typer.Option(help="where the journal and the best settings go")],
     trials: Annotated[int, typer.Option(min=1, help="settings to try of each method")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="of the search and of every trial")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="trials at a time, which share the cores")] = 1,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="a setting that is not searched"),
@@ -55,10 +57,11 @@ def tune(
             RunSettings.parse({"method": method, **shared, **place}), measured="validation"
         )
     make_folder(out)
+    share_cores(jobs)
     path = out / f"{Path(folder).name}.toml"
     with lock_folder(out, "give another --out"):
         for method in names:
-            table = tune_method(method, folder, out, trials, seed, shared, path)
+            table = tune_method(method, folder, out, trials, seed, shared, path, jobs)
             keep(path, method, table)
             typer.echo(table)
     typer.echo(f"best settings are in {path}; `snowdrop bench --tuned` takes it")
@@ -85,6 +88,7 @@ def tune_method(
     seed: int,
     shared: Mapping[str, Any],
     path: Path,
+    jobs: int = 1,
 ) -> str:
     """Search the settings of one method, in a folder that the caller has locked.
 
@@ -98,6 +102,8 @@ def tune_method(
         What is not searched.
     path : Path
         File of tuned settings. Where the method combines others, they have their settings there.
+    jobs : int
+        Trials at a time.
 
     Returns
     -------
@@ -115,10 +121,11 @@ def tune_method(
     name = f"{method} on {data_checksum(folder, shared)}, seed {seed}{fixed}{combined}"
     given: dict[str, Any] = {"data": folder, "seed": seed, "baselines": False}
     given["nodes"] = shared.get("nodes", 1)
-    given["run_dir"] = str(out.absolute() / f"{method}-trial")
+    for left in out.glob(f"{method}-trial-*"):  # of a search that was killed
+        shutil.rmtree(left, ignore_errors=True)
     study = open_study(out, name, seed)
     try:
-        search_method(study, method, shared, given, trials, parts)
+        search_method(study, method, shared, given, trials, parts, out, jobs)
     except KeyboardInterrupt:
         raise SnowdropError(
             f"stopped after {counted(study)} of {trials} trials of {method}; the same command "
@@ -132,7 +139,8 @@ def tune_method(
         typer.echo(f"{method}: {lost} of {trials} trials failed; the last: {last_error(study)}")
     best = study.best_trial
     values: dict[str, Any] = best.user_attrs["settings"]
-    return as_toml(method, values, best.value or 0.0, Path(folder).name, trials, seed)
+    of_card = best.params == study.trials[0].params
+    return as_toml(method, values, best.value or 0.0, Path(folder).name, trials, seed, of_card)
 
 
 def tuned_parts(method: str, shared: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
@@ -165,13 +173,15 @@ def search_method(
     given: Mapping[str, Any],
     trials: int,
     parts: Mapping[str, Mapping[str, Any]],
+    out: Path,
+    jobs: int,
 ) -> None:
     """Try settings of a method until ``trials`` of them are done.
 
     Each trial is what `snowdrop bench` would run with these settings; one that overflows fails,
     though `snowdrop bench` would test its best round. The first two are the
     method's tuned settings of now and its published ones, as far as they lie in the search.
-    ``parts`` are tuned settings of the methods that it combines.
+    ``parts`` are tuned settings of the methods that it combines; runs are in ``out``.
     """
     chosen = Chosen.parse(method)
     kept = {name: value for name, value in shared.items() if name not in SHARED}
@@ -183,13 +193,12 @@ def search_method(
 
     def attempt(tried: Mapping[str, Any], tell: Callable[[], None]) -> tuple[dict[str, Any], float]:
         values = {**tried, **kept, **chosen.named.fixed}
-        settings = chosen.settings({**parts, method: values}, shared, given)
-        try:
+        with TemporaryDirectory(prefix=f"{method}-trial-", dir=out.absolute()) as place:
+            run = {**given, "run_dir": place}
+            settings = chosen.settings({**parts, method: values}, shared, run)
             return values, in_own_process(validation_recall, (settings,), tell)
-        finally:
-            shutil.rmtree(str(given["run_dir"]), ignore_errors=True)
 
-    search(study, method, space, known, attempt, trials)
+    search(study, method, space, known, attempt, trials, jobs)
 
 
 def validation_recall(settings: RunSettings) -> float:
@@ -209,8 +218,16 @@ def validation_recall(settings: RunSettings) -> float:
 
 
 def as_toml(
-    method: str, values: Mapping[str, Any], value: float, data: str, trials: int, seed: int
+    method: str,
+    values: Mapping[str, Any],
+    value: float,
+    data: str,
+    trials: int,
+    seed: int,
+    of_card: bool,
 ) -> str:
     """A table as `cli.bench.methods.read_tuned` reads it."""
     told = f"# {trials} trials on {data}, seed {seed}: validation Recall@20 {100 * value:.2f} %"
+    if of_card:
+        told += ", with the settings of its card"
     return f"{told}\n[{method}]\n{toml_lines(values)}"

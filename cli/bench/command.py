@@ -1,8 +1,7 @@
 """The command itself: what is to be made, how far it is, and what came of it."""
 
-import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from cli.bench.curve import Curve
-from cli.bench.methods import SHARED, choose, groups, only_task, read_tuned, shared_settings
-from cli.bench.runs import Run, execute, plan
+from cli.bench.methods import (
+    SHARED,
+    Chosen,
+    choose,
+    groups,
+    only_task,
+    read_tuned,
+    shared_settings,
+)
+from cli.bench.runs import Run, execute, plan, share_cores
 from cli.progress import Progress
 from cli.report import make_report
 from cli.simulate import check_data
@@ -72,12 +79,11 @@ def bench(
         compared = Curve.parse(curve, folder).extended(compared)
     numbers = range(first_seed, first_seed + seeds)
     runs = plan(compared, numbers, folder, out, read_tuned(tuned or []), shared)
-    given = _given(shared, tuned or [])
+    given = _given(shared, tuned or [], compared)
     missing = [run for run in runs if not run.whole]
     names = ", ".join(dict.fromkeys(run.chosen.name for run in runs))
     typer.echo(f"{len(runs)} runs, {len(runs) - len(missing)} of them are there already: {names}")
-    if jobs > 1:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    share_cores(jobs)
     with lock_folder(out, "give another --out"):
         try:
             failures = make(missing, keep, jobs)
@@ -106,11 +112,17 @@ def bench(
     typer.echo(f"results are in {out}: report.html, results.md, results.csv, runs/")
 
 
-def _given(shared: Mapping[str, Any], tuned: Sequence[Path]) -> str:
-    """What the command gave all methods, as a sentence; empty where it gave nothing."""
-    said = [f"`{name}={value}`" for name, value in shared.items()]
-    said += [f"tuned settings of `{path}`" for path in tuned]
-    return f"Given to all methods: {', '.join(said)}." if said else ""
+def _given(shared: Mapping[str, Any], tuned: Sequence[Path], compared: Iterable[Chosen]) -> str:
+    """What the command gave to the methods, in sentences; empty where it gave nothing."""
+    said = []
+    if shared:
+        settings = ", ".join(f"`{name}={value}`" for name, value in shared.items())
+        said.append(f"Given to all methods: {settings}.")
+    names = {each.named.card.name for each in compared}
+    for path in tuned:
+        found = ", ".join(name for name in read_tuned([path]) if name in names) or "none of these"
+        said.append(f"Tuned settings of `{path}`, which all others do without: {found}.")
+    return " ".join(said)
 
 
 def make(runs: list[Run], keep: bool, jobs: int) -> list[str]:

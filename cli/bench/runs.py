@@ -232,6 +232,12 @@ def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
             shutil.rmtree(run.folder, ignore_errors=True)
 
 
+def share_cores(jobs: int) -> None:
+    """Give each of several processes of this command its share of the cores."""
+    if jobs > 1:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+
+
 def in_own_process(
     work: Callable[..., Result],
     arguments: tuple[Any, ...],

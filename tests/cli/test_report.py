@@ -348,6 +348,21 @@ def test_what_was_spent_of_privacy_is_told(run_folder: Path) -> None:
     assert "ε over rounds" in page.text
 
 
+def test_with_noise_it_is_told_that_results_stay_on_the_nodes(run_folder: Path) -> None:
+    folder = RunFolder(run_folder)
+    noise = {"clip_norm": 1.0, "gaussian_scale": 8.0, "average": "users"}
+    settings = folder.read_settings()
+    assert settings is not None
+    folder.write_settings(RunSettings.parse({**settings.flat(), **noise}))
+    quiet = {k: v for k, v in summary("MDiffFR").items() if k not in ("test", "baselines")}
+    write_json(run_folder / "summary.json", quiet)
+    _, page = page_of(run_folder)
+    assert "Test results: they stay on the nodes, since metrics carry no noise" in page.text
+    folder.write_settings(settings)
+    _, page = page_of(run_folder)
+    assert "Test results, which a run has at its end: not in this folder" in page.text
+
+
 def test_recall_of_kept_lists_is_counted_over_all_cold_items(run_folder: Path) -> None:
     users = read_source(run_folder).runs[0].users
     assert users is not None

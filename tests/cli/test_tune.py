@@ -1,3 +1,4 @@
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def test_a_search_finds_settings_that_bench_takes(
     best = study.best_trial.user_attrs["settings"]
     assert {own, "head_lr"} <= set(best)
     assert best.items() <= settings.flat().items()
-    assert not (tmp_path / "cs-fcf-trial").exists()
+    assert not list(tmp_path.glob("*-trial*"))
     # What is not searched is part of what was found, whoever takes it.
     assert Chosen.parse("cs-fcf").settings(tuned, {}, {}).dim == QUICK["dim"]
 
@@ -87,6 +88,50 @@ def test_a_search_finds_settings_that_bench_takes(
     assert len(here) == 6
     assert len({settings.head_lr for settings in here}) == 6
     assert "6 trials on" in (tmp_path / f"{data_folder.name}.toml").read_text()
+
+
+def test_trials_run_side_by_side_each_in_a_folder_of_its_own(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2)
+    tried: list[RunSettings] = []
+
+    def call(_: Any, arguments: tuple[RunSettings], watch: Any) -> float:
+        tried.append(arguments[0])
+        both.wait(timeout=30)
+        return 0.1 * len(tried)
+
+    monkeypatch.setattr(tuning, "in_own_process", call)
+    tune(str(data_folder), "ridge", tmp_path, trials=4, jobs=2, set_=FIXED)
+    assert len({settings.run_dir for settings in tried}) == len(tried) == 4
+    study = optuna.load_study(study_name=None, storage=open_study_storage(tmp_path))
+    assert [trial.state for trial in study.trials] == 4 * [TrialState.COMPLETE]
+
+
+def test_what_ends_a_search_ends_the_trials_beside_it(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2)
+    ended: list[str] = []
+
+    def call(_: Any, arguments: tuple[RunSettings], watch: Any) -> float:
+        if both.wait(timeout=30) == 0:
+            raise KeyboardInterrupt
+        for _ in range(3000):
+            try:
+                watch()
+            except KeyboardInterrupt:
+                ended.append(arguments[0].run_dir)
+                raise
+            time.sleep(0.01)
+        return 0.1
+
+    monkeypatch.setattr(tuning, "in_own_process", call)
+    with pytest.raises(SnowdropError, match="stopped after 0 of 4 trials of ridge; the same"):
+        tune(str(data_folder), "ridge", tmp_path, trials=4, jobs=2, set_=FIXED)
+    assert len(ended) == 1
+    study = optuna.load_study(study_name=None, storage=open_study_storage(tmp_path))
+    assert [trial.state for trial in study.trials] == 2 * [TrialState.FAIL]
 
 
 @pytest.mark.parametrize("method", ["mdifffr", "ridge", "kernel-profile"])
@@ -98,6 +143,17 @@ def test_a_trial_is_what_bench_runs(
     tuned = read_tuned([tmp_path / f"{data_folder.name}.toml"])
     assert here[0].flat() == Chosen.parse(method).settings(tuned, QUICK, given).flat()
     assert here[0].card.name == method
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_it_is_told_when_the_settings_of_the_card_were_the_best(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: int
+) -> None:
+    recalls = iter(0.2 if number == best else 0.1 for number in range(3))
+    monkeypatch.setattr(tuning, "in_own_process", lambda *_: next(recalls))
+    tune(str(data_folder), "ridge", tmp_path, trials=3, set_=FIXED)
+    told = (tmp_path / f"{data_folder.name}.toml").read_text()
+    assert ("with the settings of its card" in told) == (best == 0)
 
 
 def test_other_fixed_settings_are_another_search(

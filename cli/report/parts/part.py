@@ -20,11 +20,15 @@ SIMULATE = "snowdrop simulate DATA_DIR --run-dir DIR"
 
 @dataclass(frozen=True)
 class Lack:
-    """What is left out, the command that makes it, and the files that would hold it."""
+    """What is left out, the command that makes it, and the files that would hold it.
+
+    Where no command could make it, ``reason`` says why.
+    """
 
     what: str
     command: str
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    reason: str = ""
 
 
 @dataclass

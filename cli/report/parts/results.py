@@ -1,17 +1,25 @@
 """Test results, by method."""
 
 from cli.report.charts import Figure, Row, value_chart
-from cli.report.parts.part import BENCH, SIMULATE, Part
+from cli.report.parts.part import BENCH, SIMULATE, Lack, Part
 from cli.report.subject import Subject
 from server_app.run_folder import SUMMARY
+
+_UNTOLD = (
+    "they stay on the nodes, since metrics carry no noise (release_metrics=true asks for them, "
+    "outside ε)"
+)
 
 
 def results_part(subject: Subject) -> Part:
     """Recall and NDCG on test items, by method."""
     part = Part()
     if not subject.by_method:
-        command = BENCH if subject.bench else SIMULATE
-        part.lack("Test results, which a run has at its end", command, SUMMARY)
+        what, command = "Test results", BENCH if subject.bench else SIMULATE
+        if all(run.settings and not run.settings.tells_metrics for run in subject.runs):
+            part.missing.append(Lack(what, command, reason=_UNTOLD))
+        else:
+            part.lack(f"{what}, which a run has at its end", command, SUMMARY)
         return part
     for name in ("recall@20", "ndcg@20"):
         rows = [

@@ -375,6 +375,14 @@ def test_a_comparison_goes_on_after_a_run_that_failed(
     assert "Given to all methods: `dim=8`, `rounds=4`" in written
 
 
+def test_it_is_said_which_methods_a_file_of_tuned_settings_is_for(tmp_path: Path) -> None:
+    file = tmp_path / "tuned.toml"
+    file.write_text("[ridge]\nnegatives = 2\n\n[mdifffr]\nnegatives = 3\n")
+    compared = [Chosen.parse(name) for name in ("ridge", "ridge:frozen", "ipfedrec")]
+    said = command._given({}, [file], compared)
+    assert said == f"Tuned settings of `{file}`, which all others do without: ridge."
+
+
 def test_no_run_pays_for_the_encoder(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
