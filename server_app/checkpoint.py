@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,13 +51,21 @@ class Checkpoints:
         return _rounds(self.folder)
 
     def save(self, number: int, state: dict[str, Any], keep: int, best: int) -> None:
-        """Write the state after round ``number``; keep the last ``keep`` rounds and the best."""
+        """Write the state after round ``number``; keep the last ``keep`` rounds and the best.
+
+        Where the round before is not kept, the file has a copy, so that a damaged one loses
+        nothing.
+        """
         buffer = io.BytesIO()
         torch.save({**state, "format": FORMAT}, buffer)
         write_checked(self._path(number), buffer.getvalue())
         for old in self.rounds()[:-keep]:
             if old != best:
                 self._path(old).unlink()
+        copied = () if number - 1 in self.rounds() else (_copy(self._path(number)),)
+        for path in copied:
+            write_checked(path, buffer.getvalue())
+        self._delete_copies(but=copied)
 
     def load(self, number: int) -> dict[str, Any]:
         """The state after round ``number``, with all tensors on the CPU.
@@ -87,6 +96,11 @@ class Checkpoints:
         """Delete every checkpoint, for a new training to begin."""
         for number in self.rounds():
             self._path(number).unlink()
+        self._delete_copies()
+
+    def _delete_copies(self, but: Collection[Path] = ()) -> None:
+        for path in set(self.folder.glob("round-*.ckpt.copy")) - set(but):
+            path.unlink()
 
     def _path(self, number: int) -> Path:
         return _path(self.folder, number)
@@ -111,11 +125,22 @@ def _rounds(folder: Path) -> list[int]:
 
 def _load(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = torch.load(
-        io.BytesIO(read_checked(path)), map_location="cpu", weights_only=True
+        io.BytesIO(_content(path)), map_location="cpu", weights_only=True
     )
     number = state.get("format", 1)
     check_format(path, number, FORMAT, "go on with the release that wrote it, or upgrade")
     return state if number == FORMAT else _of_format_1(state)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_checked(path)
+    except SnowdropError as error:
+        if not _copy(path).exists():
+            raise
+        content = read_checked(_copy(path))
+        log.warning("%s; taking its copy", error)
+        return content
 
 
 def _of_format_1(state: dict[str, Any]) -> dict[str, Any]:
@@ -131,3 +156,7 @@ def _of_format_1(state: dict[str, Any]) -> dict[str, Any]:
 
 def _path(folder: Path, number: int) -> Path:
     return folder / f"round-{number:06d}.ckpt"
+
+
+def _copy(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.name}.copy")

@@ -64,6 +64,44 @@ def test_a_damaged_checkpoint_is_passed_over_with_one_warning(
     assert str(path) in caplog.text
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[50] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("saved", "keep"), [((1,), 3), ((1, 2, 3), 1)])
+def test_a_damaged_checkpoint_with_none_right_before_it_loses_nothing(
+    checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture, saved: tuple[int, ...], keep: int
+) -> None:
+    for number in saved:
+        save(checkpoints, number, keep=keep, best=1)
+    path = checkpoints.folder / f"round-{saved[-1]:06d}.ckpt"
+    flip(path)
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest["round"] == saved[-1]
+    assert "is damaged" in caplog.text
+    assert "taking its copy" in caplog.text
+    flip(path.with_name(f"{path.name}.copy"))
+    newest = checkpoints.newest()
+    assert (newest and newest["round"]) == (1 if len(saved) > 1 else None)
+
+
+def test_a_copy_is_gone_once_it_is_not_needed(checkpoints: Checkpoints) -> None:
+    def copies() -> list[str]:
+        return sorted(path.name for path in checkpoints.folder.glob("*.copy"))
+
+    save(checkpoints, 1)
+    assert copies() == ["round-000001.ckpt.copy"]
+    save(checkpoints, 2)
+    assert copies() == []
+    save(checkpoints, 3, keep=1)
+    assert copies() == ["round-000003.ckpt.copy"]
+    checkpoints.clear()
+    assert copies() == []
+
+
 def test_load_of_a_missing_round_is_refused(checkpoints: Checkpoints) -> None:
     with pytest.raises(SnowdropError, match=r"round-000009\.ckpt"):
         checkpoints.load(9)
