@@ -233,9 +233,14 @@ def execute(run: Run, keep: bool, watch: Callable[[float], None]) -> None:
 
 
 def share_cores(jobs: int) -> None:
-    """Give each of several processes of this command its share of the cores."""
+    """Give each of several processes of this command its share of the cores, or fewer.
+
+    ``OMP_NUM_THREADS`` of whoever calls is the most that each gets.
+    """
     if jobs > 1:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+        share = max(1, (os.cpu_count() or 1) // jobs)
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        os.environ["OMP_NUM_THREADS"] = str(min(share, int(given)) if given.isdigit() else share)
 
 
 def in_own_process(

@@ -375,6 +375,18 @@ def test_a_comparison_goes_on_after_a_run_that_failed(
     assert "Given to all methods: `dim=8`, `rounds=4`" in written
 
 
+@pytest.mark.parametrize(
+    ("given", "jobs", "expected"), [("", 4, "2"), ("1", 4, "1"), ("6", 4, "2"), ("6", 1, "6")]
+)
+def test_runs_share_the_cores_that_the_caller_gives(
+    monkeypatch: pytest.MonkeyPatch, given: str, jobs: int, expected: str
+) -> None:
+    monkeypatch.setattr(runs.os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    runs.share_cores(jobs)
+    assert runs.os.environ["OMP_NUM_THREADS"] == expected
+
+
 def test_it_is_said_which_methods_a_file_of_tuned_settings_is_for(tmp_path: Path) -> None:
     file = tmp_path / "tuned.toml"
     file.write_text("[ridge]\nnegatives = 2\n\n[mdifffr]\nnegatives = 3\n")
