@@ -162,9 +162,9 @@ class Federation:
             checkpoints.close()
             logging.getLogger("snowdrop").setLevel(loud)
 
-    def seen_truth(self) -> dict[str, list[np.ndarray]]:
-        """The histories that sums were seen of, by source: with secure sums there is one."""
-        truth = self.truth()
+    def seen_truth(self, split: str = "warm") -> dict[str, list[np.ndarray]]:
+        """As `truth`, of those whose sums are seen: with secure sums there is one source."""
+        truth = self.truth(split)
         if self.settings.secure_sums:
             return {ALL: [history for own in truth.values() for history in own]}
         return truth

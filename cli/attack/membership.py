@@ -128,19 +128,20 @@ def _by_updates(federation: "Federation") -> "tuple[Roc | None, str]":
 
 
 def _by_metrics(federation: "Federation") -> "tuple[Roc | None, str]":
-    """Cold test items, from metrics of rankings that are the same for all users of a node."""
+    """Cold test items, from metrics of rankings that are the same for all users of a sum."""
     import numpy as np
 
     from cli.attack.guessing import judged, pairs_of, shares_of_rankings
-    from cli.attack.questions import Asked, Budget, RefusedError
     from common import messages
     from common.metrics import metric_names
     from common.settings import KS
+    from server_app import masked
+    from server_app.nodes import Nodes
 
     training, seed = federation.training, federation.settings.seed
     index = training.index
     cold, warm = len(index.rows("test")), len(index.rows("warm"))
-    truth = federation.truth("test")
+    truth = federation.seen_truth("test")
     pairs = pairs_of([own for people in truth.values() for own in people], cold, seed, False)
     if not len(pairs.users):
         return None, "nobody has interacted with a test item"
@@ -157,15 +158,18 @@ def _by_metrics(federation: "Federation") -> "tuple[Roc | None, str]":
         },
         rankings,
     )
-    columns = [metric_names(KS).index(f"recall@{cut}") for cut in KS]
+    settings, names = federation.settings, metric_names(KS)
+    nodes = Nodes(federation.grid, index, settings.round_timeout)
+    asked = nodes.to_all(messages.EVALUATE, request.to_record())
+    replies = masked.replies(nodes, asked, masked.of_metrics([1] * RANKINGS, names), settings)
+    if not replies:
+        return None, "the secure sum of this evaluate came to nothing"
+    columns = [names.index(f"recall@{cut}") for cut in KS]
     shares = []
-    for node, people in zip(federation.grid.get_node_ids(), truth.values(), strict=True):
-        asked = Asked(federation.grid, node, "", len(people), Budget(1))
-        asked.tell(index)
-        try:
-            answer = asked.ask(messages.EVALUATE, request, messages.EvaluateAnswer)
-        except RefusedError as error:
-            return None, str(error)
+    for reply, people in zip(replies, truth.values(), strict=True):
+        if reply.has_error():
+            return None, reply.error.reason
+        answer = messages.EvaluateAnswer.from_record(reply.content)
         sums = np.array(answer.sums).reshape(RANKINGS, -1)[:, columns]
         shares += [shares_of_rankings(places, sums, KS)] * len(people)
     scores = np.stack(shares)[pairs.users, pairs.items]

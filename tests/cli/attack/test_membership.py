@@ -28,6 +28,17 @@ def test_memberships_are_guessed(data_folder: Path, tmp_path: Path, browser: Any
     check_page(visit, PHONE["width"], least=1)
 
 
+def test_secure_sums_hide_whose_metrics_they_are(data_folder: Path, tmp_path: Path) -> None:
+    found = {}
+    for secure in ("true", "false"):
+        attack("membership", data_folder, "--users", 12, "--users-per-node", 1, "--rounds", 1,
+               "--set", f"secure_sums={secure}", "--out", tmp_path / secure)  # fmt: skip
+        rows = json.loads((tmp_path / secure / "attack.json").read_text())["rows"]
+        found[secure] = next(row for row in rows if row["attack"] == "metrics of crafted rankings")
+    assert found["true"]["auc"] < 0.8 < 0.95 < found["false"]["auc"]
+    assert found["true"]["members"] == found["false"]["members"]
+
+
 def test_a_policy_leaves_nothing_to_guess_from(data_folder: Path, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text('format = 1\nanswers = ["query.describe"]\n')
