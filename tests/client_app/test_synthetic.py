@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,12 @@ from tests.client_app.test_app import (
     assert_fixed_sentence,
     everything_in,
 )
+from tests.privacy_page import documented
 from tests.synthesizers import drawn
 
 __all__ = ["drawn"]
 
 pytestmark = pytest.mark.usefixtures("drawn")
-
-PRIVACY = Path(__file__).parents[2] / "docs" / "privacy.md"
 
 
 class Silos(Federation):
@@ -67,19 +65,6 @@ def answer_of(reply: Message) -> messages.SyntheticAnswer:
 
 
 # What leaves the node.
-
-
-def documented(kind: str) -> set[str]:
-    """Fields of a node's answer to a message, as the page on privacy lists them."""
-    rows = [row.split("|")[1:-1] for row in PRIVACY.read_text().splitlines() if row[:1] == "|"]
-    fields, here = set(), False
-    for asked, told, *_ in rows:
-        if asked.strip():
-            here = asked.strip().startswith(f"`{kind}`")
-        if here and told.strip() not in ("", "nothing"):
-            told_names = told.partition(":")[0]
-            fields |= set(re.findall(r"`([^`]+)`", told_names))
-    return fields
 
 
 def sent(reply: Message) -> set[str]:

@@ -142,15 +142,15 @@ class Federation:
         local.down(self.folder)
         assert not supervisor.family(self.folder)
 
-    def run(self, run_dir: Path | None = None, **settings: object) -> Run:
-        """Start a run, in a run directory of its own unless one is given."""
+    def run(self, run_dir: Path | None = None, app: Path = ROOT, **settings: object) -> Run:
+        """Start a run of an app, in a run directory of its own unless one is given."""
         self._runs += 1
         folder = run_dir or self.folder / "server" / f"run-{self._runs}"
         values = {**SMALL, "nodes": len(self.description.nodes), "run_dir": str(folder)} | settings
         config = self.folder / f"run-{self._runs}.toml"
         config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items()))
         name = self.flower.connection
-        answer = self.flower.json("run", str(ROOT), name, "--run-config", str(config))
+        answer = self.flower.json("run", str(app), name, "--run-config", str(config))
         return Run(self, str(answer["run-id"]), folder)
 
     def all_online(self) -> bool:

@@ -1,13 +1,32 @@
 """Three nodes over TLS, whose sums are secure without anybody asking for it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from common.secure.signatures import name_of, read_key
 from server_app.run import SEEN
-from tests.e2e.federation import federation, snowdrop
+from tests.e2e import left_node, recorded_app
+from tests.e2e.federation import ROOT, SMALL, federation, snowdrop
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(560)]
+
+
+WARM = 96
+"""Warm items of the federation's 120."""
+
+
+def recording_app(folder: Path) -> Path:
+    """A copy of the app whose nodes keep what leaves them."""
+    for package in ("client_app", "common", "server_app"):
+        shutil.copytree(ROOT / package, folder / package)
+    shutil.copy(recorded_app.__file__, folder / "client_app" / "recorded.py")
+    own, other = "client_app.app:app", "client_app.recorded:app"
+    described = (ROOT / "pyproject.toml").read_text()
+    assert own in described
+    (folder / "pyproject.toml").write_text(described.replace(own, other))
+    return folder
 
 
 def test_three_nodes_have_secure_sums_and_may_insist_on_them(tmp_path: Path) -> None:
@@ -16,7 +35,7 @@ def test_three_nodes_have_secure_sums_and_may_insist_on_them(tmp_path: Path) -> 
             path = fed.folder / "nodes" / node / "policy.toml"
             agreed = path.read_text().replace("secure_sums = false", "secure_sums = true")
             path.write_text(agreed)
-        run = fed.run(rounds=1)
+        run = fed.run(app=recording_app(tmp_path / "app"), rounds=1)
         assert run.wait() == "finished:completed", run.log()
         log, summary = run.log(), run.summary()
         assert SEEN[True] in log
@@ -27,3 +46,12 @@ def test_three_nodes_have_secure_sums_and_may_insist_on_them(tmp_path: Path) -> 
         assert snowdrop("recommend", fed.state("node-2"), "--user", user).count("item-") == 5
         for node in fed.description.node_names():
             assert not list((fed.state(node) / "sums").glob("*.json"))  # no secret is left
+        sent = {
+            name_of(read_key(folder / "key")): [
+                path.read_bytes() for path in (folder / recorded_app.FOLDER).iterdir()
+            ]
+            for folder in (fed.folder / "nodes").iterdir()
+        }
+        # The change of the item table, the users, the loss, and how many numbers were clipped.
+        long = WARM * SMALL["dim"] + 3
+        left_node.check(sent, left_node.Run(nodes=3, long=long, short=WARM))

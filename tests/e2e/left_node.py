@@ -1,0 +1,150 @@
+"""Whether all that left a node under secure sums is masked, or listed on the page on privacy."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Array, Message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as Sent
+
+from common import messages
+from tests.privacy_page import documented
+
+_MASKED = {
+    messages.TRAIN, messages.EVALUATE, messages.QUERY_DESCRIBE, messages.QUERY_COUNT,
+}  # fmt: skip
+_DEVIATIONS = 6
+"""By which the share of ones among the bits of masked vectors may be off a half."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose nodes' answers are looked at.
+
+    Parameters
+    ----------
+    nodes : int
+    long, short : int
+        Numbers of each kind in the masked vector of a round of training.
+    signed : bool
+        Whether nodes sign their keys; those of a simulation do not.
+    """
+
+    nodes: int
+    long: int
+    short: int
+    signed: bool = True
+
+    def listed(self, kind: str, signer: str) -> dict[str, str]:
+        """Every field of an answer, and what it holds, as regular expressions.
+
+        Parameters
+        ----------
+        kind : str
+            Of the message.
+        signer : str
+            The node's public key, or `messages.NOBODY`.
+        """
+        others = self.nodes - 1
+        masked = {"long": r"uint64 \(\d+,\)", "short": r"uint32 \(\d+,\)"}
+        of_training = {"long": rf"uint64 \({self.long},\)", "short": rf"uint32 \({self.short},\)"}
+        return {
+            messages.QUERY_CATALOGUE: {"status": "'kept'"},
+            messages.QUERY_SYNTHETIC: {"answer": "'updates'"},
+            messages.QUERY_KEYS: {
+                "channel": "33 bytes",
+                "mask": "33 bytes",
+                "signer": re.escape(repr(signer)),
+                "signature": "10[0-4] bytes" if self.signed else "1 bytes",
+            },
+            messages.QUERY_SHARES: {
+                "commitment": "32 bytes",
+                "places": f"{others} of int",
+                "shares": f"{others} of \\d+ bytes",
+            },
+            messages.QUERY_UNMASK: {
+                "places": f"{self.nodes} of int",
+                "shares": f"{self.nodes} of \\d+ bytes",
+            },
+            messages.QUERY_RECOMMEND: {"users": "int"},
+            messages.TRAIN: of_training,
+            **dict.fromkeys(_MASKED - {messages.TRAIN}, masked),
+        }[kind]
+
+
+def check(sent: Mapping[str, Sequence[bytes]], run: Run) -> None:
+    """Fail where something left a node that is neither masked nor listed.
+
+    Parameters
+    ----------
+    sent : Mapping[str, Sequence[bytes]]
+        Every answer of each node, by who signs its keys.
+    run : Run
+    """
+    vectors: dict[str, list[np.ndarray]] = {}
+    for signer, answers in sent.items():
+        for content in answers:
+            message = _read(content)
+            kind = message.metadata.message_type
+            fields = _fields(message)
+            if fields == {"status": repr(messages.NEEDS_CATALOGUE)}:
+                continue
+            listed = run.listed(kind, signer)
+            assert fields.keys() == listed.keys() <= documented(kind), (kind, fields)
+            for name, pattern in listed.items():
+                assert re.fullmatch(pattern, fields[name]), (kind, name, fields[name])
+            if kind in _MASKED:
+                arrays = message.content.array_records["single"]
+                vectors.setdefault(kind, []).extend(array.numpy() for array in arrays.values())
+    assert {messages.TRAIN, messages.EVALUATE, messages.QUERY_DESCRIBE} <= vectors.keys()
+    for kind, own in vectors.items():
+        _check_masked(kind, own)
+
+
+def _read(content: bytes) -> Message:
+    """An answer of which every byte is part of what is looked at."""
+    sent = Sent.FromString(content)
+    message = message_from_proto(sent)
+    assert message_to_proto(message).SerializeToString(deterministic=True) == (
+        sent.SerializeToString(deterministic=True)
+    )
+    assert not message.has_error(), message.error
+    assert not message.metadata.group_id
+    return message
+
+
+def _fields(message: Message) -> dict[str, str]:
+    """What an answer holds by the names of its fields."""
+    records = message.content
+    assert not records.metric_records and set(records.config_records) <= {"values", "status"}
+    fields = {
+        name: _described(value)
+        for record in records.config_records.values()
+        for name, value in record.items()
+    }
+    for record, arrays in records.array_records.items():
+        for name, array in arrays.items():
+            assert Array(array.numpy()).data == array.data  # nothing behind the numbers
+            place = name if record == "single" else f"{record}.{name}"
+            fields[place] = f"{array.dtype} {tuple(array.shape)}"
+    return fields
+
+
+def _described(value: object) -> str:
+    if isinstance(value, list):
+        (what,) = {_described(one) for one in value}
+        return f"{len(value)} of {what}"
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    return repr(value) if isinstance(value, str) else type(value).__name__
+
+
+def _check_masked(kind: str, vectors: Sequence[np.ndarray]) -> None:
+    """Numbers that are not independent of the data repeat themselves, or have more zeros."""
+    for vector in vectors:
+        assert len(np.unique(vector)) == len(vector), f"numbers of a {kind} repeat themselves"
+    bits = np.unpackbits(np.concatenate([vector.view(np.uint8) for vector in vectors]))
+    apart = abs(bits.mean() - 0.5) * 2 * len(bits) ** 0.5
+    assert apart < _DEVIATIONS, f"the bits of a {kind} are {apart:.1f} deviations from random"
