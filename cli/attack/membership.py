@@ -99,7 +99,7 @@ def _attacked(
         yield size, UPDATES, *_by_updates(last)
         yield size, METRICS, *_by_metrics(last)
     assert last is not None
-    reference = Federation(world, frame, others, users, folder / "reference")
+    reference = Federation(world, frame, others, last.size, folder / "reference")
     reference.train(rounds)
     for attack, found, told in _by_table(last, reference):
         yield None, attack, found, told
