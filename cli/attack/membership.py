@@ -168,7 +168,7 @@ def _by_metrics(federation: "Federation") -> "tuple[Roc | None, str]":
     shares = []
     for reply, people in zip(replies, truth.values(), strict=True):
         if reply.has_error():
-            return None, reply.error.reason
+            return None, str(reply.error.reason)
         answer = messages.EvaluateAnswer.from_record(reply.content)
         sums = np.array(answer.sums).reshape(RANKINGS, -1)[:, columns]
         shares += [shares_of_rankings(places, sums, KS)] * len(people)
