@@ -1,30 +1,35 @@
 """Faults at random times on a federation of real processes, and whether anything was lost.
 
-    python benchmarks/chaos.py --out runs/chaos --seed 1 [--minutes 5] [--pause 10]
+    python benchmarks/chaos.py --out runs/chaos --seeds 1 2 3 [--at-once 3] [--minutes 5]
 
-Brings up two nodes on generated data and trains them while processes are killed, ended or frozen,
-files damaged, disks full, clocks wrong and the network cut. A run that ends is followed by one that
-resumes it. Afterwards everything is healed, the training takes three more rounds, and these must
-hold:
+For each seed it brings up two nodes on generated data and trains them while processes are killed,
+ended or frozen, files damaged, disks full, clocks wrong and the network cut. A run that ends is
+followed by one that resumes it. Afterwards everything is healed, the training takes three more
+rounds, and these must hold:
 
 - the training ends, and every round was trained once;
 - the item table equals that of an undisturbed training in this process, in which the same nodes
   take part in each round (where every node came back in time: in which all do);
 - each user of each node has a whole list of recommendations.
 
-Prints one line of a Markdown table; its exit status is 1 unless all of it holds. The seed decides
-which faults come, and when; what they meet there depends on the machine. As root it mounts two
-small tmpfs for full disks, which are left out otherwise. A wrong clock is one in what a node signs:
-libfaketime 0.9.10 breaks the sleep of Python 3.11.
+Prints a Markdown table with a line for each seed, and one of the kinds of faults; its exit status
+is 1 unless all of it holds. The seed decides which faults come, and when; what they meet there
+depends on the machine. `OUT/seed-N.log` tells what happened when.
+
+Each seed runs in network, mount and process namespaces of its own, so that several can run side by
+side and nothing is left of any, even if it is killed. Each node has a network namespace that a
+virtual cable joins to the server's. A clock that jumps needs the package `libfaketime` (Debian's
+libfaketime 0.9.10 breaks the sleep of Python 3.11). Faults that this machine cannot have are left
+out, and the reason is printed.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -34,12 +39,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import polars as pl
 import torch
 from deployed import run as start_run
 from deployed import snowdrop
 from flwr.app import Error, Message
+from isolation import SERVER, Network, do, isolate
 
 from cli.in_process import InProcessGrid
 from client_app.lists import FILE as LISTS
@@ -47,7 +54,7 @@ from common import messages
 from common.errors import SnowdropError
 from common.settings import RunSettings
 from deploy import local, supervisor
-from deploy.federation import Federation, free_ports
+from deploy.federation import Federation
 from deploy.health import healthy
 from deploy.processes import processes
 from server_app.checkpoint import Checkpoints
@@ -71,77 +78,22 @@ FROZEN_SECONDS = 70.0  # longer than the 60 s after which a SuperLink takes a no
 STALLED_SECONDS = 150.0
 START_SECONDS = 20.0  # until the ServerApp of a run is there
 SMALL_DISK = "24m"
-CLOCK = """
-import os, pathlib, sys
-from datetime import timedelta
-import flwr.client.grpc_rere_client.node_auth_client_interceptor as signing
-from flwr.supernode.cli import flower_supernode
-
-right, hours = signing.now, pathlib.Path(os.environ["FLWR_HOME"], "clock")
-signing.now = lambda: right() + timedelta(hours=float(hours.read_text()))
-sys.exit(flower_supernode())
-"""
-"""A SuperNode whose clock, as far as it signs what it says, is as wrong as a file tells."""
-
+END_SECONDS = 90.0  # that a seed has to bring its federation down
+RESULT = "result.json"
+HEADS = (
+    "seed", "minutes", "faults", "runs", "rounds", "rounds without a node",
+    "largest difference of the item table", "stalls", "what was wrong",
+)  # fmt: skip
 Heal = Callable[[], None]
-
-
-class Link:
-    """The network between the nodes and the SuperLink: open, slow, silent or cut."""
-
-    def __init__(self, port: int, target: int) -> None:
-        self.mode = "open"
-        self._target = target
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._listener = socket.create_server(("127.0.0.1", port))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def change(self, mode: str) -> None:
-        """From now on; cutting it ends the connections that are there."""
-        self.mode = mode
-        if mode == "cut":
-            for one in [end for pair in self._pairs for end in pair]:
-                _close(one)
-            self._pairs.clear()
-
-    def _accept(self) -> None:
-        while True:
-            here, _ = self._listener.accept()
-            try:
-                if self.mode == "cut":
-                    raise ConnectionRefusedError
-                there = socket.create_connection(("127.0.0.1", self._target), 5)
-            except OSError:
-                _close(here)
-                continue
-            there.settimeout(None)
-            self._pairs.append((here, there))
-            for source, sink in ((here, there), (there, here)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while content := source.recv(1 << 16):
-                while self.mode == "silent":
-                    time.sleep(0.05)
-                if self.mode == "slow":
-                    time.sleep(0.3)
-                sink.sendall(content)
-        _close(source)
-        _close(sink)
-
-
-def _close(one: socket.socket) -> None:
-    with suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
-    one.close()
 
 
 class World:
     """The federation, and all that may happen to it."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, not_isolated: str) -> None:
         self.folder = folder
+        self._not_isolated = not_isolated
+        self._faketime = None if not_isolated else faketime()
         self.rng = random.Random(seed)
         self._bits = random.Random(seed)  # apart, since a file may not be there
         self.run_dir = folder / "server" / "run"
@@ -161,24 +113,36 @@ class World:
         snowdrop("prepare", "demo", "--out", data, "--users", USERS, "--items", ITEMS)
         split = pl.Series("split", ["warm"] * (ITEMS - ITEMS // 5) + ["test"] * (ITEMS // 5))
         pl.read_csv(data / "items.csv").with_columns(split).write_csv(data / "items.csv")
-        snowdrop("deploy", "init", self.folder, "--nodes", 2, "--port", 0, "--programs", programs)
+        host = () if self._not_isolated else ("--host", SERVER)
+        init = ("deploy", "init", self.folder, "--nodes", 2, "--port", 0, "--programs", programs)
+        snowdrop(*init, *host)
         snowdrop("deploy", "share", self.folder, "--data", data)
         self.federation = Federation.load(self.folder)
         self.nodes = self.federation.node_names()
-        (port,) = free_ports(1)
-        self.link = Link(port, self.federation.fleet_port)
-        _write_programs(programs, self.federation.fleet_address, f"127.0.0.1:{port}")
+        _write_programs(programs, bool(host), self._faketime)
         for name in self.nodes:
-            self._set_clock(name, "0")
+            self._set_clock(name, "+0")
         self.run_dir.mkdir(exist_ok=True)
-        if os.geteuid() == 0:
+        if not self._not_isolated:
+            self._network = Network(self.nodes)
+            do("mount", "-t", "tmpfs", "tmpfs", "/dev/shm")  # libfaketime leaves files there
             for place in (self.run_dir, self._state(self.nodes[0])):
-                self._mount(place)
+                do("mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", place)
+                self._mounts.append(place)
 
     def up(self) -> None:
         """Bring it up."""
-        snowdrop("deploy", "up", self.folder)
+        with mock.patch.object(local, "healthy", self._healthy):
+            local.up(self.folder, self.say)
         self.flower = local.connection(self.folder, self.federation)
+
+    def _healthy(self, address: str) -> bool:
+        """Whether a process is, wherever its loopback is."""
+        port = address.rpartition(":")[2]
+        for node in self.federation.nodes:
+            if node.health_port == int(port) and not self._not_isolated:
+                return healthy(f"{self._network.address[node.name]}:{port}")
+        return healthy(address)
 
     def end(self) -> None:
         """Heal and end everything."""
@@ -187,7 +151,7 @@ class World:
         for place in self._mounts:
             copy = place.with_name(f"{place.name}.copy")
             shutil.copytree(place, copy, dirs_exist_ok=True)
-            subprocess.run(["umount", str(place)], check=True)
+            do("umount", place)
             shutil.copytree(copy, place, dirs_exist_ok=True)
             shutil.rmtree(copy)
 
@@ -210,15 +174,28 @@ class World:
             "kill a node's work": self._kill_work,
             "damage a checkpoint": self._damage_checkpoint,
             "damage a node's state": self._damage_state,
-            "cut the network": lambda: self._network("cut"),
-            "silence the network": lambda: self._network("silent"),
-            "slow the network": lambda: self._network("slow"),
-            "set a node's clock wrong": self._wrong_clock,
         }
-        if self._mounts:
-            every["fill the server's disk"] = lambda: self._fill(self._mounts[0])
-            every["fill a node's disk"] = lambda: self._fill(self._mounts[1])
+        if not self._not_isolated:
+            every |= {
+                "cut a node off": lambda: self._cut([self._node()], FROZEN_SECONDS),
+                "cut the network": lambda: self._cut(self.nodes, self.rng.uniform(3, 15)),
+                "slow the network": self._slow,
+                "fill the server's disk": lambda: self._fill(self._mounts[0]),
+                "fill a node's disk": lambda: self._fill(self._mounts[1]),
+            }
+        if self._faketime:
+            every["let a node's clock jump"] = self._jump
         return every
+
+    def left_out(self) -> Iterator[str]:
+        """Which faults this machine cannot have, and why."""
+        if self._not_isolated:
+            yield (
+                "no cut or slow network, no full disk and no clock that jumps: "
+                f"{self._not_isolated}"
+            )
+        elif not self._faketime:
+            yield "no clock that jumps: the package `libfaketime` is not there"
 
     def strike(self) -> None:
         """One fault, drawn at random; each kind comes before any comes twice."""
@@ -279,7 +256,7 @@ class World:
 
     def _damage_checkpoint(self) -> None:
         found = sorted((self.run_dir / "checkpoint").glob("round-*.ckpt"))
-        if len(found) > 1:  # without any other, only a back-up helps
+        if found:
             self._flip(found[-1])
         self._kill_serverapp()  # else nobody reads it
 
@@ -293,16 +270,14 @@ class World:
         content[self._bits.randrange(len(content))] ^= 1 << self._bits.randrange(8)
         path.write_bytes(content)
 
-    def _network(self, mode: str) -> None:
-        self.link.change(mode)
-        self._later(
-            self.rng.uniform(3, 15), f"the network, {mode}", lambda: self.link.change("open")
-        )
+    def _cut(self, nodes: list[str], seconds: float) -> None:
+        self._network.cut(nodes)
+        what = f"the network of {', '.join(nodes)} was cut"
+        self._later(seconds, what, lambda: self._network.join(nodes))
 
-    def _mount(self, place: Path) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(place)]
-        if subprocess.run(command, check=False).returncode == 0:
-            self._mounts.append(place)
+    def _slow(self) -> None:
+        self._network.slow()
+        self._later(self.rng.uniform(5, 20), "the network was slow", self._network.fast)
 
     def _fill(self, place: Path) -> None:
         filler = place / "filler"
@@ -312,15 +287,15 @@ class World:
                 file.flush()
         self._later(self.rng.uniform(5, 12), "a full disk", lambda: filler.unlink(missing_ok=True))
 
-    def _wrong_clock(self) -> None:
+    def _jump(self) -> None:
         node = self._node()
-        self._set_clock(node, self.rng.choice(["1", "-1", "72"]))
-        self._later(self.rng.uniform(5, 15), "a wrong clock", lambda: self._set_clock(node, "0"))
+        self._set_clock(node, self.rng.choice(["+1h", "-1h", "+72h"]))
+        self._later(self.rng.uniform(5, 15), "a wrong clock", lambda: self._set_clock(node, "+0"))
 
-    def _set_clock(self, node: str, hours: str) -> None:
+    def _set_clock(self, node: str, offset: str) -> None:
         home = self.folder / "nodes" / node / "flower-home"
         home.mkdir(exist_ok=True)
-        (home / "clock").write_text(hours)
+        (home / "clock").write_text(offset)
 
     # The training, which goes on all the while.
 
@@ -378,22 +353,34 @@ class World:
             self._progress = (done, time.monotonic())
 
 
-def _write_programs(folder: Path, address: str, link: str) -> None:
-    """Flower's programs; a node's speaks to ``link`` in place of the SuperLink's address."""
+def faketime() -> Path | None:
+    """The library of the package `libfaketime`, where that is installed."""
+    spec = importlib.util.find_spec("libfaketime")
+    folders = spec.submodule_search_locations if spec else None
+    found = [path for folder in folders or () for path in Path(folder).rglob("libfaketime*.so*")]
+    return found[0] if found else None
+
+
+def _write_programs(folder: Path, isolated: bool, clock: Path | None) -> None:
+    """Flower's programs, and a Python that gives a node its network and its clock."""
     folder.mkdir(exist_ok=True)
     beside = Path(sys.executable).parent
     for program in [*beside.glob("flwr*"), *beside.glob("flower-*")]:
         (folder / program.name).symlink_to(program)
-    (folder / "clock.py").write_text(CLOCK)
-    node = folder / "flower-supernode"
-    node.unlink()
-    node.write_text(
-        f'#!/bin/sh\nfor part do\n  shift\n  [ "$part" = {address} ] && part={link}\n'
-        f'  set -- "$@" "$part"\ndone\nexec {sys.executable} {folder / "clock.py"} "$@"\n'
-    )
-    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    for script in (node, folder / "python"):
-        script.chmod(0o755)
+    python, enter = folder / "python", ""
+    if isolated:  # a node's health is asked for from outside
+        enter = (
+            'for part do\n  shift\n  case "$part" in\n'
+            '    127.0.0.1:*) part=0.0.0.0:${part#*:};;\n  esac\n  set -- "$@" "$part"\ndone\n'
+            'set -- nsenter "--net=/run/netns/$SNOWDROP_PROCESS" "$@"\n'
+        )
+    if clock:
+        enter += (
+            f"export LD_PRELOAD={clock} FAKETIME_TIMESTAMP_FILE=$FLWR_HOME/clock\n"
+            "export FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1\n"
+        )
+    python.write_text(f'#!/bin/sh\nset -- {sys.executable} "$@"\n{enter}exec "$@"\n')
+    python.chmod(0o755)
 
 
 class Replay(InProcessGrid):
@@ -514,31 +501,28 @@ def _lists(world: World, node: str) -> Iterator[str]:
         yield f"{node} recommends what its users know"
 
 
+def interruptible(can: bool) -> None:
+    """Whether Ctrl-C and SIGTERM interrupt what this process does; not while it cleans up."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler if can else signal.SIG_IGN)
+
+
 @contextmanager
-def running(folder: Path, seed: int) -> Iterator[World]:
+def running(world: World) -> Iterator[None]:
     """A federation that is up, and surely down afterwards."""
-    world = World(folder, seed)
     try:
         world.make()
         world.up()
-        yield world
+        yield
     finally:
+        interruptible(False)
         world.end()
 
 
-def main() -> int:
-    """Let it happen, check, and print the line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--minutes", type=float, default=5.0, help="how long faults come")
-    parser.add_argument("--pause", type=float, default=10.0, help="mean seconds between two faults")
-    options = parser.parse_args()
-    place = (options.out / f"seed-{options.seed}").absolute()
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    print(f"seed {options.seed}: repeat with --seed {options.seed}", file=sys.stderr)
-    with running(place / "fed", options.seed) as world:
+def one_seed(options: argparse.Namespace, seed: int, place: Path) -> dict[str, Any]:
+    """Let it happen, and check."""
+    world = World(place / "fed", seed, isolate())
+    with running(world):
         begun = world.begun = time.monotonic()
         strike_at = begun + 30  # the first run begins meanwhile
         while time.monotonic() < begun + 60 * options.minutes:
@@ -553,14 +537,99 @@ def main() -> int:
         wrong, found = check(world, rounds)
     if left := supervisor.family(world.folder):
         wrong.append(f"{len(left)} processes are left")
-    faults = json.dumps(dict(sorted(world.faults.items())))
-    print(f"seed {options.seed}: {faults}", file=sys.stderr)
-    cells = [
-        options.seed, f"{options.minutes:g}", sum(world.faults.values()), world.runs, rounds,
-        found["missing"], f"{found['difference']:.1e}", world.stalls, "; ".join(wrong) or "nothing",
-    ]  # fmt: skip
-    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-    return 1 if wrong else 0
+    return {
+        "faults": world.faults, "left out": list(world.left_out()), "wrong": wrong,
+        "cells": [
+            seed, f"{options.minutes:g}", world.faults.total(), world.runs, rounds,
+            found["missing"], f"{found['difference']:.1e}", world.stalls,
+        ],
+    }  # fmt: skip
+
+
+def start(options: argparse.Namespace, seed: int) -> subprocess.Popen[bytes]:
+    """This command for one seed, in a session of its own."""
+    place = options.out / f"seed-{seed}"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    command = [sys.executable, __file__, "--out", options.out, "--seeds", seed, "--inside"]
+    command += ["--minutes", options.minutes, "--pause", options.pause]
+    with (options.out / f"seed-{seed}.log").open("wb") as log:
+        return subprocess.Popen(
+            [*map(str, command)], stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """End a seed, with all that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGINT)
+    try:
+        child.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def results(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Of each seed, as soon as it is done; some seeds at a time."""
+    waiting, going = list(options.seeds), dict[int, subprocess.Popen[bytes]]()
+    try:
+        while waiting or going:
+            while waiting and len(going) < options.at_once:
+                seed = waiting.pop(0)
+                going[seed] = start(options, seed)
+            for seed in [seed for seed, child in going.items() if child.poll() is not None]:
+                del going[seed]
+                yield result_of(options.out, seed)
+            time.sleep(0.5)
+    finally:
+        interruptible(False)
+        for child in going.values():
+            end(child)
+
+
+def result_of(out: Path, seed: int) -> dict[str, Any]:
+    """What a seed found; that it failed, where it wrote nothing."""
+    with suppress(FileNotFoundError):
+        found: dict[str, Any] = json.loads((out / f"seed-{seed}" / RESULT).read_text())
+        return found
+    wrong = [f"it did not come to its end: {out / f'seed-{seed}.log'} says why"]
+    cells = [seed, *"–" * (len(HEADS) - 2)]
+    return {"faults": {}, "left out": [], "wrong": wrong, "cells": cells}
+
+
+def main() -> int:
+    """Run every seed, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--at-once", type=int, default=1, help="seeds side by side")
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long faults come")
+    parser.add_argument("--pause", type=float, default=6.0, help="mean seconds between two faults")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.out = options.out.absolute()
+    interruptible(True)
+    if options.inside:
+        place = options.out / f"seed-{options.seeds[0]}"
+        result = one_seed(options, options.seeds[0], place)
+        (place / RESULT).write_text(json.dumps(result))
+        return 0
+    print("| " + " | ".join(HEADS) + " |\n|" + " --- |" * len(HEADS), flush=True)
+    faults, left_out, whole = Counter[str](), set[str](), True
+    for result in results(options):
+        cells = [*result["cells"], "; ".join(result["wrong"]) or "nothing"]
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+        faults.update(result["faults"])
+        left_out |= set(result["left out"])
+        whole = whole and not result["wrong"]
+    print(f"\n| kind of fault | {faults.total()} in all |\n| --- | --- |")
+    for name, count in sorted(faults.items()):
+        print(f"| {name} | {count} |")
+    for reason in sorted(left_out):
+        print(f"left out: {reason}")
+    print(f"(load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)")
+    return 0 if whole else 1
 
 
 if __name__ == "__main__":
