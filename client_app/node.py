@@ -105,13 +105,16 @@ class Node:
 
     def _cost(self, settings: TrainingSettings) -> Cost | None:
         """What a round costs a user; None where its answer carries no noise that counts."""
+        try:
+            settings.check_steps()
+        except ValueError as error:
+            raise SnowdropError(str(error)) from error
         cost = cost_of(settings)
         if settings.noise_by == "server" and not self.policy.server_noise:
             cost = None
-        if settings.noise_by == "sum" and not (self.masking and settings.card.whole_sums):
+        if settings.noise_by == "sum" and not self.masking:
             raise SnowdropError(
-                "noise_by = sum needs secure sums and whole numbers: this answer would hold a part "
-                "of the noise alone"
+                "noise_by = sum needs secure sums: this answer would hold a part of the noise alone"
             )
         if settings.noise and not half_of(settings.card.name).noised:
             raise SnowdropError(
@@ -144,10 +147,15 @@ class Node:
             return make().to_record()
         self.index(request.catalogue)  # a node that must ask for it is asked again
         layout, masks = self.masking.layout(), self.sums.accept(self.masking)
-        vector = layout.encode(make().numbers())
+        numbers = make().numbers()
+        vector = layout.encode(numbers)
         if isinstance(request, messages.TrainRequest):
             settings = request.training_settings()
             if settings.noise_by == "sum":
+                if any(one.dtype.kind != "i" for one in numbers.values()):
+                    raise SnowdropError(
+                        "noise_by = sum needs whole numbers, and this method's sums are none"
+                    )
                 deviation = settings.gaussian_scale / masks.fewest**0.5
                 layout.add_noise(vector, deviation, public=["users"])
         masks.hide(vector)

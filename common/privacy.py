@@ -41,6 +41,32 @@ class Cost:
         """ε of all of it at a δ: that of the Gaussian part, and the pure part added."""
         return self.pure + gaussian_epsilon(math.sqrt(self.gaussian), delta)
 
+    def auc_bound(self) -> float:
+        """The largest AUC that a guess between any two values can have.
+
+        Φ(μ / √2) of the Gaussian part, the area over the trade-off function of Gaussian privacy
+        (arXiv 1905.02383, equation 6), or e^ε / (1 + e^ε) of the pure part, the area over that of
+        pure privacy (proposition 2.4 there).
+
+        Raises
+        ------
+        ValueError
+            If there are both.
+        """
+        if self.pure and self.gaussian:
+            raise ValueError("the bound is of one kind of noise")
+        if self.pure:
+            return 1 / (1 + math.exp(-self.pure))
+        return (1 + math.erf(math.sqrt(self.gaussian) / 2)) / 2
+
+    def of_substitution(self, settings: "TrainingSettings") -> "Cost":
+        """The same where a user has other interactions, and is there in either case.
+
+        Where a user that is there or not makes a difference of C, two values of one differ by 2 C.
+        """
+        factor = 1 if settings.noise_by == "nodes" else 4
+        return Cost(self.pure, factor * self.gaussian)
+
 
 NOTHING = Cost()
 

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from common import methods
+from common.discrete import LEAST_NOISE, MOST_NOISE
 from common.errors import SnowdropError
 from common.methods import FROZEN, Card, MethodSettings, Named
 from common.renamed import FORMER, translated
@@ -156,6 +157,12 @@ class TrainingSettings(SettingsModel):
         "under secure_sums; or the server, once to the sum, which it sees as it is",
         _TRAVELS,
     )
+    noise_without_epsilon: bool = setting(
+        False,
+        "allow laplace_scale without clip_norm, the form of the MDiffFR paper, to compare with it; "
+        "such noise promises nothing, and the run has no ε",
+        _TRAVELS,
+    )
     release_metrics: bool = setting(
         False,
         "with noise, have nodes answer with sums of metrics all the same; these carry no noise, "
@@ -190,7 +197,7 @@ class TrainingSettings(SettingsModel):
             raise ValueError(
                 f"{noise} needs average = users: counts of touched rows carry no noise"
             )
-        if not self.clip_norm:
+        if not self.clip_norm and not (self.laplace_scale and self.noise_without_epsilon):
             raise ValueError(f"{noise} needs clip_norm: noise hides only a bounded change")
         return self
 
@@ -200,6 +207,28 @@ class TrainingSettings(SettingsModel):
         if self.gaussian_scale:
             return "gaussian_scale"
         return "laplace_scale" if self.laplace_scale else ""
+
+    @property
+    def whole_sums(self) -> bool:
+        """Whether sums count whole steps, with discrete noise (`common.discrete`)."""
+        return bool(self.gaussian_scale)
+
+    def check_steps(self) -> None:
+        """Refuse bounds and noise with which whole steps would not have the ε of Gaussian noise.
+
+        Raises
+        ------
+        ValueError
+        """
+        if not self.whole_sums:
+            return
+        if not LEAST_NOISE <= self.gaussian_scale <= MOST_NOISE:
+            raise ValueError(
+                f"gaussian_scale must lie between {LEAST_NOISE:g} and {MOST_NOISE:g}, where whole "
+                "numbers have the ε of Gaussian noise"
+            )
+        if self.clip_norm > MOST_NOISE:
+            raise ValueError(f"with gaussian_scale, clip_norm must be at most {MOST_NOISE:g}")
 
     @property
     def hides_losses(self) -> bool:
@@ -479,8 +508,12 @@ class RunSettings(TrainingSettings):
             raise ValueError(f"warm_after needs {self.noise} = 0: counts of users carry no noise")
         if self.noise_by == "server":
             self._check_servers_noise()
-        if self.noise_by == "sum":
-            self._check_noise_of_the_sum()
+        if self.noise_by == "sum" and not self.secure_sums:
+            raise ValueError(
+                "noise_by = sum needs secure_sums = true: a node's answer holds a part of the "
+                "noise alone"
+            )
+        self.check_steps()
         if self.secure_sums:
             self._check_secure_sums()
         if self.resume and self.fresh:
@@ -521,20 +554,6 @@ class RunSettings(TrainingSettings):
         for need, met in needs.items():
             if not met:
                 raise ValueError(f"noise_by = server needs {need}")
-
-    def _check_noise_of_the_sum(self) -> None:
-        """Refuse what cannot carry a part of the noise in each node's answer."""
-        if not self.secure_sums:
-            raise ValueError(
-                "noise_by = sum needs secure_sums = true: a node's answer holds a part of the "
-                "noise alone"
-            )
-        if self.card.kind == "trained" and not self.card.whole_sums:
-            raise ValueError(
-                f"noise_by = sum needs whole numbers, and the sums of {self.card.name} are none: "
-                "set noise_by = nodes or server, or choose with method one of "
-                f"{', '.join(methods.with_whole_sums())}"
-            )
 
     def _check_secure_sums(self) -> None:
         """Refuse what needs a look at the answer of a single node."""

@@ -10,7 +10,6 @@ from common.discrete import STEP, discrete_gaussian
 from common.errors import OverflowedError, SnowdropError
 from common.messages import CountAnswer, EvaluateAnswer, TrainAnswer
 from common.settings import RunSettings
-from common.users.mechanism import gaussian_sum
 
 _ROUNDING = 1e-3
 """By how much a sum of float16 numbers may exceed its bound."""
@@ -143,7 +142,8 @@ class PlainSum(Aggregator):
 class NoisySum(Aggregator):
     """Sums that carry Gaussian noise once, added by a server that is trusted with the sums.
 
-    Each user's change has an L2 norm of at most C. With noise N(0, σ²) on every entry of the sum,
+    Each user's change has an L2 norm of at most C. With noise of variance σ² on every entry of the
+    sum, discrete as the sum is (`common.discrete`),
     and users drawn each with the same chance q, whatever is made of the sums is a sampled Gaussian
     mechanism of noise multiplier σ / C (McMahan, Ramage, Talwar and Zhang, arXiv 1710.06963, the
     estimator with a fixed denominator): the sum is divided by q times the users of all nodes, since
@@ -172,17 +172,14 @@ class NoisySum(Aggregator):
         summed = self._inner.combine(answers, expected, scale)
         if len(summed.dropped) == len(answers):
             return summed
-        noisy = {
-            name: array + self._noise(array.shape, expected[name].whole)
-            for name, array in summed.sums.items()
-        }
+        noisy = {name: self._noisy(array) for name, array in summed.sums.items()}
         return replace(summed, users=self._expected_users, sums=noisy)
 
-    def _noise(self, shape: tuple[int, ...], whole: bool) -> np.ndarray:
-        """Discrete noise on what counts whole steps, so that the sum still does; float64."""
-        if whole:
-            return discrete_gaussian(shape, self._scale / STEP) * STEP
-        return gaussian_sum(1, shape, self._scale).double().numpy()
+    def _noisy(self, array: np.ndarray) -> np.ndarray:
+        """A sum in whole steps, with discrete noise, float64."""
+        noise = discrete_gaussian(array.shape, self._scale / STEP)
+        noisy: np.ndarray = (np.rint(array / STEP) + noise) * STEP
+        return noisy
 
 
 def check(

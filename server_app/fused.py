@@ -98,9 +98,10 @@ class FusedGroups:
             name: replace(one, shape=(groups * one.shape[0], *one.shape[1:]))
             for name, one in of_all.items()
         }
-        every["heads"] = Expected((groups, numbers), bounded=True)
+        whole = self.settings.whole_sums
+        every["heads"] = Expected((groups, numbers), bounded=True, whole=whole)
         every["members"] = (
-            Expected((groups, 1), bounded=True)
+            Expected((groups, 1), bounded=True, whole=whole)
             if self._membership
             else Expected((groups,), counts="heads", of_each=True)
         )

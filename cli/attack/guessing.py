@@ -12,6 +12,8 @@ from scipy.optimize import nnls
 
 from cli.attack.seen import Seen
 from client_app.synthesis.attacks import Roc, roc
+from common.privacy import Cost, cost_of
+from common.settings import TrainingSettings
 from common.users.item_sums import unpacked
 
 RESAMPLES = 500
@@ -179,6 +181,25 @@ def area(scores: np.ndarray, members: np.ndarray) -> float:
     below = np.searchsorted(others, scores[members], side="left")
     upto = np.searchsorted(others, scores[members], side="right")
     return float((below + upto).mean() / (2 * len(others)))
+
+
+def bound_of(settings: TrainingSettings, rounds: int, by_server: bool) -> float | None:
+    """The largest AUC that ε of so many rounds leaves to any attack; None where there is no ε.
+
+    Of two values of a user, who is there in either case; drawing users is not counted.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+    rounds : int
+    by_server : bool
+        Whether it is the server that attacks, from whom its own noise hides nothing.
+    """
+    cost = cost_of(settings)
+    if cost is None or (by_server and settings.noise_by == "server"):
+        return None
+    of_all = Cost(rounds * cost.pure, rounds * cost.gaussian)
+    return of_all.of_substitution(settings).auc_bound()
 
 
 def as_json(found: Roc) -> Mapping[str, float | int]:

@@ -33,6 +33,8 @@ RANKINGS = 100
 """Crafted rankings whose metrics are asked for."""
 UPDATES, METRICS, TABLE, TEXTS = "updates", "metrics of crafted rankings", "cold table", "texts"
 CALIBRATED = "cold table, against one without these users"
+BOUNDED = {UPDATES, CALIBRATED}
+"""Attacks on what carries noise, without what texts tell of a taste."""
 
 
 def membership(
@@ -56,7 +58,7 @@ def membership(
     folder = folder_of(out, "membership", data)
     values = {**settings_given(set_), "data": data}
 
-    from cli.attack.guessing import as_json
+    from cli.attack.guessing import as_json, bound_of
     from cli.attack.membership_page import HEAD, page, rows_of
 
     rows: list[dict[str, Any]] = []
@@ -65,7 +67,12 @@ def membership(
         world = world_for(values, rounds, policy, Path(scratch))
         for size, attack, found, told in _attacked(world, users, sizes, rounds, Path(scratch)):
             measured = {} if found is None else as_json(found)
-            rows.append({"users_per_node": size, "attack": attack, "told": told, **measured})
+            bound = (
+                bound_of(world.settings, rounds, attack == UPDATES) if attack in BOUNDED else None
+            )
+            rows.append({
+                "users_per_node": size, "attack": attack, "told": told, "bound": bound, **measured,
+            })  # fmt: skip
             if found is not None:
                 curves.append((attack if size is None else f"{attack}, {size}", found))
     told_all = {

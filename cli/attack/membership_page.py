@@ -8,7 +8,7 @@ from cli.report.roc import roc_figure
 from cli.report.sections import Section
 from client_app.synthesis.attacks import FALSE_ALARMS, Roc
 
-HEAD = ("users per node", "attack", "AUC", "95 % interval",
+HEAD = ("users per node", "attack", "AUC", "95 % interval", "most that ε allows",
         f"found at {100 * FALSE_ALARMS:g} % false alarms", "pairs")  # fmt: skip
 
 _WORDS = (
@@ -24,6 +24,9 @@ _WORDS = (
     "'Texts' is what the texts alone tell, with no federation: tastes show in the half that is "
     "known. A cold table that is no better than texts gives nothing away beside them. The last row "
     "takes away what a table of other users tells, which leaves what these users added.",
+    "'Most that ε allows' is the largest AUC that any attack can have, where the run's noise has "
+    "an ε. It is about what a user's own interactions add. What others' histories and texts tell "
+    "of a taste is not bounded by it.",
 )
 
 
@@ -35,6 +38,7 @@ def rows_of(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
             row["attack"],
             f"{row['auc']:.3f}" if "auc" in row else "–",
             f"{row['low']:.3f} to {row['high']:.3f}" if "auc" in row else row["told"],
+            "–" if row.get("bound") is None else f"{row['bound']:.3f}",
             f"{100 * row['caught']:.1f} %" if "auc" in row else "–",
             f"{row['members'] + row['others']:,}" if "auc" in row else "–",
         )

@@ -100,12 +100,11 @@ def answer_of(
     for name, parts in (("scorer", shared), ("heads", told)):
         if parts:
             sums[name] = HEADS[settings.head].flat(result.scorer, parts)
-    scale = np.float32(request.scale)
     members = result.members
-    if members is not None and members.is_floating_point():
+    if members is not None and settings.noise:
         sums["members"], members = members[:, None], None
     travelling = {
-        name: for_wire(one.reshape(-1, one.shape[-1]).numpy() / scale, settings)
+        name: _scaled(one.reshape(-1, one.shape[-1]).numpy(), request.scale, settings)
         for name, one in sums.items()
     }
     if settings.average == "touches":
@@ -113,6 +112,13 @@ def answer_of(
     if members is not None:
         travelling["members"] = members.numpy()
     return TrainAnswer(result.users, result.loss_sum, travelling)
+
+
+def _scaled(table: np.ndarray, scale: float, settings: TrainingSettings) -> np.ndarray:
+    """A table as it travels; whole steps as they are."""
+    if table.dtype.kind == "i":
+        return table
+    return for_wire(table / np.float32(scale), settings)
 
 
 def groups_of(local: Local, own: GroupSettings, private: Sequence[str]) -> NearestCentroid:

@@ -88,11 +88,6 @@ def ranking_for(task: str) -> list[str]:
     return [name for name in names() if task in card(name).tasks]
 
 
-def with_whole_sums() -> list[str]:
-    """Names of all methods whose nodes answer with whole numbers, in the order of tables."""
-    return [name for name in names() if card(name).whole_sums]
-
-
 def synthesizers() -> list[str]:
     """Names of all methods that make synthetic users, in the order of tables."""
     return [own.name for own in cards().values() if own.kind == SYNTHESIZER]

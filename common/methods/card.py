@@ -104,9 +104,6 @@ class Card:
         Tasks that it can be measured on, by name (`common.task`).
     control : bool
         Whether a run of another method shows it as a control, fitted to the same item table.
-    whole_sums : bool
-        Whether nodes answer a run with noise with whole numbers (`common.discrete`), to which each
-        user adds by at most ``clip_norm``.
     scored_by_search : bool
         Whether the published evaluation of a synthesizer scored it in the script of its search,
         which lets its users stand alone where those of others stand beside real histories.
@@ -134,7 +131,6 @@ class Card:
     search: Mapping[str, Range] = field(default_factory=dict)
     tasks: tuple[str, ...] = ("cold-items", "last-warm-item")
     control: bool = False
-    whole_sums: bool = False
     scored_by_search: bool = False
     comparisons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     order: int = 100

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from common.discrete import LEAST_NOISE, MOST_NOISE
 from common.methods.card import Card
 from common.methods.kernel_ridge import KernelRidgeSettings, kernel_search
 from common.roles import Count, Role, setting
@@ -53,11 +52,6 @@ class OneRoundSettings(KernelRidgeSettings):
             raise ValueError(f"{name} needs laplace_scale = 0: set gaussian_scale in its place")
         if run.clip_norm != 1 and (run.clip_norm or run.noise):
             raise ValueError(f"{name} needs clip_norm = 1: a user's part of its sum has that norm")
-        if run.noise and not LEAST_NOISE <= run.gaussian_scale <= MOST_NOISE:
-            raise ValueError(
-                f"{name} needs gaussian_scale between {LEAST_NOISE:g} and {MOST_NOISE:g}, where "
-                "its whole numbers have the ε of Gaussian noise"
-            )
         if run.noise and self.columns == 0:
             raise ValueError(
                 f"{name}.columns = 0 needs gaussian_scale = 0: with noise the sum is a sketch, "
@@ -88,7 +82,6 @@ CARD = Card(
     settings=OneRoundSettings,
     # Later rounds only make the sum anew, with whoever has come since.
     fixed={"rounds": 1},
-    whole_sums=True,
     # The kernel as for kernel ridge; λ and share are chosen in each run, on validation items too.
     search=kernel_search("one-round"),
     tasks=("cold-items",),

@@ -88,7 +88,7 @@ def least_squares_round(
     warm, dim = table.shape
     mechanism = mechanism_of(settings)
     asked = participants(keys, number, settings.fraction)
-    change, loss = torch.zeros_like(table), 0.0
+    change, loss = torch.zeros(warm, dim, dtype=mechanism.dtype), 0.0
     for users in chunks(asked, warm, dim):
         own = histories.take(users)
         found = vectors(table, own, confidence, ridge)
@@ -102,7 +102,11 @@ def least_squares_round(
         order = mechanism.order  # and of a product of two vectors, Σ |x|^order is a product, too
         lengths = powers(weighted, order).sum(1) * powers(found, order).sum(1)
         kept = mechanism.kept(torch.zeros(len(users), 1, 1), lengths)
-        change += weighted.T @ (found * kept[:, None])
+        if mechanism.dtype == torch.int64:
+            for each, vector, share in zip(weighted.double(), found.double(), kept, strict=True):
+                change += mechanism.parts((each[:, None] * vector)[None], share[None])[0]
+        else:
+            change += weighted.T @ (found * kept[:, None])
     change += mechanism.noise(len(asked), (warm, dim))
     touches = torch.full((warm,), len(asked), dtype=torch.int64)
     return RoundResult(change, touches, loss, len(asked))

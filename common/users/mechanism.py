@@ -7,8 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.discrete import EXPONENT, discrete_gaussian
+from common.discrete import STEP, discrete_gaussian
+from common.errors import OverflowedError
 from common.settings import TrainingSettings
+
+_SLIGHTLY_LESS = 1 - 2.0**-26
+"""More than what errors of float64 can add to a norm of 2²⁷ numbers, in whatever order they are
+summed."""
 
 
 class Mechanism(ABC):
@@ -17,12 +22,15 @@ class Mechanism(ABC):
     bounds = True
     """Whether `kept` may be below 1, so that changes must be multiplied by it."""
 
+    dtype = torch.float32
+    """Of sums; int64 where they count whole steps of 2⁻³⁰."""
+
     order = 1
     """p of the norm that bounds a change: (Σ |x|^p)^(1/p)."""
 
     @abstractmethod
     def kept(self, change: Tensor, elsewhere: Tensor | float = 0.0) -> Tensor:
-        """Share of each user's change that is kept, float32 (users,).
+        """Share of each user's change that is kept, float (users,).
 
         Parameters
         ----------
@@ -31,9 +39,22 @@ class Mechanism(ABC):
             Σ |x|^p over a user's change that is not in ``change``, p = `order`.
         """
 
+    def parts(self, change: Tensor, kept: Tensor) -> Tensor:
+        """What users add to the sums, of `dtype` and the shape of ``change``.
+
+        Parameters
+        ----------
+        change : Tensor, float (users, …)
+        kept : Tensor, float (users,)
+            From `kept`.
+        """
+        if not self.bounds:
+            return change
+        return change * kept.reshape(-1, *[1] * (change.dim() - 1))
+
     @abstractmethod
     def noise(self, users: int, shape: tuple[int, ...]) -> Tensor:
-        """What is added to the sum over ``users`` users, float32 of that shape."""
+        """What is added to the sum over ``users`` users, of `dtype` and that shape."""
 
 
 class Unchanged(Mechanism):
@@ -76,19 +97,25 @@ class ClippedLaplace(Mechanism):
 class ClippedGaussian(Mechanism):
     """Differential privacy of a user with Gaussian noise.
 
-    Each user's change is clipped to an L2 norm C, and every entry of it gets noise N(0, σ²)
+    Each user's change is clipped to an L2 norm C, and every entry of it gets noise of variance σ²
     (McMahan, Ramage, Talwar and Zhang, "Learning Differentially Private Recurrent Language Models",
     arXiv 1710.06963, whose server adds the noise; here each user has noise of its own).
+
+    Sums count whole steps of 2⁻³⁰, and the noise is discrete (`common.discrete`). The norm is
+    computed in float64, and each user's numbers are rounded towards zero by themselves, which makes
+    none of them larger. So the bound holds for the very numbers that are added up, and these add up
+    exactly.
 
     Parameters
     ----------
     norm : float
         C.
     scale : float
-        σ; 0: the change is clipped alone, since the server adds the noise.
+        σ; 0: the change is clipped alone, since the noise is added elsewhere.
     """
 
     order = 2
+    dtype = torch.int64
 
     def __init__(self, norm: float, scale: float) -> None:
         self._norm, self._scale = norm, scale
@@ -96,8 +123,30 @@ class ClippedGaussian(Mechanism):
     def kept(self, change: Tensor, elsewhere: Tensor | float = 0.0) -> Tensor:
         return clip_shares(change, self._norm, elsewhere, self.order)
 
+    def parts(self, change: Tensor, kept: Tensor) -> Tensor:
+        return whole_steps(super().parts(change.double(), kept))
+
     def noise(self, users: int, shape: tuple[int, ...]) -> Tensor:
-        return gaussian_sum(users, shape, self._scale)
+        return torch.from_numpy(discrete_gaussian(shape, self._scale * users**0.5 / STEP))
+
+
+def whole_steps(numbers: Tensor) -> Tensor:
+    """Numbers in whole steps of 2⁻³⁰, rounded towards zero, int64.
+
+    Each is made smaller by a 2⁻²⁶th before, so that a norm that was computed as C is at most C.
+
+    Parameters
+    ----------
+    numbers : Tensor, float64
+
+    Raises
+    ------
+    OverflowedError
+        If one is NaN or Inf.
+    """
+    if not torch.isfinite(numbers).all():
+        raise OverflowedError("a table holds NaN or Inf: lower item_lr or head_lr")
+    return (numbers * (_SLIGHTLY_LESS / STEP)).trunc().long()
 
 
 def mechanism_of(settings: TrainingSettings, fixed: float = 0.0) -> Mechanism:
@@ -126,7 +175,7 @@ def whole_noise(settings: TrainingSettings, users: int, shape: tuple[int, ...]) 
     they add under masks together, `common.secure.fixed_point` adds.
     """
     own = settings.gaussian_scale if settings.noise_by == "nodes" else 0.0
-    return discrete_gaussian(shape, own * users**0.5 * 2.0**EXPONENT)
+    return discrete_gaussian(shape, own * users**0.5 / STEP)
 
 
 def without_mechanism(settings: TrainingSettings) -> TrainingSettings:
@@ -136,14 +185,14 @@ def without_mechanism(settings: TrainingSettings) -> TrainingSettings:
 
 
 def powers(numbers: Tensor, order: int) -> Tensor:
-    """|x|^p of each number, p 1 or 2."""
-    return numbers.abs() if order == 1 else numbers.square()
+    """|x|^p of each number, p 1 or 2; squares are float64, and exact where numbers are float32."""
+    return numbers.abs() if order == 1 else numbers.double().square()
 
 
 def clip_shares(
     change: Tensor, norm: float, elsewhere: Tensor | float = 0.0, order: int = 1
 ) -> Tensor:
-    """Share of each user's change that a norm of at most ``norm`` leaves, float32 (users,).
+    """Share of each user's change that a norm of at most ``norm`` leaves, float (users,).
 
     Parameters
     ----------
@@ -175,14 +224,3 @@ def laplace_sum(users: int, shape: tuple[int, ...], scale: float) -> Tensor:
     noise = rng.gamma(users, scale, shape)
     noise -= rng.gamma(users, scale, shape)
     return torch.from_numpy(noise).float()
-
-
-def gaussian_sum(users: int, shape: tuple[int, ...], scale: float) -> Tensor:
-    """The sum of ``users`` independent N(0, ``scale``²) noises on every entry, float32.
-
-    Drawn as N(0, users · scale²). The seed comes from the operating system.
-    """
-    if not scale or not users:
-        return torch.zeros(shape)
-    rng = np.random.default_rng(secrets.randbits(256))
-    return torch.from_numpy(rng.normal(0.0, scale * users**0.5, shape)).float()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from common.settings import TrainingSettings
-from common.users.mechanism import powers
+from common.users.mechanism import Mechanism, powers
 from common.users.training import Samples, item_rate
 
 
@@ -44,6 +44,8 @@ class MappedPull:
         self._rate = item_rate(settings, len(table)) * strength * 2 / settings.dim
         self._everyone = torch.zeros((), dtype=torch.float64)
         self._touching = torch.zeros(len(table), dtype=torch.float64)
+        self._whole = torch.zeros(table.shape, dtype=torch.int64)
+        self._counts_steps = False
 
     def step(self, rows: Tensor, samples: Samples, active: Tensor) -> Tensor:
         """The pull of one batch on the rows of all users that have such a batch.
@@ -59,30 +61,51 @@ class MappedPull:
         return (self._mapped[samples.items] - rows) * share[:, :, None]
 
     def elsewhere(self, samples: Samples, batches: Tensor, order: int = 1) -> Tensor:
-        """Σ |x|^order of each user's change on rows that it does not touch, float32 (users,)."""
+        """Σ |x|^order of each user's change on rows that it does not touch, float (users,)."""
         if not self._everywhere:
             return torch.zeros(len(batches))
         lengths = self._lengths(order)
-        touched = (lengths[samples.items] * samples.real).sum(1)
         drift = powers(self._drift(samples, batches), order)
-        return drift * (lengths.sum() - touched).clamp(min=0)
+        return drift * (self._untouched(samples).to(lengths.dtype) @ lengths)
+
+    def _untouched(self, samples: Samples) -> Tensor:
+        """1 for each row that a user does not touch, else 0, float32 (users, warm)."""
+        rows = torch.ones(len(samples.items), self._warm)
+        return rows.scatter_add_(1, samples.items, -samples.real)
 
     def _lengths(self, order: int) -> Tensor:
-        """Σ |x|^order of each row's distance, float32 (warm,); summed once for a round."""
+        """Σ |x|^order of each row's distance, float (warm,); summed once for a round."""
         if order not in self._known_lengths:
             self._known_lengths[order] = powers(self._distance, order).sum(1)
         return self._known_lengths[order]
 
-    def note(self, samples: Samples, batches: Tensor, kept: Tensor) -> None:
-        """Add users whose change is kept by the share ``kept``, float32 (users,), to `change`."""
-        if self._everywhere:
+    def note(self, samples: Samples, batches: Tensor, kept: Tensor, mechanism: Mechanism) -> None:
+        """Add users to `change`, of whose change the share ``kept`` is kept, float (users,)."""
+        self._counts_steps = mechanism.dtype == torch.int64
+        if self._everywhere and self._counts_steps:
+            self._note_each(samples, batches, kept, mechanism)
+        elif self._everywhere:
             drift = (self._drift(samples, batches) * kept).double()
             self._everyone += drift.sum()
             weights = drift[:, None] * samples.real
             self._touching.index_add_(0, samples.items.flatten(), weights.flatten())
 
+    def _note_each(
+        self, samples: Samples, batches: Tensor, kept: Tensor, mechanism: Mechanism
+    ) -> None:
+        """Each user's change on all rows that it does not touch, rounded by itself."""
+        drift, distance = self._drift(samples, batches).double(), self._distance.double()
+        for rows, share, left in zip(self._untouched(samples).double(), drift, kept, strict=True):
+            part = (share * rows)[None, :, None] * distance
+            self._whole += mechanism.parts(part, left[None])[0]
+
     def change(self) -> Tensor:
-        """Sum over the noted users of the change on rows that each does not touch, (warm, d)."""
+        """Sum over the noted users of the change on rows that each does not touch, (warm, d).
+
+        Of the mechanism's dtype.
+        """
+        if self._counts_steps:
+            return self._whole
         return self._distance * (self._everyone - self._touching).float()[:, None]
 
     def _share(self, samples: Samples) -> Tensor:

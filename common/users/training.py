@@ -40,16 +40,17 @@ class Samples:
 class RoundResult:
     """Sums over the users that trained; where these are in groups, each sum has a row a group."""
 
-    change: Tensor  # float32 (warm, d): Σ_u (E_u − E), noise included
+    change: Tensor
+    """(warm, d): Σ_u (E_u − E), noise included; float32, or with Gaussian noise int64, in whole
+    steps of 2⁻³⁰, as all that carries noise."""
     touches: Tensor  # int64 (warm,)
     loss_sum: float
     users: int
     scorer: State = field(default_factory=dict)
     """Σ_u (θ_u − θ) of each part of the shared scorer, or Σ_u θ_u of a private part that is told,
-    noise included; float32."""
+    noise included."""
     members: Tensor | None = None
-    """Users of each group, int64 (groups,); or `Beside.membership` times as many, noise included,
-    float32."""
+    """Users of each group, int64 (groups,); or `Beside.membership` times as many, with noise."""
 
 
 class Pull(Protocol):
@@ -68,15 +69,18 @@ class Pull(Protocol):
         ...
 
     def elsewhere(self, samples: Samples, batches: Tensor, order: int = 1) -> Tensor:
-        """Σ |x|^order of each user's change on rows that it does not touch, float32 (users,)."""
+        """Σ |x|^order of each user's change on rows that it does not touch, float (users,)."""
         ...
 
-    def note(self, samples: Samples, batches: Tensor, kept: Tensor) -> None:
-        """Add users whose change is kept by the share ``kept``, float32 (users,), to `change`."""
+    def note(self, samples: Samples, batches: Tensor, kept: Tensor, mechanism: Mechanism) -> None:
+        """Add users to `change`, of whose change the share ``kept`` is kept, float (users,)."""
         ...
 
     def change(self) -> Tensor:
-        """Sum over the noted users of the change on rows that each does not touch, (warm, d)."""
+        """Sum over the noted users of the change on rows that each does not touch, (warm, d).
+
+        Of the mechanism's dtype.
+        """
         ...
 
 
@@ -211,25 +215,25 @@ def train_round(
     asked = participants(keys, round_number, settings.fraction)
     new_state = {name: tensor.clone() for name, tensor in state.items()}
     told = {name: torch.zeros(state[name].shape[1:]) for name in beside.told}
-    sums = _Sums(table, {**beside.scorer, **told}, beside.groups)
+    sums = _Sums(table, {**beside.scorer, **told}, beside.groups, mechanism)
     for trained in train_users(
         asked, table, state, interactions, keys, round_number, settings, pull, beside
     ):
         users, samples = trained.users, trained.samples
-        elsewhere = sums.scorer_powers(trained, mechanism.order)
+        elsewhere = sums.scorer_powers(trained)
         if pull is not None:
             elsewhere = elsewhere + pull.elsewhere(samples, trained.batches, mechanism.order)
         kept = mechanism.kept(trained.moved, elsewhere)
         if pull is not None:
-            pull.note(samples, trained.batches, kept)
-        sums.add(trained, kept if mechanism.bounds else None)
+            pull.note(samples, trained.batches, kept, mechanism)
+        sums.add(trained, kept)
         for name in state:
             new_state[name][users] = trained.state[name]
         if beside.personal is not None and trained.own is not None:
             beside.personal.keep(users, samples, trained.own)
     if pull is not None:
         sums.change += pull.change()
-    return new_state, sums.result(mechanism, beside.membership)
+    return new_state, sums.result(beside.membership)
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,47 +290,57 @@ class _Sums:
     scorer : Mapping[str, Tensor]
         Of each part of users' heads that leaves the node, what it is the difference to.
     by : Groups, optional
+    mechanism : Mechanism
     """
 
-    def __init__(self, table: Tensor, scorer: Mapping[str, Tensor], by: Groups | None) -> None:
-        self._scorer, self._groups = scorer, by
+    def __init__(
+        self,
+        table: Tensor,
+        scorer: Mapping[str, Tensor],
+        by: Groups | None,
+        mechanism: Mechanism,
+    ) -> None:
+        self._scorer, self._groups, self._mechanism = scorer, by, mechanism
+        dtype = mechanism.dtype
         self._rows = len(table)
         groups = 1 if by is None else by.count
-        self.change = torch.zeros(groups, *table.shape)
+        self.change = torch.zeros(groups, *table.shape, dtype=dtype)
         self._touches = torch.zeros(groups, len(table), dtype=torch.int64)
-        self._moved = {n: torch.zeros(groups, *shared.shape) for n, shared in self._scorer.items()}
+        self._moved = {
+            name: torch.zeros(groups, *shared.shape, dtype=dtype)
+            for name, shared in self._scorer.items()
+        }
         self._members = torch.zeros(groups, dtype=torch.int64)
         self._loss = 0.0
 
-    def scorer_powers(self, trained: Trained, order: int) -> Tensor:
-        """Σ |x|^order of what leaves of each user's head, float32 (users,)."""
+    def scorer_powers(self, trained: Trained) -> Tensor:
+        """Σ |x|^p of what leaves of each user's head, p that of the mechanism, float (users,)."""
         total = torch.zeros(len(trained.users))
         for name, shared in self._scorer.items():
-            total += powers(trained.state[name] - shared, order).flatten(1).sum(1)
+            moved = powers(trained.state[name] - shared, self._mechanism.order)
+            total = total + moved.flatten(1).sum(1)
         return total
 
-    def add(self, trained: Trained, kept: Tensor | None) -> None:
-        """Add a chunk of users, the share ``kept`` of each one's change, float32 (users,)."""
+    def add(self, trained: Trained, kept: Tensor) -> None:
+        """Add a chunk of users, the share ``kept`` of each one's change, float (users,)."""
         samples, state = trained.samples, trained.state
         if self._groups is None:
             group = torch.zeros(len(trained.users), dtype=torch.int64)
         else:
             group = self._groups.of(trained.users, state)
-        moved = trained.moved if kept is None else trained.moved * kept[:, None, None]
+        moved = self._mechanism.parts(trained.moved, kept)
         rows = (group[:, None] * self._rows + samples.items).flatten()
         self.change.flatten(0, 1).index_add_(0, rows, moved.flatten(0, 1))
         self._touches.flatten().index_add_(0, rows, samples.real.flatten().long())
         self._members += torch.bincount(group, minlength=len(self._members))
         for name, shared in self._scorer.items():
-            change = state[name] - shared
-            if kept is not None:
-                change = change * kept.reshape(-1, *[1] * shared.dim())
+            change = self._mechanism.parts(state[name] - shared, kept)
             self._moved[name].index_add_(0, group, change)
         self._loss += float(trained.losses.double().sum())
 
-    def result(self, mechanism: Mechanism, membership: float) -> RoundResult:
+    def result(self, membership: float) -> RoundResult:
         """The sums with the mechanism's noise; without groups, not divided by any."""
-        users = int(self._members.sum())
+        users, mechanism = int(self._members.sum()), self._mechanism
         change = self.change + mechanism.noise(users, tuple(self.change.shape))
         scorer = {
             name: moved + mechanism.noise(users, tuple(moved.shape))
@@ -337,7 +351,9 @@ class _Sums:
             return RoundResult(change[0], self._touches[0], self._loss, users, scorer)
         members = self._members
         if membership:
-            members = membership * members + mechanism.noise(users, tuple(members.shape))
+            one = mechanism.parts(torch.tensor([membership], dtype=torch.float64), torch.ones(1))
+            sizes = (one * members).to(mechanism.dtype)
+            members = sizes + mechanism.noise(users, tuple(members.shape))
         return RoundResult(change, self._touches, self._loss, users, scorer, members)
 
 

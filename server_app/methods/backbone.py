@@ -69,7 +69,8 @@ class Backbone(Trained):
     def expected(self) -> dict[str, Expected]:
         expected = expected_change(self.table, self.settings)
         if self.own.shared:
-            expected["scorer"] = Expected(tuple(self.scorer.shape), bounded=True)
+            shape, whole = tuple(self.scorer.shape), self.settings.whole_sums
+            expected["scorer"] = Expected(shape, bounded=True, whole=whole)
         return expected
 
     def step(self, summed: Summed) -> None:

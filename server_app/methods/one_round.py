@@ -104,7 +104,8 @@ class OneRound(Trained):
         columns = self.columns
         if self.settings.noise:
             bare = self.settings.noise_by == "server"
-            return {"sketch": Expected((self.warm, columns), norm=float(bare), whole=True)}
+            whole = self.settings.whole_sums
+            return {"sketch": Expected((self.warm, columns), norm=float(bare), whole=whole)}
         if columns:
             return {"sketch": Expected((self.warm, columns), norm=1.0)}
         return {"gram": Expected((self.warm * (self.warm + 1) // 2,), norm=1.0)}

@@ -267,7 +267,7 @@ def first_transform(world: World, features: Tensor) -> FeatureTransform:
 def expected_change(table: Tensor, settings: RunSettings) -> dict[str, Expected]:
     """The sums from which `stepped` makes a step."""
     rows, columns = table.shape
-    expected = {"change": Expected((rows, columns), bounded=True)}
+    expected = {"change": Expected((rows, columns), bounded=True, whole=settings.whole_sums)}
     if settings.average == "touches":
         expected["touches"] = Expected((rows,), counts="change")
     return expected

@@ -35,7 +35,7 @@ def test_fine_noise_is_gaussian_to_the_eye(scale: float) -> None:
     drawn = discrete_gaussian((100, 200), scale / STEP)
     assert drawn.dtype == np.int64
     assert kstest(drawn.ravel() * STEP, norm(scale=scale).cdf).pvalue > RARE
-    assert len(np.unique(drawn)) > 19_900  # each is drawn anew, across the parts as well
+    assert len(np.unique(drawn)) > 19_500  # each is drawn anew, across the parts as well
     assert not discrete_gaussian((3,), 0.0).any()
 
 

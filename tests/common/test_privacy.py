@@ -11,6 +11,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from common.privacy import NOTHING, Cost, gaussian_delta, gaussian_epsilon
+from common.settings import TrainingSettings
 
 
 def hockey_stick(mu: float, epsilon: float) -> float:
@@ -63,3 +64,37 @@ def test_costs_add_up() -> None:
 def test_more_noise_costs_less() -> None:
     costs = [gaussian_epsilon(mu, 1e-6) for mu in np.linspace(0.01, 5, 40)]
     assert all(one < other for one, other in pairwise(costs))
+
+
+@pytest.mark.parametrize("mu", [0.1, 1.0, 3.0])
+def test_the_bound_of_gaussian_noise_is_the_area_over_its_trade_off(mu: float) -> None:
+    """f(α) = Φ(Φ⁻¹(1 − α) − μ), and the likelihood ratio has exactly that AUC."""
+    area, _ = quad(lambda alpha: 1 - norm.cdf(norm.isf(alpha) - mu), 0, 1)
+    assert Cost(gaussian=mu**2).auc_bound() == pytest.approx(area, abs=1e-6)
+    rng = np.random.default_rng(0)
+    absent, there = rng.normal(0, 1, 200_000), rng.normal(mu, 1, 200_000)
+    assert Cost(gaussian=mu**2).auc_bound() == pytest.approx((there > absent).mean(), abs=0.005)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 4.0])
+def test_the_bound_of_pure_epsilon_is_the_area_over_its_trade_off(epsilon: float) -> None:
+    def over(alpha: float) -> float:
+        return 1 - max(0, 1 - math.exp(epsilon) * alpha, math.exp(-epsilon) * (1 - alpha))
+
+    corner = 1 / (1 + math.exp(epsilon))
+    area, _ = quad(over, 0, 1, points=[corner])
+    assert Cost(pure=epsilon).auc_bound() == pytest.approx(area, abs=1e-9)
+
+
+def test_nothing_spent_is_guessing_and_two_kinds_are_refused() -> None:
+    assert NOTHING.auc_bound() == 0.5
+    with pytest.raises(ValueError, match="one kind of noise"):
+        Cost(1.0, 1.0).auc_bound()
+
+
+@pytest.mark.parametrize(("by", "factor"), [("nodes", 1), ("sum", 4), ("server", 4)])
+def test_two_values_of_a_user_are_twice_as_far_apart_as_one_and_none(by: str, factor: int) -> None:
+    settings = TrainingSettings(
+        average="users", clip_norm=1.0, gaussian_scale=2.0, noise_by=by  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert Cost(gaussian=0.3).of_substitution(settings) == Cost(gaussian=factor * 0.3)

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from common.discrete import STEP
 from common.errors import SnowdropError
 from common.settings import RunSettings
 from server_app import aggregation
@@ -27,23 +29,22 @@ def test_the_servers_noise_is_divided_by_the_expected_users(
     """Without the noise itself, the step is the clipped sum over fraction × users."""
     drawn: list[tuple[int, ...]] = []
 
-    def none(users: int, shape: tuple[int, ...], scale: float) -> torch.Tensor:
-        drawn.append((users, *shape))
-        assert scale == 2.0
-        return torch.zeros(shape)
+    def none(shape: tuple[int, ...], deviation: float) -> np.ndarray:
+        drawn.append(shape)
+        assert deviation * STEP == 2.0
+        return np.zeros(shape, np.int64)
 
-    monkeypatch.setattr(aggregation, "gaussian_sum", none)
+    monkeypatch.setattr(aggregation, "discrete_gaussian", none)
     server = values_of(data_folder, tmp_path / "server", noise_by="server", fraction=0.5, rounds=1)
     summary = run_here(server)
     users = summary["dataset"]["users"]
     (row,) = rounds_of(tmp_path / "server")
     assert int(row["users"]) == round(0.5 * users)
-    assert drawn == [(1, 48, 8)]
+    assert drawn == [(48, 8)]
     assert row["loss"]
 
-    clip = {"average": "users", "clip_norm": 1e9, "gaussian_scale": 1.0, "noise_by": "server"}
+    clip = {"average": "users", "clip_norm": 1e6, "gaussian_scale": 2.0, "noise_by": "server"}
     loose = values_of(data_folder, tmp_path / "loose", **clip, fraction=0.5, rounds=1)
-    monkeypatch.setattr(aggregation, "gaussian_sum", lambda users, shape, scale: torch.zeros(shape))
     run_here(loose)
     plain = values_of(
         data_folder, tmp_path / "plain", fraction=0.5, rounds=1, clip_norm=0.0, gaussian_scale=0.0
@@ -95,3 +96,20 @@ def test_what_would_break_the_bound_is_refused(changed: dict[str, Any], sentence
         RunSettings.parse({"method": "ridge", **GAUSSIAN, "noise_by": "server", **changed})
     if "noise_by = server" in sentence and "gaussian" not in sentence:
         RunSettings.parse({"method": "ridge", **GAUSSIAN, **changed})
+
+
+def test_noise_of_the_paper_without_a_bound_has_no_epsilon(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    paper = {"average": "users", "laplace_scale": 1.0, "noise_without_epsilon": True}
+    shared = {"method": "own-features", "rounds": 1, "baselines": False, "release_metrics": True}
+    given = run_values(data_folder, tmp_path, **shared, **paper)
+    summary = run_here(given)
+    assert "privacy" not in summary or summary["privacy"] is None
+    assert "epsilon" not in rounds_of(tmp_path)[0]
+    assert summary["test"]["recall@20"] > 0
+    with pytest.raises(SnowdropError, match="laplace_scale needs clip_norm"):
+        RunSettings.parse({**given, "noise_without_epsilon": False})
+    gaussian = {**given, "laplace_scale": 0.0, "gaussian_scale": 1.0}
+    with pytest.raises(SnowdropError, match="gaussian_scale needs clip_norm"):
+        RunSettings.parse(gaussian)

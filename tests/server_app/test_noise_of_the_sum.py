@@ -10,6 +10,7 @@ from flwr.app import Message
 from scipy.stats import kstest, norm
 
 from client_app.ledger import Ledger
+from client_app.methods.base import NodeMethod
 from client_app.policy import REFUSALS
 from common import messages
 from common.discrete import STEP
@@ -17,6 +18,7 @@ from common.errors import SnowdropError
 from common.privacy import Cost, gaussian_epsilon
 from common.secure import fixed_point
 from common.settings import RunSettings
+from server_app import aggregation
 from server_app.accountant import noise_in_sum
 from tests.server_app.runs import SpoiltGrid, failing, rounds_of, run_here, run_values, state_of
 
@@ -130,3 +132,66 @@ def test_a_node_adds_no_part_of_noise_to_an_answer_of_its_own(
     monkeypatch.setattr("server_app.masked.replies", lambda nodes, asked, *_: nodes.exchange(asked))
     with pytest.raises(SnowdropError, match="round 1 brought no usable answer"):
         run_here(values(data_folder, tmp_path))
+
+
+def test_users_of_a_round_give_whole_parts_and_nodes_the_noise(
+    data_folder: Path, tmp_path: Path, drawn: list[np.ndarray]
+) -> None:
+    """The item table moves by the mean of users' clipped changes and of what nodes have added."""
+    shared = {"method": "own-features", "rounds": 1, "one-round.columns": "", "dim": 8}
+    bare = values(data_folder, tmp_path / "bare", **shared, noise_by="server")
+    noisy = values(data_folder, tmp_path / "noisy", **shared)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aggregation, "discrete_gaussian", lambda shape, _: np.zeros(shape, int))
+        run_here(bare | {"secure_sums": False})
+    run_here(noisy)
+    users = int(rounds_of(tmp_path / "noisy")[0]["users"])
+    tables = [state_of(tmp_path / name, 1)["table"].double() for name in ("bare", "noisy")]
+    assert len(drawn) == NODES
+    added = ((tables[1] - tables[0]) * users).numpy().ravel()
+    np.testing.assert_allclose(added, sum(drawn) * STEP, atol=1e-4)
+    assert kstest(added, norm(scale=SCALE * (NODES / FEWEST) ** 0.5).cdf).pvalue > 1e-10
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"method": "mixture"},
+        {"method": "similar-items"},
+        {"method": "mdifffr", "mdifffr.fit_steps": 5},
+        {"method": "ifedncf", "task": "last-warm-item"},
+        {"method": "fcf", "fcf.solver": "least-squares", "task": "last-warm-item"},
+        {"method": "ipfedrec", "condition_dim": 0},
+        {"method": "group-fusion"},
+    ],
+    ids=lambda changed: changed["method"],
+)
+def test_epsilon_of_rounds_adds_up_and_ledgers_agree(
+    data_folder: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    own = {"rounds": 2, "one-round.columns": "", "dim": 4, "nodes": 3, "privacy_delta": 1e-6}
+    given = values(data_folder, tmp_path, **{**own, **changed})
+    summary = run_here(given)
+    first, last = rounds_of(tmp_path)
+    assert float(first["epsilon"]) == pytest.approx(gaussian_epsilon(1 / SCALE, 1e-6))
+    both = gaussian_epsilon(2**0.5 / SCALE, 1e-6)
+    assert float(last["epsilon_total"]) == summary["privacy"]["epsilon"] == pytest.approx(both)
+    for node in (tmp_path / "nodes").iterdir():
+        assert Ledger(node).read().cost == Cost(gaussian=2 / SCALE**2)
+
+
+def test_float_sums_get_no_noise_of_the_sum(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """A method from elsewhere whose sums are no whole numbers is refused by the node."""
+    train = NodeMethod.train
+
+    def floats(self: NodeMethod, request: Any, local: Any) -> Any:
+        state, answer = train(self, request, local)
+        sums = {name: one * STEP for name, one in answer.sums.items()}
+        return state, messages.TrainAnswer(answer.users, answer.loss_sum, sums)
+
+    monkeypatch.setattr(NodeMethod, "train", floats)
+    with pytest.raises(SnowdropError, match="round 1 brought no usable answer"):
+        run_here(values(data_folder, tmp_path, **{"method": "ridge", "one-round.columns": ""}))
+    assert "noise_by = sum needs whole numbers" in capfd.readouterr().err

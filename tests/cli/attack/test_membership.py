@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import norm
 
 from common.errors import SnowdropError
 from tests.cli.attack.conftest import attack
@@ -55,3 +56,20 @@ def test_too_few_users_are_refused(data_folder: Path, tmp_path: Path) -> None:
         attack("membership", data_folder, "--users", 40, "--users-per-node", "1",
                "--out", tmp_path / "out")  # fmt: skip
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("noise_by", ["nodes", "server"])
+def test_the_bound_of_epsilon_stands_beside_what_was_measured(
+    data_folder: Path, tmp_path: Path, noise_by: str
+) -> None:
+    """Two rounds with σ = 4 C: μ = √2 · 2 / 4, in either case of two values of a user."""
+    sets = ("average=users", "clip_norm=0.5", "gaussian_scale=2", "dim=4", f"noise_by={noise_by}")
+    told = attack("membership", data_folder, "--users", 12, "--users-per-node", "6", "--rounds", 2,
+                  "--out", tmp_path, *(f"--set={one}" for one in sets))  # fmt: skip
+    assert "most that ε allows" in told
+    rows = json.loads((tmp_path / "attack.json").read_text())["rows"]
+    bounds = {row["attack"]: row["bound"] for row in rows}
+    bound = pytest.approx(norm.cdf(2**0.5 / 2 / 2**0.5))
+    assert bounds.pop("updates") == (bound if noise_by == "nodes" else None)
+    assert bounds.pop("cold table, against one without these users") == bound
+    assert set(bounds.values()) == {None}

@@ -1,5 +1,6 @@
 """One round's node half: scores against dense algebra, and what is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,14 @@ def test_with_noise_a_message_without_a_finite_basis_is_refused() -> None:
     for given_arrays in ({}, {"basis": basis}):
         with pytest.raises(SnowdropError, match="needs a 'basis', without NaN and Inf"):
             OneRound("one-round").train(request(), local_of(given_arrays, **NOISY))
+
+
+def test_a_bound_that_the_sum_does_not_keep_is_refused() -> None:
+    """A server could ask for a smaller one, of which the ledger would count less."""
+    local = local_of({"basis": arrays()["axes"]}, **NOISY)
+    smaller = replace(local, settings=local.settings.model_copy(update={"clip_norm": 0.1}))
+    with pytest.raises(SnowdropError, match="clip_norm must be 1"):
+        OneRound("one-round").train(request(), smaller)
 
 
 def test_users_who_are_not_drawn_are_in_no_sum() -> None:

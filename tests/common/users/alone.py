@@ -1,16 +1,29 @@
 """One user's round on copies of everything, by autograd: what chunks of users are compared with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from common.discrete import STEP
 from common.settings import TrainingSettings
 from common.users.heads import State
 from common.users.ragged import Ragged
-from common.users.training import batch_order, draw_samples
+from common.users.training import RoundResult, batch_order, draw_samples
+
+
+def in_numbers(result: RoundResult, membership: float = 0.0) -> RoundResult:
+    """The sums as numbers, float32, where they count whole steps."""
+    if result.change.is_floating_point():
+        return result
+    members = result.members
+    if members is not None and membership:
+        members = (members * STEP).float()
+    scorer = {name: (part * STEP).float() for name, part in result.scorer.items()}
+    change = (result.change * STEP).float()
+    return replace(result, change=change, scorer=scorer, members=members)
 
 
 def plain_scores(head: str, state: State, rows: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from common.settings import TrainingSettings
 from common.users import least_squares
 from common.users.least_squares import least_squares_round, vectors
 from common.users.ragged import Ragged
+from tests.common.users.alone import in_numbers
 from tests.common.users.test_training import (
     DIM,
     ITEMS,
@@ -51,7 +52,7 @@ def test_a_round_is_half_the_negative_gradient_of_each_user(
     monkeypatch.setattr(least_squares, "CHUNK_NUMBERS", numbers)
     by_server = {"gaussian_scale": 1.0, "noise_by": "server"} if order == 2 else {}
     settings = TrainingSettings(dim=DIM, clip_norm=bound, average="users", **by_server)
-    result = least_squares_round(TABLE, DATA, KEYS, ROUND, settings, CONFIDENCE, RIDGE)
+    result = in_numbers(least_squares_round(TABLE, DATA, KEYS, ROUND, settings, CONFIDENCE, RIDGE))
     expected, loss = torch.zeros(ITEMS, DIM), 0.0
     for user, own in enumerate(vectors(TABLE, DATA, CONFIDENCE, RIDGE)):
         leaf = TABLE.clone().requires_grad_()

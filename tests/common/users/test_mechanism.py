@@ -1,3 +1,5 @@
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -7,14 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp, kstest, laplace, norm
 
+from common.discrete import STEP
+from common.errors import OverflowedError
 from common.privacy import Cost, cost_of
 from common.settings import TrainingSettings
 from common.users.mechanism import (
+    ClippedGaussian,
     Unchanged,
     clip_shares,
-    gaussian_sum,
     laplace_sum,
     mechanism_of,
+    powers,
+    whole_steps,
     without_mechanism,
 )
 
@@ -82,18 +88,55 @@ def test_noise_is_never_the_same() -> None:
 
 
 def test_the_noise_of_a_crowd_is_the_sum_of_single_gaussian_ones() -> None:
-    users, samples, scale = 6, 50_000, 1.5
-    noise = gaussian_sum(users, (samples,), scale).numpy()
-    assert kstest(noise, norm(scale=scale * users**0.5).cdf).pvalue > 1e-7
+    users, samples, scale = 6, 20_000, 1.5
+    noise = ClippedGaussian(1.0, scale).noise(users, (samples, 1))
+    assert noise.shape == (samples, 1)
+    assert noise.dtype == torch.int64
+    numbers = noise.numpy().ravel() * STEP
+    assert kstest(numbers, norm(scale=scale * users**0.5).cdf).pvalue > 1e-7
     singles = np.random.default_rng(0).normal(0, scale, (users, samples)).sum(0)
-    assert ks_2samp(noise, singles).pvalue > 1e-7
-    assert gaussian_sum(users, (2, 3), scale).dtype == torch.float32
+    assert ks_2samp(numbers, singles).pvalue > 1e-7
 
 
 def test_gaussian_noise_is_never_the_same_and_none_without_users() -> None:
-    assert not torch.equal(gaussian_sum(3, (50,), 1.0), gaussian_sum(3, (50,), 1.0))
-    assert not gaussian_sum(0, (4,), 1.0).any()
-    assert not gaussian_sum(5, (4,), 0.0).any()
+    one, none = ClippedGaussian(1.0, 1.0), ClippedGaussian(1.0, 0.0)
+    assert not torch.equal(one.noise(3, (50,)), one.noise(3, (50,)))
+    assert not one.noise(0, (4,)).any()
+    assert not none.noise(5, (4,)).any()
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    bound=st.floats(1e-3, 1e3),
+    size=st.sampled_from([1e-3, 1.0, 1e4]),
+    apart=st.booleans(),
+)
+def test_whole_steps_of_a_user_have_a_norm_of_at_most_the_bound(
+    seed: int, bound: float, size: float, apart: bool
+) -> None:
+    """Exactly, for the whole numbers that are added up, also where they stand in two tables."""
+    change = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(seed)) * size
+    rest = torch.randn(3, 7, generator=torch.Generator().manual_seed(seed + 1)) * size * apart
+    mechanism = ClippedGaussian(bound, 1.0)
+    kept = mechanism.kept(change, powers(rest, 2).sum(1))
+    whole = [mechanism.parts(one, kept).flatten(1) for one in (change, rest)]
+    for user in range(3):
+        squares = sum(int(k) ** 2 for part in whole for k in part[user])
+        assert squares <= Fraction(bound) ** 2 * 2**60
+        exact = float(change[user].double().square().sum() + rest[user].double().square().sum())
+        left = min(1.0, bound / exact**0.5)
+        for part, numbers in zip(whole, (change, rest), strict=True):
+            told = part[user].double() * STEP
+            assert (told.abs() <= numbers[user].double().flatten().abs()).all()
+            expected = numbers[user].double().flatten() * left
+            torch.testing.assert_close(told, expected, rtol=2**-25, atol=STEP)
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    for bad in (math.nan, math.inf):
+        with pytest.raises(OverflowedError, match="a table holds NaN or Inf"):
+            whole_steps(torch.tensor([1.0, bad], dtype=torch.float64))
 
 
 def test_an_l2_bound_counts_everything() -> None:

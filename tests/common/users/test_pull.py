@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.discrete import STEP
 from common.settings import TrainingSettings
+from common.users.mechanism import ClippedGaussian, ClippedLaplace
 from common.users.pull import MappedPull
 from common.users.training import Samples
 
@@ -62,7 +64,9 @@ def test_the_pull_in_a_plain_loop(average: str, per_item: bool) -> None:
         active = (batch < BATCHES).float()
         rows = rows + pull.step(rows, SAMPLES, active)
     kept = torch.tensor([1.0, 0.5, 0.25, 1.0])
-    pull.note(SAMPLES, BATCHES, kept)
+    pull.note(SAMPLES, BATCHES, kept, ClippedLaplace(1.0, 0.0))
+    whole = MappedPull(TABLE, MAPPED, STRENGTH, settings)
+    whole.note(SAMPLES, BATCHES, kept, ClippedGaussian(1.0, 0.0))
     elsewhere, everywhere = pull.elsewhere(SAMPLES, BATCHES), torch.zeros(WARM, DIM)
     squares = pull.elsewhere(SAMPLES, BATCHES, order=2)
     for user in range(USERS):
@@ -71,7 +75,10 @@ def test_the_pull_in_a_plain_loop(average: str, per_item: bool) -> None:
         rest = [item for item in range(WARM) if item not in own]
         change = expected - TABLE
         torch.testing.assert_close(elsewhere[user], change[rest].abs().sum())
-        torch.testing.assert_close(squares[user], change[rest].square().sum())
+        torch.testing.assert_close(squares[user].float(), change[rest].square().sum())
         everywhere[rest] += kept[user] * change[rest]
     torch.testing.assert_close(pull.change(), everywhere)
+    steps = whole.change()
+    assert steps.dtype == torch.int64
+    torch.testing.assert_close((steps * STEP).float(), everywhere)
     assert everywhere.any() == (average == "users")

@@ -16,7 +16,7 @@ from common.users.pull import MappedPull
 from common.users.ragged import Ragged
 from common.users.randomness import stream, uniform, user_keys
 from common.users.training import RoundResult, batch_order, draw_samples, train_round
-from tests.common.users.alone import plain_scores
+from tests.common.users.alone import in_numbers, plain_scores
 
 ITEMS, DIM, USERS, ROUND = 30, 4, 14, 3
 BASE: dict[str, Any] = {
@@ -140,7 +140,8 @@ def trained(
     strength: float = 0.0,
 ) -> tuple[State, RoundResult]:
     pull = MappedPull(table, make_mapped(), strength, settings) if strength else None
-    return train_round(table, state, data, keys, number, settings, pull)
+    after, result = train_round(table, state, data, keys, number, settings, pull)
+    return after, in_numbers(result)
 
 
 def settings_of(variant: dict[str, Any]) -> tuple[TrainingSettings, float]:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from cli.in_process import InProcessGrid
 from common import messages
+from common.discrete import STEP
 from common.methods.gfmfr import HISTORY_WEIGHTS
 from common.settings import RunSettings
+from common.users import mechanism
 from common.users.heads import HEADS
 from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
@@ -410,17 +412,19 @@ def test_a_run_with_noise_covers_sizes_of_groups(
     for one in sums:
         members = one["members"]
         assert members.shape == (3, 1)
-        assert members.dtype == np.float32
-        whole = np.round(members / 2.0) == np.float32(members / 2.0)  # member_share · clip_norm
+        assert members.dtype == np.int64
+        counts = members * STEP / 2.0  # member_share · clip_norm
+        whole = np.abs(counts - np.round(counts)) < 1e-6
         assert whole.all() if noise_by == "server" else not whole.any()
         assert {"touches"}.isdisjoint(one)
 
 
 def test_a_user_of_noisy_groups_gives_a_vector_of_the_bound(
-    warm_folder: Path, tmp_path: Path  # noqa: F811
+    warm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:  # fmt: skip
     """Without the noise itself, one user per node gives at most C to all sums together."""
-    noise = {"clip_norm": 0.4, "gaussian_scale": 1e-12, "average": "users", "nodes": 60}
+    monkeypatch.setattr(mechanism, "discrete_gaussian", lambda shape, _: np.zeros(shape, int))
+    noise = {"clip_norm": 0.4, "gaussian_scale": 1.0, "average": "users", "nodes": 60}
     values = fused_values(warm_folder, tmp_path, "fedncf", rounds=1, **noise)
     norms, answers = [], []
 
@@ -432,7 +436,8 @@ def test_a_user_of_noisy_groups_gives_a_vector_of_the_bound(
     run_here(values, SpoiltGrid(60, values, heard))
     for answer in answers:
         if answer.users == 1 and "heads" in answer.sums:
-            norms.append(sum(float(np.square(one).sum()) for one in answer.sums.values()) ** 0.5)
+            numbers = [one * STEP for one in answer.sums.values()]
+            norms.append(sum(float(np.square(one).sum()) for one in numbers) ** 0.5)
     assert norms
     assert max(norms) == pytest.approx(0.4, rel=1e-4)
 
