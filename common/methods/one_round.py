@@ -1,10 +1,11 @@
 """One round: item-item weights from a single sum over users, carried to cold items by texts."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from common.methods.card import Card
 from common.methods.kernel_ridge import KernelRidgeSettings, kernel_search
-from common.roles import Count, Role, setting
+from common.methods.search import Number
+from common.roles import Count, Positive, Role, setting
 
 if TYPE_CHECKING:
     from common.settings import RunSettings
@@ -34,6 +35,22 @@ class OneRoundSettings(KernelRidgeSettings):
         64, "warm items of a cold item whose weights are told beside these numbers", ge=0
     )
     directions: Count = setting(256, "numbers of a warm item that say what people take with it")
+    kernels: int = setting(
+        0,
+        "1: the kernel of the history also carries the sum to new items; 2: a kernel of its own "
+        "does, with sum_whitening and sum_sharpness; 0: chosen on validation items, 1 without them",
+        ge=0,
+        le=2,
+    )
+    sum_whitening: float = setting(0.9, "whitening of the sum's own kernel", ge=0, le=1)
+    sum_sharpness: Positive = setting(3.0, "sharpness of the sum's own kernel")
+    rarity: float = setting(
+        0.5,
+        "power to which an item of a history counts less in the sum's score the more popular it "
+        "is; without noise alone",
+        ge=0,
+        le=1,
+    )
     item_ridge: float = setting(
         0.0,
         "λ of the item-item weights, in users for each warm item; 0: chosen on validation items",
@@ -60,6 +77,12 @@ class OneRoundSettings(KernelRidgeSettings):
         if -1 < self.share < 0:
             raise ValueError(f"{name}.share must be −1, or lie between 0 and 1")
 
+    def kernel_of_sum(self) -> Self:
+        """The settings of the sum's own kernel, as those of a history's."""
+        return self.model_copy(
+            update={"whitening": self.sum_whitening, "sharpness": self.sum_sharpness}
+        )
+
     def columns_for(self, warm: int, noise: bool = False) -> int:
         """Columns of the sketch for ``warm`` warm items; 0: the whole sum.
 
@@ -82,8 +105,13 @@ CARD = Card(
     settings=OneRoundSettings,
     # Later rounds only make the sum anew, with whoever has come since.
     fixed={"rounds": 1},
-    # The kernel as for kernel ridge; λ and share are chosen in each run, on validation items too.
-    search=kernel_search("one-round"),
+    # Kernels as for kernel ridge; λ, share and how many kernels are chosen in each run, on
+    # validation items too.
+    search={
+        **kernel_search("one-round"),
+        "one-round.sum_whitening": Number(0, 1, log=False),
+        "one-round.sum_sharpness": Number(1, 12),
+    },
     tasks=("cold-items",),
     comparisons={"table2": ("one-round",)},
     order=5,

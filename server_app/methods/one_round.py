@@ -36,8 +36,8 @@ from server_app.methods.table import former_rows
 
 log = logging.getLogger("snowdrop")
 
-_UNTRIED = 100.0, 0.3
-"""λ and share where nobody chose them and no validation items can."""
+_UNTRIED = 100.0, 0.3, 1
+"""λ, share and kernels where nobody chose them and no validation items can."""
 _NOISY_RIDGE = 30.0
 """λ where the sum carries noise."""
 _OF_RELIABLE, _POWER = 0.6, 0.75
@@ -45,7 +45,10 @@ _OF_RELIABLE, _POWER = 0.6, 0.75
 validation items of amazon-office, movielens and ml-1m at ε from 0.5 to 8."""
 NOISE = 0.2
 """Deviation over users of the difference in Recall@20 + NDCG@20 between a share and the next ones,
-measured on validation users of amazon-office and movielens."""
+or between two kernels and one, measured on validation users of amazon-office and movielens."""
+
+_SMOOTHING = 0.2
+"""Added to the popularity of each item, in means over items."""
 
 ASKED = 2**15
 """About how many users choose, drawn from all: more tell shares apart no better, and take longer.
@@ -77,7 +80,7 @@ class OneRound(Trained):
         self.round = 0
         self.mean: np.ndarray | None = None  # float32, as `expected` has it, over users
         self.basis: np.ndarray | None = None  # float32 (warm, k), of the mean that is a sketch
-        self.chosen: tuple[float, float] | None = None
+        self.chosen: tuple[float, float, int] | None = None  # λ, share, kernels
         self.noise = 0.0  # standard deviation of the noise of each number of the mean
         self._users = 0  # of the last sum
         self._directions: tuple[np.ndarray, np.ndarray] | None = None
@@ -131,14 +134,14 @@ class OneRound(Trained):
         return {}
 
     def trial(self, splits: Sequence[str]) -> Scoring | None:
-        if self.own.item_ridge and self.own.share >= 0:
-            return None
         if self.settings.noise:
             return None  # what validation tells would be outside ε: the noise says what to choose
         if self.mean is None or not self.mean.any():
             return None  # nothing was learnt: all forms are the same
-        ridges, shares = self._tried()
-        scoring = self._scoring(splits, ridges, shares)
+        kernels, ridges, shares = self._tried()
+        if len(kernels) * len(ridges) * len(shares) == 1:
+            return None
+        scoring = self._scoring(splits, kernels, ridges, shares)
         if self._users <= ASKED:
             return scoring
         asked = np.array([[ASKED / self._users]], np.float32)
@@ -148,29 +151,48 @@ class OneRound(Trained):
         """The mean of all shares, each weighed by how likely it is the best one.
 
         The best of many values on few users is too good by chance. With normal errors of standard
-        error e, a share that is d behind the best one has the weight exp(−(d / e)² / 2).
+        error e, a share that is d behind the best one has the weight exp(−(d / e)² / 2). Two
+        kernels are taken where they are ahead of one by more than one standard error: they double
+        what nodes are sent for an item.
         """
-        ridges, shares = self._tried()
+        kernels, ridges, shares = self._tried()
         values = np.array([form["recall@20"] + form["ndcg@20"] for form in tried])
-        values = values.reshape(len(ridges), len(shares))
-        behind = (values.max() - values.max(0)) * np.sqrt(users) / NOISE
-        mean = float(np.average(shares, weights=np.exp(-np.square(behind) / 2)))
-        column = int(np.abs(np.array(shares) - mean).argmin())
-        self.chosen = ridges[int(values[:, column].argmax())], shares[column]
-        log.info("validation items chose λ = %g and a share of %g", *self.chosen)
+        values = values.reshape(len(kernels), len(ridges), len(shares))
+        best, least = _UNTRIED, -np.inf
+        for kernel, of_kernel in zip(kernels, values, strict=True):
+            behind = (of_kernel.max() - of_kernel.max(0)) * np.sqrt(users) / NOISE
+            mean = float(np.average(shares, weights=np.exp(-np.square(behind) / 2)))
+            column = int(np.abs(np.array(shares) - mean).argmin())
+            row = int(of_kernel[:, column].argmax())
+            if of_kernel[row, column] > least:
+                best = ridges[row], shares[column], kernel
+                least = of_kernel[row, column] + NOISE / np.sqrt(users)
+        self.chosen = best
+        log.info("validation items chose λ = %g, a share of %g and kernels = %d", *best)
 
-    def _tried(self) -> tuple[Sequence[float], Sequence[float]]:
+    def _tried(self) -> tuple[Sequence[int], Sequence[float], Sequence[float]]:
+        """Kernels, λ and shares, among which validation items are to choose."""
+        own = self.own
+        shares = (own.share,) if own.share >= 0 else SHARES
         return (
-            (self.own.item_ridge,) if self.own.item_ridge else ITEM_RIDGES,
-            (self.own.share,) if self.own.share >= 0 else SHARES,
+            (own.kernels or 1,) if own.kernels or self._one_kernel or not any(shares) else (1, 2),
+            (own.item_ridge,) if own.item_ridge else ITEM_RIDGES,
+            shares,
         )
+
+    @property
+    def _one_kernel(self) -> bool:
+        """Whether the sum's own kernel is that of the history."""
+        return self.own.kernel_of_sum() == self.own
 
     def scoring(self, splits: Sequence[str]) -> Scoring:
-        ridge, share = self.chosen or (_UNTRIED if not self.settings.noise else self._by_noise())
         own = self.own
-        return self._scoring(
-            splits, (own.item_ridge or ridge,), (own.share if own.share >= 0 else share,)
+        ridge, share, kernels = self.chosen or (
+            _UNTRIED if not self.settings.noise else (*self._by_noise(), 1)
         )
+        share = own.share if own.share >= 0 else share
+        kernels = (own.kernels or kernels) if share else 1
+        return self._scoring(splits, (kernels,), (own.item_ridge or ridge,), (share,))
 
     def _by_noise(self) -> tuple[float, float]:
         """λ and share where the sum carries noise: what the noise leaves of it says the share."""
@@ -180,56 +202,74 @@ class OneRound(Trained):
         return _NOISY_RIDGE, _OF_RELIABLE * reliable**_POWER
 
     def _scoring(
-        self, splits: Sequence[str], ridges: Sequence[float], shares: Sequence[float]
+        self,
+        splits: Sequence[str],
+        kernels: Sequence[int],
+        ridges: Sequence[float],
+        shares: Sequence[float],
     ) -> Scoring:
-        """Nodes' scorer for each λ with each share."""
-        weights = self._carrier(splits)
+        """Nodes' scorer for each choice of kernels, each λ and each share."""
+        arrays = _arrays_of(self._carrier(splits, self.own), "")
+        if 2 in kernels and not self._one_kernel:
+            arrays |= _arrays_of(self._carrier(splits, self.own.kernel_of_sum()), "sum_")
+            if 1 in kernels:
+                arrays["kernels"] = np.array([kernels], np.float32)
         axes, sizes = self._learnt_directions()
         gains = [sizes / (sizes + ridge / max(self.warm, 1)) for ridge in ridges]
-        arrays = {
-            "items": weights.items,
-            "columns": weights.columns,
-            "values": weights.values,
-            "warm": weights.warm,
+        arrays |= {
             "axes": axes,
             "gains": np.stack(gains).astype(np.float32),
             "shares": np.array([shares], np.float32),
         }
-        return Scoring("history-and-sum", arrays, self.name, forms=len(ridges) * len(shares))
+        if self.own.rarity and not self.settings.noise and any(shares):
+            arrays["rarity"] = self._rarity()[None]
+        forms = len(kernels) * len(ridges) * len(shares)
+        return Scoring("history-and-sum", arrays, self.name, forms=forms)
 
-    def _units(self) -> np.ndarray:
-        return self.world.once((self.name, "units", *self._kernel()), self._all_units)
+    def _rarity(self) -> np.ndarray:
+        """Popularity of warm items to a negative power, float32 (warm,).
 
-    def _all_units(self) -> np.ndarray:
+        With whole parts x x' / n the sum's rows add up to the number of users of each item.
+        """
+        axes, sizes = self._learnt_directions()
+        popularity = np.maximum(axes @ (sizes * axes.sum(0)), 0)
+        mean = popularity.mean() or 1.0
+        rarity: np.ndarray = (popularity / mean + _SMOOTHING) ** -self.own.rarity
+        return rarity.astype(np.float32)
+
+    def _units(self, kernel: OneRoundSettings) -> np.ndarray:
+        key = self.name, "units", *self._features_of(kernel)
+        return self.world.once(key, lambda: self._all_units(kernel))
+
+    def _all_units(self, kernel: OneRoundSettings) -> np.ndarray:
         """What the setting ``modality`` names beside words of texts, unit rows, (items, k)."""
         features = self.world.blocks().beside(self.world.features)
         texts = "text" in weighted_modalities(self.settings.modality)
-        return item_units(self.world, self.own, features, self.own.words if texts else 0.0)
+        return item_units(self.world, kernel, features, kernel.words if texts else 0.0)
 
-    def _kernel(self) -> tuple[Any, ...]:
-        own, modality = self.own, self.settings.modality
-        return own.sharpness, own.ridge, own.dim, own.words, own.word_dim, own.whitening, modality
+    def _features_of(self, kernel: OneRoundSettings) -> tuple[Any, ...]:
+        words = kernel.words, kernel.word_dim
+        return kernel.dim, *words, kernel.whitening, self.settings.modality
 
-    def _carrier(self, splits: Sequence[str]) -> Compact:
-        """The weights of texts C of the items of some splits, in few numbers."""
-        own = self.own
-        key = self.name, "carrier", *self._kernel(), own.rank, own.neighbours
-        whole: Compact = self.world.once(key, self._whole_carrier)
+    def _carrier(self, splits: Sequence[str], kernel: OneRoundSettings) -> Compact:
+        """The weights of texts of the items of some splits, in few numbers."""
+        shape = kernel.sharpness, kernel.ridge, kernel.rank, kernel.neighbours
+        key = self.name, "carrier", *self._features_of(kernel), *shape
+        whole: Compact = self.world.once(key, lambda: self._whole_carrier(kernel))
         bound = len(self.world.rows(COLD_SPLITS[0]))
         if list(splits) == list(COLD_SPLITS):
             return whole
         (split,) = splits
         return whole.rows(slice(None, bound) if split == COLD_SPLITS[0] else slice(bound, None))
 
-    def _whole_carrier(self) -> Compact:
-        own, units = self.own, self._units()
+    def _whole_carrier(self, kernel: OneRoundSettings) -> Compact:
+        units = self._units(kernel)
         if self.warm <= WHOLE:
-            return compact(text_weights(self.world, own, units), own.rank, own.neighbours)
+            return compact(text_weights(self.world, kernel, units), kernel.rank, kernel.neighbours)
         drawn = np.random.default_rng(self.settings.seed).permutation(self.warm)[:LANDMARKS]
         warm, cold = units[self.world.rows("warm")], units[self.world.rows(COLD_SPLITS)]
-        return compact_by_landmarks(
-            warm, cold, own.sharpness, own.ridge, own.rank, own.neighbours, np.sort(drawn)
-        )
+        shape = kernel.sharpness, kernel.ridge, kernel.rank, kernel.neighbours
+        return compact_by_landmarks(warm, cold, *shape, np.sort(drawn))
 
     def _todays_basis(self) -> np.ndarray | None:
         """Q, orthonormal columns that span what warm items' texts have in common, (warm, k)."""
@@ -237,8 +277,8 @@ class OneRound(Trained):
         if not columns:
             return None
         return self.world.once(
-            (self.name, "basis", *self._kernel(), columns),
-            lambda: text_basis(self._units()[self.world.rows("warm")], columns),
+            (self.name, "basis", *self._features_of(self.own), columns),
+            lambda: text_basis(self._units(self.own)[self.world.rows("warm")], columns),
         )
 
     def _learnt_directions(self) -> tuple[np.ndarray, np.ndarray]:
@@ -271,6 +311,8 @@ class OneRound(Trained):
         self.basis = None if basis is None else basis.numpy()
         self.noise = state.get("noise", 0.0)
         self.chosen, self.round = state["chosen"], state["round"]
+        if self.chosen and len(self.chosen) == 2:  # of a release that had one kernel
+            self.chosen = *self.chosen, 1
         self._directions = None
         self._follow(former)
 
@@ -291,6 +333,16 @@ class OneRound(Trained):
             self.mean, self.basis = _rearranged(self.mean, rows), _rearranged(self.basis, rows)
         self._directions = None
         log.info("the catalogue has changed: %d items have become warm", int((rows < 0).sum()))
+
+
+def _arrays_of(weights: Compact, prefix: str) -> dict[str, np.ndarray]:
+    """What a node needs of the weights, by names that begin with ``prefix``."""
+    return {
+        f"{prefix}items": weights.items,
+        f"{prefix}columns": weights.columns,
+        f"{prefix}values": weights.values,
+        f"{prefix}warm": weights.warm,
+    }
 
 
 def _rearranged(known: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -58,18 +58,35 @@ def local_of(given_arrays: dict[str, np.ndarray], **settings: Any) -> Local:
     )
 
 
-def dense_scores(made: dict[str, np.ndarray], gain: np.ndarray, share: float) -> np.ndarray:
-    """The formula of the class, one user after the other."""
-    weights = made["items"] @ made["warm"].T
+def second_kernel(**changed: Any) -> dict[str, np.ndarray]:
+    """Another kernel's weights, by the names that they have for the sum, and items that count."""
+    other = arrays(7)
+    made = {f"sum_{name}": other[name] for name in ("items", "warm", "columns", "values")}
+    rarity = np.random.default_rng(7).uniform(0.5, 2, (1, WARM)).astype(np.float32)
+    return {**arrays(), **made, "rarity": rarity, **changed}
+
+
+def dense_weights(made: dict[str, np.ndarray], prefix: str = "") -> np.ndarray:
+    """U V' + S, (items, warm)."""
+    weights = made[f"{prefix}items"] @ made[f"{prefix}warm"].T
     for row in range(ITEMS):
-        weights[row, made["columns"][row]] += made["values"][row]
+        weights[row, made[f"{prefix}columns"][row]] += made[f"{prefix}values"][row]
+    return weights
+
+
+def dense_scores(
+    made: dict[str, np.ndarray], gain: np.ndarray, share: float, of_sum: str = ""
+) -> np.ndarray:
+    """The formula of the class, one user after the other."""
+    weights, carrier = dense_weights(made), dense_weights(made, of_sum)
+    rarity = made.get("rarity", np.ones((1, WARM)))[0]
     kept = np.eye(WARM) - made["axes"] @ np.diag(gain) @ made["axes"].T
     between = np.eye(WARM) - kept / np.diag(kept)
     scores = np.zeros((len(USERS), ITEMS))
     for user in USERS:
         x = np.zeros(WARM)
         x[HISTORIES.of(user)] = 1
-        for part, own in ((1 - share, x @ weights.T), (share, x @ between @ weights.T)):
+        for part, own in ((1 - share, x @ weights.T), (share, x * rarity @ between @ carrier.T)):
             if own.std() > 1e-9:
                 scores[user] += part * (own - own.mean()) / own.std()
     return scores
@@ -85,6 +102,26 @@ def test_every_form_scores_as_dense_algebra_does(seed: int) -> None:
     assert len(forms) == len(expected) == 6
     for form, wanted in zip(forms, expected, strict=True):
         np.testing.assert_allclose(form.numpy(), wanted, atol=2e-4)
+
+
+def test_the_sum_is_carried_by_a_kernel_of_its_own() -> None:
+    made = second_kernel()
+    forms = list(HistoryAndSum(local_of(made)).forms(USERS))
+    expected = [
+        dense_scores(made, gain, share, "sum_")
+        for gain in made["gains"]
+        for share in made["shares"][0]
+    ]
+    for form, wanted in zip(forms, expected, strict=True):
+        np.testing.assert_allclose(form.numpy(), wanted, atol=2e-4)
+
+
+def test_both_kernels_are_tried_in_the_order_of_the_message() -> None:
+    alone, own = second_kernel(), arrays(rarity=second_kernel()["rarity"])
+    both = second_kernel(kernels=np.array([[1, 2]], np.float32))
+    tried = list(HistoryAndSum(local_of(both)).forms(USERS))
+    expected = [form for one in (own, alone) for form in HistoryAndSum(local_of(one)).forms(USERS)]
+    torch.testing.assert_close(tried, expected)
 
 
 def test_a_call_gives_the_first_form_of_the_users_that_are_asked_for() -> None:
@@ -112,6 +149,11 @@ def test_weights_of_items_have_a_zero_diagonal() -> None:
         ({"warm": np.zeros((WARM, 3), np.float32)}, "'warm' has shape"),
         ({"axes": np.zeros((2, 3), np.float32)}, "'axes' has shape"),
         ({"asked": np.zeros((1, 1), np.float32)}, "'asked' must be a share"),
+        ({"rarity": np.ones((1, 2), np.float32)}, "'rarity' has shape"),
+        ({"sum_items": np.ones((2, 2), np.float32)}, "'sum_items' has shape"),
+        (second_kernel(sum_columns=np.zeros((ITEMS, 3), np.int32)), "'sum_columns' are missing"),
+        (second_kernel(kernels=np.array([[3]], np.float32)), "'kernels' must be 1 or 2"),
+        (second_kernel(kernels=np.zeros((1, 0), np.float32)), "'kernels' must be 1 or 2"),
     ],
 )
 def test_malformed_arrays_are_refused(changed: dict[str, np.ndarray], sentence: str) -> None:

@@ -15,7 +15,7 @@ from common import messages
 from common.errors import SnowdropError
 from common.methods.one_round import ITEM_RIDGES, SHARES, OneRoundSettings
 from common.settings import RunSettings
-from common.users.item_sums import unpacked
+from common.users.item_sums import packed, unpacked
 from server_app.item_weights import reliability
 from server_app.items import load_catalogue
 from server_app.methods import one_round
@@ -32,7 +32,8 @@ from tests.server_app.runs import (
 )
 
 CPU = torch.device("cpu")
-WARM, FORMS = 48, len(ITEM_RIDGES) * len(SHARES)
+WARM, FORMS = 48, 2 * len(ITEM_RIDGES) * len(SHARES)
+ONE = {"one-round.kernels": 1}
 
 
 def values_of(data: Path, folder: Path, changed: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -156,10 +157,11 @@ def test_validation_items_choose_in_one_message(data_folder: Path, tmp_path: Pat
     assert [(one.splits, one.forms) for one in sent[::2]] == [
         (["validation"], [FORMS]), (["validation"], [1]), (["validation", "test"], [1, 1]),
     ]  # fmt: skip
-    ridge, share = state_of(tmp_path, 1)["chosen"]
+    ridge, share, kernels = state_of(tmp_path, 1)["chosen"]
     assert ridge in ITEM_RIDGES
     assert share in SHARES
-    own = {"one-round.item_ridge": ridge, "one-round.share": share}
+    assert kernels in (1, 2)
+    own = {"one-round.item_ridge": ridge, "one-round.share": share, "one-round.kernels": kernels}
     given = run_here(values_of(data_folder, tmp_path / "given", own))
     assert state_of(tmp_path / "given", 1)["chosen"] is None
     for split in ("validation", "test"):
@@ -185,11 +187,28 @@ def test_of_very_many_users_some_choose(
 
 def chosen_of(values: np.ndarray, users: int, tmp_path: Path, data: Path) -> tuple[float, float]:
     """What is chosen where each λ with each share has these values of Recall@20."""
-    settings = RunSettings.parse(values_of(data, tmp_path))
+    return chosen_among(values, users, tmp_path, data, ONE)[:2]
+
+
+def chosen_among(
+    values: np.ndarray, users: int, tmp_path: Path, data: Path, own: dict[str, Any]
+) -> tuple[float, float, int]:
+    settings = RunSettings.parse(values_of(data, tmp_path, own))
     method = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
     method.choose([{"recall@20": value, "ndcg@20": 0.2} for value in values.ravel()], users)
     assert method.chosen is not None
     return method.chosen
+
+
+def test_a_second_kernel_must_be_ahead_by_more_than_noise(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    values = np.full((2, len(ITEM_RIDGES), len(SHARES)), 0.1)
+    values[0, 2, 6] = 0.3
+    error = NOISE / np.sqrt(900_000)
+    for lead, expected in ((0.9, (ITEM_RIDGES[2], 0.6, 1)), (1.1, (ITEM_RIDGES[4], 0.2, 2))):
+        values[1, 4, 2] = 0.3 + lead * error
+        assert chosen_among(values, 900_000, tmp_path, data_folder, {}) == expected
 
 
 def test_shares_are_averaged_where_few_users_cannot_tell_them_apart(
@@ -214,8 +233,73 @@ def test_one_of_the_two_may_be_given(data_folder: Path, tmp_path: Path) -> None:
     grid = SpoiltGrid(2, values, untouched)
     run_here(values, grid)
     forms = messages.EvaluateRequest.from_record(grid.of(messages.EVALUATE)[0].content).forms
-    assert forms == [len(ITEM_RIDGES)]
+    assert forms == [2 * len(ITEM_RIDGES)]
     assert state_of(tmp_path, 1)["chosen"][1] == 0.3
+
+
+OF_SUM = {"sum_items", "sum_warm", "sum_columns", "sum_values"}
+
+
+@pytest.mark.parametrize(
+    ("own", "sent"),
+    [
+        ({"kernels": 1}, set()),
+        ({"kernels": 2}, OF_SUM),
+        ({"kernels": 2, "sum_whitening": 0.5, "sum_sharpness": 4}, set()),
+        ({"kernels": 2, "share": 0}, set()),
+    ],
+)
+def test_weights_of_a_second_kernel_are_sent_where_it_is_another_one(
+    data_folder: Path, tmp_path: Path, own: dict[str, Any], sent: set[str]
+) -> None:
+    values = values_of(data_folder, tmp_path, {f"one-round.{key}": own[key] for key in own})
+    grid = SpoiltGrid(2, values, untouched)
+    run_here(values, grid)
+    last = messages.EvaluateRequest.from_record(grid.of(messages.EVALUATE)[-1].content)
+    names = {name.removeprefix("0/") for name in last.arrays}
+    assert {name for name in names if name.startswith("sum_")} == sent
+    assert ("rarity" in names) == ("share" not in own)
+
+
+def test_the_second_kernel_carries_the_sum_alone(data_folder: Path, tmp_path: Path) -> None:
+    """Two kernels say of the history what the first does alone, of the sum what the second does."""
+    told: dict[tuple[int, str], dict[str, float]] = {}
+    second = {"one-round.whitening": 1.0, "one-round.sharpness": 2.0}
+    of_sum = {"one-round.sum_whitening": 1.0, "one-round.sum_sharpness": 2.0}
+    for share in (0, 1):
+        fixed = {"one-round.share": share, "one-round.item_ridge": 10.0}
+        for name, own in (
+            ("first", ONE), ("second", ONE | second), ("two", {"one-round.kernels": 2} | of_sum),
+        ):  # fmt: skip
+            values = values_of(data_folder, tmp_path / f"{name}{share}", fixed | own)
+            told[share, name] = run_here(values)["test"]
+    assert told[0, "two"] == pytest.approx(told[0, "first"])
+    assert told[1, "two"] == pytest.approx(told[1, "second"])
+    assert told[0, "first"] != pytest.approx(told[0, "second"])
+    assert told[1, "first"] != pytest.approx(told[1, "second"])
+
+
+def test_popular_items_of_a_history_count_less_in_the_sums_score(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    settings = RunSettings.parse(values_of(data_folder, tmp_path, {"one-round.rarity": 0.75}))
+    method = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
+    x = (np.random.default_rng(0).random((300, WARM)) < np.linspace(0.01, 0.5, WARM)).astype(float)
+    x[:, 0] = x[:, 1] = 1  # nobody without an item
+    method.mean = packed(x.T @ (x / x.sum(1, keepdims=True)) / len(x)).astype(np.float32)
+    popularity = x.sum(0) / x.sum(0).mean()
+    np.testing.assert_allclose(method._rarity(), (popularity + 0.2) ** -0.75, rtol=1e-3)
+    method.mean[:] = 0
+    method._directions = None
+    assert len(set(method._rarity())) == 1
+
+
+def test_what_an_older_release_chose_is_read(data_folder: Path, tmp_path: Path) -> None:
+    settings = RunSettings.parse(values_of(data_folder, tmp_path))
+    method = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
+    state = {**method.state(), "chosen": (30.0, 0.4), "round": 1}
+    method.restore(state, method.world.catalogue.index())
+    assert method.chosen == (30.0, 0.4, 1)
 
 
 def test_resuming_makes_the_sum_anew_with_whoever_has_come(
