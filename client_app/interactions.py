@@ -29,6 +29,9 @@ from common.users.ragged import Ragged
 
 log = logging.getLogger("snowdrop.node")
 
+CACHED_NODES = 1024
+"""Nodes of one process, as of a simulation, whose data stay in memory between messages."""
+
 
 @dataclass(frozen=True, eq=False)
 class NodeInteractions:
@@ -177,7 +180,24 @@ def _stamp(paths: Sequence[Path]) -> tuple[tuple[int, int], ...]:
     return tuple((s.st_mtime_ns, s.st_size) for s in (p.stat() for p in paths if p.exists()))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1)
+def _shares(source: str | Path, stamp: object, partitions: int, seed: int) -> list[pl.DataFrame]:
+    """The interactions of each node, read once for all nodes of this process."""
+    if source == DEMO:
+        frame = demo_interactions(demo.USERS, demo.ITEMS, demo.INTERACTIONS_PER_USER, seed)
+    else:
+        path = Path(source)
+        frame = read_interactions(interaction_files(path) if path.is_dir() else [path], timed=True)
+    if partitions == 1:
+        return [frame]
+    users = frame["user_id"].unique()
+    shares = pl.Series("share", shard_of(users.cast(pl.String).to_list(), partitions))
+    shared = frame.join(users.to_frame().with_columns(shares), on="user_id", how="left")
+    parts = shared.partition_by("share", as_dict=True, include_key=False)
+    return [parts.get((share,), frame.clear()) for share in range(partitions)]
+
+
+@lru_cache(maxsize=CACHED_NODES)
 def _load(
     source: str | Path,
     stamp: object,
@@ -187,15 +207,7 @@ def _load(
     index: ItemIndex,
     among: Staying | None,
 ) -> NodeInteractions:
-    if source == DEMO:
-        frame = demo_interactions(demo.USERS, demo.ITEMS, demo.INTERACTIONS_PER_USER, seed)
-    else:
-        path = Path(source)
-        frame = read_interactions(interaction_files(path) if path.is_dir() else [path], timed=True)
-    if partitions > 1:
-        users = frame["user_id"].unique()
-        mine = shard_of(users.cast(pl.String).to_list(), partitions) == partition
-        frame = frame.join(users.filter(pl.Series(mine)).to_frame(), on="user_id", how="semi")
+    frame = _shares(source, stamp, partitions, seed)[partition]
     if among is not None:
         users = frame["user_id"].unique()
         stay = pl.Series(among.staying(users.cast(pl.String).to_list()), dtype=pl.Boolean)

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from client_app.interactions import NodeInteractions, digest_of
+from client_app.interactions import CACHED_NODES, NodeInteractions, digest_of
 from common.catalogue import ItemIndex
 from common.durable import check_format, read_checked, write_checked
 from common.errors import FormatError, SnowdropError
@@ -261,7 +261,13 @@ def _check_format(path: Path, content: bytes) -> None:
     check_format(path, int(told.get("format", 1)), FORMAT)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=CACHED_NODES)
 def _read_index(path: Path) -> ItemIndex:
     content = json.loads(read_checked(path))
-    return ItemIndex(tuple(content["ids"]), tuple(content["splits"]))
+    return _one_index(tuple(content["ids"]), tuple(content["splits"]))
+
+
+@lru_cache(maxsize=8)
+def _one_index(ids: tuple[str, ...], splits: tuple[str, ...]) -> ItemIndex:
+    """The same object for all nodes of this process, which keeps what was computed from it."""
+    return ItemIndex(ids, splits)

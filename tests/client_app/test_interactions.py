@@ -19,7 +19,7 @@ from client_app.interactions import (
 from common import demo
 from common.catalogue import ItemIndex
 from common.errors import SnowdropError
-from common.settings import NodeSettings
+from common.settings import NodeSettings, RunSettings
 from common.users.ragged import Ragged, merged
 
 INDEX = ItemIndex(
@@ -293,6 +293,30 @@ def test_a_users_shard_is_stable() -> None:
     assert shard_of(users, 1000).tolist() == [int(shard_of([u], 1000)[0]) for u in users]
     # Other numbers here would move the users of every kept simulation to other nodes.
     assert shard_of(users, 1000).tolist() == [957, 812, 114]
+
+
+def test_many_nodes_of_a_process_read_the_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = [f"user-{k}" for k in range(40)]
+    rows = [f"{user},{item}" for user in users for item in "abce"]
+    (tmp_path / "interactions.csv").write_text("\n".join(["user_id,item_id", *rows]))
+    reads = []
+
+    def read(paths: list[Path], timed: bool) -> pl.DataFrame:
+        reads.append(paths)
+        return read_interactions(paths, timed)
+
+    monkeypatch.setattr("client_app.interactions.read_interactions", read)
+    configs = [{"partition-id": k, "num-partitions": 100} for k in range(100)]
+    run = RunSettings.parse({"data": str(tmp_path), "run_dir": str(tmp_path / "run")})
+    nodes = [NodeSettings.parse(config, run) for config in configs]
+    for _ in range(2):
+        held = [load_interactions(node, str(tmp_path), 0, INDEX) for node in nodes]
+    assert len(reads) == 1
+    homes = {user: place for place, data in enumerate(held) for user in data.users}
+    assert homes == {user: int(shard_of([user], 100)[0]) for user in users}
+    assert sum(len(data.warm.items) for data in held) == 3 * 40
 
 
 def test_demo_interactions_know_the_demo_catalogue(tmp_path: Path) -> None:

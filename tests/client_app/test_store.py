@@ -193,6 +193,15 @@ def test_the_catalogue_comes_back(store: StateStore) -> None:
     assert store.load_index("0" * 16) is None
 
 
+def test_nodes_of_a_process_share_one_catalogue(tmp_path: Path) -> None:
+    stores = [StateStore(tmp_path / name) for name in ("one", "other")]
+    for store in stores:
+        store.save_index(INDEX)
+    one, other = (store.load_index(INDEX.version) for store in stores)
+    assert one is not None
+    assert one is other
+
+
 def test_the_two_newest_catalogues_are_kept(store: StateStore) -> None:
     names = ("a", "b", "c", "d")
     indexes = [ItemIndex(names[:k], ("warm", "test", "test", "test")[:k]) for k in (2, 3, 4)]
