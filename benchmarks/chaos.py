@@ -333,6 +333,10 @@ class World:
         self.say(f"no more faults; the training shall end with round {rounds}")
         self._expected_until, deadline = 0.0, time.monotonic() + seconds
         while not self.is_done(rounds) and time.monotonic() < deadline:
+            if (done := RunFolder(self.run_dir).rounds_done()) > rounds:
+                self._kill_serverapp()
+                rounds, deadline = done + 3, time.monotonic() + seconds
+                self.say(f"a run of before went on; the training shall end with round {rounds}")
             self.tend_run(rounds)
             time.sleep(0.5)
         return rounds
