@@ -1,7 +1,7 @@
 """A small federation on somebody's data, in this process, whose answers are kept."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,6 +96,8 @@ class Federation:
         Users of a node; who is left over takes no part.
     folder : Path
         Empty, for what nodes and server keep.
+    absent : Collection[str]
+        Users who are not there; a node without any other is not there either.
     """
 
     world: World
@@ -103,6 +105,7 @@ class Federation:
     users: Sequence[str]
     size: int
     folder: Path
+    absent: Collection[str] = ()
     grid: InProcessGrid = field(init=False)
     seen: list[Seen] = field(init=False, default_factory=list)
     training: Training = field(init=False)
@@ -110,20 +113,22 @@ class Federation:
     """Why there was no training, where nodes or numbers refused."""
 
     def __post_init__(self) -> None:
-        settings = self.settings
-        whole = [
-            self.users[begin : begin + self.size]
+        nodes = [self._node(place, users) for place, users in enumerate(self.groups()) if users]
+        self.grid = InProcessGrid(len(nodes), self.settings.flat(), nodes)
+        self.training = Training.begin(self.world.with_settings(self.settings))
+
+    def groups(self) -> list[list[str]]:
+        """The users of each node who are there."""
+        return [
+            [user for user in self.users[begin : begin + self.size] if user not in self.absent]
             for begin in range(0, len(self.users) - self.size + 1, self.size)
         ]
-        nodes = [self._node(place, users) for place, users in enumerate(whole)]
-        self.grid = InProcessGrid(len(nodes), settings.flat(), nodes)
-        self.training = Training.begin(self.world.with_settings(settings))
 
     @property
     def settings(self) -> RunSettings:
         changed = {
             "run_dir": str(self.folder / "run"),
-            "nodes": len(self.users) // self.size,
+            "nodes": sum(map(bool, self.groups())),
             "round_retries": 0,  # nobody here is slow or gone
         }
         return self.world.settings.model_copy(update=changed)
@@ -171,6 +176,10 @@ class Federation:
 
     def truth(self, split: str = "warm") -> dict[str, list[np.ndarray]]:
         """Items of a split that each node's users have, by its name, int64 (interactions,) each."""
+        return {name: list(people.values()) for name, people in self.people(split).items()}
+
+    def people(self, split: str = "warm") -> dict[str, dict[str, np.ndarray]]:
+        """As `truth`, by the users' ids."""
         found = {}
         index = self.training.index
         for node in self.grid.get_node_ids():
@@ -180,5 +189,9 @@ class Federation:
             lists = data.by_split[split]
             if split == "warm":
                 lists = tasks.histories(self.settings.task, data, own.keys(data))
-            found[name_of(node)] = [lists.of(user) for user in range(len(data.users))]
+            found[name_of(node)] = {name: lists.of(k) for k, name in enumerate(data.users)}
         return found
+
+    def without(self, absent: Collection[str], folder: Path) -> "Federation":
+        """The same nodes, as they are before some users come; what it keeps goes to a folder."""
+        return Federation(self.world, self.frame, self.users, self.size, folder, absent)

@@ -41,6 +41,12 @@ def reconstruct(
             min=0, help="crafted questions that each attack may ask in a federation; 0: none"
         ),
     ] = 1000,
+    differences: Annotated[
+        int,
+        typer.Option(
+            min=0, help="sums over fewer users that the first round's are compared with; 0: none"
+        ),
+    ] = 3,
     set_: Set = None,
     policy: PolicyFile = None,
     out: Out = None,
@@ -63,7 +69,7 @@ def reconstruct(
                 progress.update(done, f"{size} users on a node")
                 place = Path(scratch) / f"of-{size}"
                 federation = Federation(world, frame, drawn, size, place)
-                federations.append(_attacked(federation, rounds, questions))
+                federations.append(_attacked(federation, rounds, questions, differences))
                 sums.update(name for seen in federation.seen for name in seen.sums)
             progress.update(len(sizes), "")
     told = {
@@ -85,10 +91,16 @@ def reconstruct(
     publish(folder, told, page(told, made), HEAD, rows_of(told))
 
 
-def _attacked(federation: "Federation", rounds: int, questions: int) -> dict[str, Any]:
+def _attacked(
+    federation: "Federation", rounds: int, questions: int, differences: int
+) -> dict[str, Any]:
     """What every attack read in a federation with some users on each node."""
+    from cli.attack.differences import compared
+
     federation.train(rounds)
     verdicts = listened(federation)
+    if differences:
+        verdicts += compared(federation, differences)
     if questions:
         verdicts += asked(federation, questions)
     return {

@@ -23,6 +23,9 @@ _WORDS = (
     "each item's row, which turn to its owners' scoring heads; 'touches over rounds' estimates how "
     "many users have each item from the number of users who touched its row; 'sum of pairs' reads "
     "sums of what goes with what.",
+    "'Differences of sums' subtract the first round's sum from that of another training with the "
+    "same settings, in which some users take part besides: a user who joins, or all users of a "
+    "node. They are measured on these users.",
     "Attacks that ask crafted questions need a server that does not follow the protocol. They are "
     "measured on as many nodes as the questions reach, so their numbers of users are smaller. "
     "'Counts' and 'descriptions' announce a catalogue with one warm item, 'losses' sends an item "

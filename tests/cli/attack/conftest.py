@@ -1,5 +1,6 @@
 """The attacks as a user calls them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -14,9 +15,9 @@ SETTINGS = [f"--set={name}={value}" for name, value in IN_ROUNDS.items()
             if name not in ("rounds", "evaluate_every")]  # fmt: skip
 
 
-def attack(name: str, data: Path, *options: object) -> str:
+def attack(name: str, data: Path, *options: object, settings: Sequence[str] = SETTINGS) -> str:
     """What the command prints; raises what it refuses."""
-    result = CliRunner().invoke(app, ["attack", name, str(data), *SETTINGS, *map(str, options)])
+    result = CliRunner().invoke(app, ["attack", name, str(data), *settings, *map(str, options)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
