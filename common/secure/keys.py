@@ -11,7 +11,6 @@ from cryptography.fernet import InvalidToken
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
 from flwr.common.secure_aggregation.crypto.symmetric_encryption import (
     decrypt,
     encrypt,
@@ -20,11 +19,12 @@ from flwr.common.secure_aggregation.crypto.symmetric_encryption import (
 
 from common.errors import SnowdropError
 from common.secure.fixed_point import Vector
+from common.secure.shares import combined
 
 KEY_BYTES = 32
 _CURVE = ec.SECP256R1()
-_CHUNK = 2**20
-"""Bytes of a mask that are held at once."""
+_CHUNK = 2**16
+"""Bytes of a mask that are held at once: few enough for a processor's cache."""
 _TRIES = 256
 """Sets of shares that are tried where some shares are false."""
 
@@ -116,20 +116,18 @@ def add_mask(vector: Vector, key: bytes, sign: int) -> None:
         1 or −1.
     """
     stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
+    longest = min(_CHUNK, max(numbers.nbytes for numbers in vector.parts()))
+    nothing, mask = memoryview(bytes(longest)), bytearray(longest)
     for numbers in vector.parts():
         step = _CHUNK // numbers.itemsize
         for begin in range(0, len(numbers), step):
             part = numbers[begin : begin + step]
-            drawn = np.frombuffer(stream.update(bytes(part.nbytes)), part.dtype.newbyteorder("<"))
+            stream.update_into(nothing[: part.nbytes], mask)
+            drawn = np.frombuffer(mask, part.dtype.newbyteorder("<"), len(part))
             if sign > 0:
                 part += drawn
             else:
                 part -= drawn
-
-
-def split(secret: bytes, threshold: int, count: int) -> list[bytes]:
-    """Shares of a secret (Shamir 1979), any ``threshold`` of which tell it, and fewer nothing."""
-    return create_shares(secret, threshold, count)
 
 
 def put_together(
@@ -154,20 +152,13 @@ def put_together(
         raise SnowdropError(f"{len(shares)} of {threshold} shares came")
     sets = itertools.combinations(sorted(shares), threshold)
     for tried, chosen in enumerate(itertools.islice(sets, _TRIES)):
-        secret = _combined([shares[holder] for holder in chosen])
+        secret = combined([shares[holder] for holder in chosen])
         if secret is None or not genuine(secret):
             continue
         if not tried:
             return secret, set()
         rest = [shares[holder] for holder in chosen[1:]]
         liars = {holder for holder in shares.keys() - set(chosen)
-                 if _combined([*rest, shares[holder]]) != secret}  # fmt: skip
+                 if combined([*rest, shares[holder]]) != secret}  # fmt: skip
         return secret, liars
     raise SnowdropError("its shares do not fit together: too many nodes have sent false ones")
-
-
-def _combined(shares: list[bytes]) -> bytes | None:
-    try:
-        return combine_shares(shares)
-    except (ValueError, IndexError):
-        return None

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from common.errors import SnowdropError
 from common.secure import keys
 from common.secure.fixed_point import Vector
+from common.secure.shares import split
 from common.settings import LEAST
 
 _STORED = ConfigDict(ser_json_bytes="hex", val_json_bytes="hex", extra="forbid")
@@ -120,8 +121,8 @@ class Joined:
         if len(group) < LEAST:
             raise SnowdropError(f"a masked sum needs {LEAST} nodes, the list of keys has fewer")
         places, enough, seed = sorted(group), threshold(len(group)), keys.new_seed()
-        of_seed = dict(zip(places, keys.split(seed, enough, len(places)), strict=True))
-        of_mask = dict(zip(places, keys.split(self.mask, enough, len(places)), strict=True))
+        of_seed = dict(zip(places, split(seed, enough, len(places)), strict=True))
+        of_mask = dict(zip(places, split(self.mask, enough, len(places)), strict=True))
         sealed = {
             other: keys.sealed(
                 keys.agreed(self.channel, group[other].channel),

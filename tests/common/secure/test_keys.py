@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from common.errors import SnowdropError
 from common.secure import keys
 from common.secure.fixed_point import Vector
+from common.secure.shares import split
 
 
 def test_a_mask_is_the_chacha20_stream_of_the_whole_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +76,7 @@ def test_any_threshold_shares_tell_the_whole_secret(
     secret: bytes, count: int, data: st.DataObject
 ) -> None:
     threshold = data.draw(st.integers(2, count))
-    shares = dict(enumerate(keys.split(secret, threshold, count)))
+    shares = dict(enumerate(split(secret, threshold, count)))
     some = data.draw(st.permutations(range(count)))[:threshold]
     found, liars = keys.put_together(
         {k: shares[k] for k in some}, threshold, lambda it: it == secret
@@ -88,14 +89,14 @@ def test_any_threshold_shares_tell_the_whole_secret(
 
 def test_fewer_shares_than_the_threshold_put_together_something_else() -> None:
     secret = keys.new_seed()
-    shares = dict(enumerate(keys.split(secret, 3, 5)))
+    shares = dict(enumerate(split(secret, 3, 5)))
     with pytest.raises(SnowdropError, match="do not fit together"):
         keys.put_together({0: shares[0], 1: shares[1]}, 2, lambda it: it == secret)
 
 
 def test_false_shares_are_found_and_worked_around() -> None:
     secret = keys.new_seed()
-    shares = dict(enumerate(keys.split(secret, 4, 7)))
+    shares = dict(enumerate(split(secret, 4, 7)))
     shares[1] = shares[1][:-1] + bytes([shares[1][-1] ^ 1])
     shares[5] = b"nonsense"
     found, liars = keys.put_together(shares, 4, lambda it: it == secret)
