@@ -41,17 +41,23 @@ def discrete_gaussian(shape: tuple[int, ...], deviation: float) -> np.ndarray:
     deviation : float
         s, in steps; 0: zeros.
     """
-    drawn = np.zeros(int(np.prod(shape)), np.int64)
-    if deviation:
-        from opendp.domains import atom_domain, vector_domain
-        from opendp.measurements import make_gaussian
-        from opendp.metrics import l2_distance
-        from opendp.mod import enable_features
-
-        enable_features("contrib")
-        space = vector_domain(atom_domain(T="i64")), l2_distance(T="f64")
-        noisy = make_gaussian(*space, scale=deviation)
-        for begin in range(0, len(drawn), _CHUNK):
-            part = drawn[begin : begin + _CHUNK]
-            part[:] = noisy(part.tolist())
+    count = int(np.prod(shape))
+    drawn = drawn_exactly(count, deviation) if deviation else np.zeros(count, np.int64)
     return drawn.reshape(shape)
+
+
+def drawn_exactly(count: int, deviation: float) -> np.ndarray:
+    """As many discrete Gaussian variables, int64 (count,), of a deviation above 0."""
+    from opendp.domains import atom_domain, vector_domain
+    from opendp.measurements import make_gaussian
+    from opendp.metrics import l2_distance
+    from opendp.mod import enable_features
+
+    enable_features("contrib")
+    space = vector_domain(atom_domain(T="i64")), l2_distance(T="f64")
+    noisy = make_gaussian(*space, scale=deviation)
+    drawn = np.zeros(count, np.int64)
+    for begin in range(0, count, _CHUNK):
+        part = drawn[begin : begin + _CHUNK]
+        part[:] = noisy(part.tolist())
+    return drawn
