@@ -134,12 +134,14 @@ def groups_of(local: Local, own: GroupSettings, private: Sequence[str]) -> Neare
     Raises
     ------
     SnowdropError
-        If the message does not carry them.
+        If the message does not carry them, or groups would depend on other users in spite of noise.
     """
     head, dim = HEADS[local.settings.head], local.settings.dim
     names = [name for name in head.shapes(dim) if name in private]
     centroids = local.table("centroids", own.groups, head.size(names, dim))
     if own.grouping == "clustered":
+        if local.settings.noise:
+            raise SnowdropError("with noise, users must pick their group by themselves")
         state = local.state_of()
         heads = {name: state[name] for name in names}
         return Clustered(centroids, head, names, own.distance, heads)

@@ -270,6 +270,24 @@ def test_gaussian_rounds_add_up_in_the_ledger_exactly(tmp_path: Path) -> None:
     assert_refused(federation.train(4), messages.TRAIN, "epsilon_total")
 
 
+@pytest.mark.parametrize(
+    "changed", [{"gaussian_scale": 2.0**-13}, {"gaussian_scale": 2.0**21}, {"clip_norm": 2.0**21}]
+)
+def test_noise_whose_steps_are_too_coarse_or_overflow_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, float]
+) -> None:
+    """Whatever the server's own settings let it send."""
+    federation = agreeing(tmp_path, {"epsilon_total": math.inf}, **GAUSSIAN)
+    read = messages.OfTraining.training_settings
+    monkeypatch.setattr(
+        messages.OfTraining,
+        "training_settings",
+        lambda self: read(self).model_copy(update=changed),
+    )
+    assert federation.train(1).error.reason.startswith("train ended in a refusal")
+    assert Ledger(federation.state_dir()).read().rounds == 0
+
+
 def test_the_servers_noise_counts_where_its_owner_says_so(tmp_path: Path) -> None:
     server = {**GAUSSIAN, "noise_by": "server"}
     federation = agreeing(tmp_path, {"epsilon_total": 50.0}, **server)

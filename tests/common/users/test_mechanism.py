@@ -133,6 +133,12 @@ def test_whole_steps_of_a_user_have_a_norm_of_at_most_the_bound(
             torch.testing.assert_close(told, expected, rtol=2**-25, atol=STEP)
 
 
+def test_steps_are_counted_towards_zero_and_slightly_fewer() -> None:
+    """A 2⁻²⁶th of 2³⁰ steps is 16 of them."""
+    numbers = torch.tensor([1.0, -1.0, 1.9 * STEP, -1.9 * STEP], dtype=torch.float64)
+    assert whole_steps(numbers).tolist() == [2**30 - 16, 16 - 2**30, 1, -1]
+
+
 def test_numbers_that_are_none_are_refused() -> None:
     for bad in (math.nan, math.inf):
         with pytest.raises(OverflowedError, match="a table holds NaN or Inf"):
