@@ -71,9 +71,9 @@ class Body:
                 records[name] = ArrayRecord({key: Array(array) for key, array in value.items()})
             elif value is not None and value not in ("", []):  # which Flower cannot count
                 values[name] = value
-        return RecordDict(
-            {"values": ConfigRecord(values), "single": ArrayRecord(single), **records}
-        )
+        if single:  # each record that travels costs every node a call to the SuperLink
+            records["single"] = ArrayRecord(single)
+        return RecordDict({"values": ConfigRecord(values), **records})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:

@@ -71,7 +71,7 @@ def sent(reply: Message) -> set[str]:
     """Every field that an answer carries, arrays of a record by ``record.name``."""
     content = reply.content
     assert set(content) <= {"values", "single", "synthetic_users"}
-    assert not content.array_records["single"]
+    assert "single" not in content
     names = set(content.config_records["values"])
     arrays = content.array_records.get("synthetic_users", {})
     return names | {f"synthetic_users.{name}" for name in arrays}

@@ -112,6 +112,11 @@ def test_a_missing_field_is_malformed(body: messages.Body, name: str) -> None:
         type(body).from_record(record)
 
 
+def test_a_message_without_a_single_array_has_no_record_for_one() -> None:
+    assert set(messages.RecommendAnswer(7).to_record()) == {"values"}
+    assert set(messages.CountAnswer(np.arange(3)).to_record()) == {"values", "single"}
+
+
 def test_an_unknown_field_is_malformed() -> None:
     record = messages.RecommendAnswer(7).to_record()
     record.config_records["values"]["more"] = 1
