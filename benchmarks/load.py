@@ -35,7 +35,11 @@ SETTINGS = {"dim": 64, "method": "own-features", "evaluate_every": 1000, "baseli
 ITEMS, INTERACTIONS = 2_000, 20
 WORKERS = 4  # threads that serve the light nodes
 CONTROL, FLEET = 39_391, 39_392
-PARTS = {"flower-superlink": "SuperLink", "flwr-serverapp": "ServerApp"}
+PARTS = {
+    "flower-superlink": "SuperLink",
+    "flwr-serverapp": "ServerApp",
+    "flwr-simulation": "ServerApp",  # which hands messages to the nodes, too
+}
 HEADS = (
     "nodes", "seconds of a round, median", "slowest", "seconds of the run", "SuperLink, MB",
     "ServerApp, MB", "all processes, MB",
@@ -102,7 +106,7 @@ def measured(way: str, data: Path, out: Path, nodes: int, rounds: int) -> list[s
     most = memory.end()
     return [
         f"{nodes:,}", f"{statistics.median(trained):.2f}", f"{max(trained):.2f}", f"{seconds:.0f}",
-        *(f"{most[part]:.0f}" for part in (*PARTS.values(), "all")),
+        *(f"{most[part]:.0f}" for part in most),
     ]  # fmt: skip
 
 
