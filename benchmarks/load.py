@@ -6,6 +6,7 @@
 disk, to which light nodes connect over gRPC: each has a key, a heartbeat, interactions and a state
 folder of its own and polls every three seconds, as a SuperNode does, but all of them are threads of
 one process that has imported torch once. Neither TLS nor the start of processes is in it.
+``in-memory`` is the same without the disk.
 """
 
 import argparse
@@ -100,7 +101,8 @@ def measured(way: str, data: Path, out: Path, nodes: int, rounds: int) -> list[s
                  if k not in ("data", "nodes")]  # fmt: skip
         snowdrop("simulate", data, "--run-dir", run_dir, "--nodes", nodes, *given)
     else:
-        memory = light_run(data, out, values | {"run_dir": str(run_dir.absolute())})
+        database = ":flwr-in-memory:" if way == "in-memory" else str(out / "superlink.db")
+        memory = light_run(data, out, database, values | {"run_dir": str(run_dir.absolute())})
     seconds = time.monotonic() - began
     trained = [row["train_seconds"] for row in RunFolder(run_dir).read_rounds()[1:]]
     most = memory.end()
@@ -110,7 +112,7 @@ def measured(way: str, data: Path, out: Path, nodes: int, rounds: int) -> list[s
     ]  # fmt: skip
 
 
-def light_run(data: Path, out: Path, values: dict[str, object]) -> Memory:
+def light_run(data: Path, out: Path, database: str, values: dict[str, object]) -> Memory:
     """Train with light nodes; the memory of SuperLink and ServerApp."""
     out.mkdir(parents=True)
     home = out / "flower-home"
@@ -122,7 +124,7 @@ def light_run(data: Path, out: Path, values: dict[str, object]) -> Memory:
     environment = os.environ | ENVIRONMENT | {"FLWR_HOME": str(home.absolute()), "PATH": programs}
     command = [
         tool("flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port", str(CONTROL),
-        "--fleet-api-address", f"127.0.0.1:{FLEET}", "--database", str(out / "superlink.db"),
+        "--fleet-api-address", f"127.0.0.1:{FLEET}", "--database", database,
     ]  # fmt: skip
     with (out / "superlink.log").open("wb") as log:
         superlink = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
