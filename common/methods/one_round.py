@@ -38,7 +38,8 @@ class OneRoundSettings(KernelRidgeSettings):
     kernels: int = setting(
         0,
         "1: the kernel of the history also carries the sum to new items; 2: a kernel of its own "
-        "does, with sum_whitening and sum_sharpness; 0: chosen on validation items, 1 without them",
+        "does, with sum_whitening and sum_sharpness; 0: chosen on validation items, 1 without "
+        "them, and 2 with noise",
         ge=0,
         le=2,
     )

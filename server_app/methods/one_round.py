@@ -38,8 +38,8 @@ log = logging.getLogger("snowdrop")
 
 _UNTRIED = 100.0, 0.3, 1
 """λ, share and kernels where nobody chose them and no validation items can."""
-_NOISY_RIDGE = 30.0
-"""λ where the sum carries noise."""
+_NOISY_RIDGE, _NOISY_KERNELS = 30.0, 2
+"""λ and kernels where the sum carries noise."""
 _OF_RELIABLE, _POWER = 0.6, 0.75
 """Item-item weights of a noisy sum of reliability r have a share of 0.6 r^¾ in a score; chosen on
 validation items of amazon-office, movielens and ml-1m at ε from 0.5 to 8."""
@@ -188,18 +188,18 @@ class OneRound(Trained):
     def scoring(self, splits: Sequence[str]) -> Scoring:
         own = self.own
         ridge, share, kernels = self.chosen or (
-            _UNTRIED if not self.settings.noise else (*self._by_noise(), 1)
+            self._by_noise() if self.settings.noise else _UNTRIED
         )
         share = own.share if own.share >= 0 else share
         kernels = (own.kernels or kernels) if share else 1
         return self._scoring(splits, (kernels,), (own.item_ridge or ridge,), (share,))
 
-    def _by_noise(self) -> tuple[float, float]:
-        """λ and share where the sum carries noise: what the noise leaves of it says the share."""
-        if self.mean is None or self.basis is None:
-            return _NOISY_RIDGE, 0.0
-        reliable = reliability(self.mean, self.basis, self.noise)
-        return _NOISY_RIDGE, _OF_RELIABLE * reliable**_POWER
+    def _by_noise(self) -> tuple[float, float, int]:
+        """λ, share and kernels where the sum carries noise: what it leaves says the share."""
+        share = 0.0
+        if self.mean is not None and self.basis is not None:
+            share = _OF_RELIABLE * reliability(self.mean, self.basis, self.noise) ** _POWER
+        return _NOISY_RIDGE, share, _NOISY_KERNELS
 
     def _scoring(
         self,

@@ -435,11 +435,25 @@ def test_the_noise_chooses_and_not_the_metrics(
     settings = RunSettings.parse(given)
     method = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
     method.restore(state, method.world.catalogue.index())
-    ridge, share = method._by_noise()
-    assert ridge == 30
+    ridge, share, kernels = method._by_noise()
+    assert (ridge, kernels) == (30, 2)
     reliable = reliability(state["mean"].numpy(), state["basis"].numpy(), method.noise)
     assert share == 0.6 * reliable**0.75
     assert 0.48 < share <= 0.6
+
+
+@pytest.mark.parametrize(("own", "sent"), [({}, OF_SUM), ({"one-round.kernels": 1}, set())])
+def test_with_noise_a_kernel_of_its_own_carries_the_sum(
+    data_folder: Path, tmp_path: Path, own: dict[str, Any], sent: set[str]
+) -> None:
+    noise = {**GAUSSIAN, "gaussian_scale": 2.0**-6, "noise_by": "server", "release_metrics": True}
+    values = values_of(data_folder, tmp_path, {**noise, "one-round.columns": 6, **own})
+    grid = SpoiltGrid(2, values, untouched)
+    run_here(values, grid)
+    last = messages.EvaluateRequest.from_record(grid.of(messages.EVALUATE)[-1].content)
+    names = {name.removeprefix("0/") for name in last.arrays}
+    assert {name for name in names if name.startswith("sum_")} == sent
+    assert "rarity" not in names
 
 
 def test_noise_that_drowns_the_sum_leaves_the_frozen_twin(
@@ -448,12 +462,12 @@ def test_noise_that_drowns_the_sum_leaves_the_frozen_twin(
     changed = {**GAUSSIAN, "noise_by": "server", "one-round.columns": 6}
     settings = RunSettings.parse(values_of(data_folder, tmp_path, changed))
     method = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
-    assert method._by_noise() == (30, 0.0)  # before the sum is there
+    assert method._by_noise() == (30, 0.0, 2)  # before the sum is there
     rng = np.random.default_rng(0)
     method.mean = rng.normal(size=(WARM, 6)).astype(np.float32)
     method.basis = np.linalg.qr(rng.normal(size=(WARM, 6)))[0].astype(np.float32)
     method.noise = 1.0
-    assert method._by_noise() == (30, 0.0)
+    assert method._by_noise() == (30, 0.0, 2)
     method.noise = 1e-3
     assert method._by_noise()[1] > 0.4
 
