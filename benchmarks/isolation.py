@@ -1,7 +1,9 @@
 """Namespaces of a command's own: what it mounts, starts and wires up is gone when it ends."""
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +13,7 @@ SERVER = "10.77.0.1"
 RATE = ("rate", "256kbit", "burst", "16kb", "latency", "400ms")
 UPLINK = "uplink"  # what a node's end is called
 _INSIDE = "SNOWDROP_ISOLATED"
+_PR_SET_PDEATHSIG = 1
 _TRIAL = (
     "ip link add name trial type bridge && ip link add name one type veth peer name other && "
     "tc qdisc add dev one root tbf rate 1mbit burst 16kb latency 1s && mount -t tmpfs tmpfs /mnt"
@@ -36,6 +39,7 @@ def isolate() -> str:
     if trial.returncode:
         return f"this account may not make namespaces ({trial.stderr.strip()})"
     os.environ[_INSIDE] = "1"
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # holds for `unshare`, too
     # The shell is the first process in there, and collects those whose parents are gone.
     shell = ["sh", "-c", '"$@"; exit $?', "sh"]
     return os.execvp(command[0], [*command, *shell, sys.executable, *sys.argv])
