@@ -56,7 +56,8 @@ ASKED = 2**15
 
 WHOLE, LANDMARKS = 2**14, 2**12
 """Warm items up to which their kernel is a matrix, of 1 GB, and those of a larger catalogue whose
-kernel is decomposed in its place."""
+kernel is decomposed in its place. There a second kernel is not tried unless it is asked for: its
+weights would take as long again, and gigabytes to every node."""
 
 
 class OneRound(Trained):
@@ -174,8 +175,9 @@ class OneRound(Trained):
         """Kernels, λ and shares, among which validation items are to choose."""
         own = self.own
         shares = (own.share,) if own.share >= 0 else SHARES
+        alone = self._one_kernel or self.warm > WHOLE or not any(shares)
         return (
-            (own.kernels or 1,) if own.kernels or self._one_kernel or not any(shares) else (1, 2),
+            (own.kernels or 1,) if own.kernels or alone else (1, 2),
             (own.item_ridge,) if own.item_ridge else ITEM_RIDGES,
             shares,
         )

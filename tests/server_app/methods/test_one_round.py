@@ -237,6 +237,17 @@ def test_one_of_the_two_may_be_given(data_folder: Path, tmp_path: Path) -> None:
     assert state_of(tmp_path, 1)["chosen"][1] == 0.3
 
 
+def test_of_a_large_catalogue_a_second_kernel_is_not_tried(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_round, "WHOLE", WARM - 1)
+    values = values_of(data_folder, tmp_path)
+    grid = SpoiltGrid(2, values, untouched)
+    run_here(values, grid)
+    tried = messages.EvaluateRequest.from_record(grid.of(messages.EVALUATE)[0].content)
+    assert tried.forms == [FORMS // 2]
+
+
 OF_SUM = {"sum_items", "sum_warm", "sum_columns", "sum_values"}
 
 
@@ -346,7 +357,7 @@ def test_an_item_that_turns_warm_has_a_row_and_nothing_in_it(
 
 
 def test_published_items_are_scored_with_what_was_learnt(data_folder: Path, tmp_path: Path) -> None:
-    values = values_of(data_folder, tmp_path)
+    values = values_of(data_folder, tmp_path, {"one-round.kernels": 2})
     summary = run_here(values)
     grid = SpoiltGrid(2, values, untouched)
     published = run_here({**values, "mode": "publish"}, grid)
@@ -354,6 +365,7 @@ def test_published_items_are_scored_with_what_was_learnt(data_folder: Path, tmp_
     asked = messages.RecommendRequest.from_record(grid.of(messages.QUERY_RECOMMEND)[0].content)
     assert asked.arrays["shares"].tolist() == [[pytest.approx(state_of(tmp_path, 1)["chosen"][1])]]
     assert asked.arrays["gains"].max() > 0
+    assert set(asked.arrays) > OF_SUM
 
 
 def test_a_node_whose_users_add_too_much_is_refused(data_folder: Path, tmp_path: Path) -> None:
