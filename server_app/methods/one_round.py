@@ -175,12 +175,17 @@ class OneRound(Trained):
         """Kernels, λ and shares, among which validation items are to choose."""
         own = self.own
         shares = (own.share,) if own.share >= 0 else SHARES
-        alone = self._one_kernel or self.warm > WHOLE or not any(shares)
+        alone = self._one_kernel or self._large or not any(shares)
         return (
             (own.kernels or 1,) if own.kernels or alone else (1, 2),
             (own.item_ridge,) if own.item_ridge else ITEM_RIDGES,
             shares,
         )
+
+    @property
+    def _large(self) -> bool:
+        """Whether the weights of a second kernel are too many, unless they are asked for."""
+        return self.warm > WHOLE
 
     @property
     def _one_kernel(self) -> bool:
@@ -193,7 +198,8 @@ class OneRound(Trained):
             self._by_noise() if self.settings.noise else _UNTRIED
         )
         share = own.share if own.share >= 0 else share
-        kernels = (own.kernels or kernels) if share else 1
+        kernels = own.kernels or (1 if self._large else kernels)
+        kernels = kernels if share else 1
         return self._scoring(splits, (kernels,), (own.item_ridge or ridge,), (share,))
 
     def _by_noise(self) -> tuple[float, float, int]:

@@ -246,6 +246,11 @@ def test_of_a_large_catalogue_a_second_kernel_is_not_tried(
     run_here(values, grid)
     tried = messages.EvaluateRequest.from_record(grid.of(messages.EVALUATE)[0].content)
     assert tried.forms == [FORMS // 2]
+    settings = RunSettings.parse(values)
+    features = {"text": torch.randn(80, 12, generator=torch.Generator().manual_seed(0))}
+    method = OneRound("one-round", World(settings, load_catalogue(settings), features, CPU))
+    method.chosen = 10.0, 0.5, 2  # by an earlier round, or by noise
+    assert "sum_items" not in method.scoring(["test"]).arrays
 
 
 OF_SUM = {"sum_items", "sum_warm", "sum_columns", "sum_values"}
