@@ -34,10 +34,21 @@ class MaskedSums:
     run_id : int
     policy : Policy
     partners : Partners
+    lasting : bool
+        Whether stages survive a loss of power: else a node that has told its vector could be asked
+        for it again. A simulation does not go on after one.
     """
 
-    def __init__(self, state_dir: Path, run_id: int, policy: Policy, partners: Partners) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        run_id: int,
+        policy: Policy,
+        partners: Partners,
+        lasting: bool = True,
+    ) -> None:
         self._folder, self._policy, self._partners = state_dir / FOLDER, policy, partners
+        self._lasting = lasting
         self._path = self._folder / f"{run_id}.json"
 
     def join(self, request: messages.KeysRequest) -> messages.KeysAnswer:
@@ -47,7 +58,7 @@ class MaskedSums:
         told = self._partners.signed(request.session, joined.public())
         with self._locked():
             self._drop_old()
-            write_checked(self._path, written(joined))
+            write_checked(self._path, written(joined), self._lasting)
         public = told.public
         return messages.KeysAnswer(public.channel, public.mask, told.signer, told.signature)
 
@@ -67,7 +78,7 @@ class MaskedSums:
         group = {place: one.public for place, one in told.items()}
         with self._locked():
             sharing, sealed = self._at(request.session, Joined).share(request.own, group)
-            write_checked(self._path, written(sharing))
+            write_checked(self._path, written(sharing), self._lasting)
         places, shares = list(sealed.shares), list(sealed.shares.values())
         return messages.SharesAnswer(sealed.commitment, places, shares)
 
@@ -84,7 +95,7 @@ class MaskedSums:
         shares = dict(zip(masking.sources, masking.shares, strict=True))
         with self._locked():
             hidden, masks = self._at(masking.session, Sharing).accept(shares)
-            write_checked(self._path, written(hidden))
+            write_checked(self._path, written(hidden), self._lasting)
         return masks
 
     def reveal(self, request: messages.UnmaskRequest) -> messages.UnmaskAnswer:

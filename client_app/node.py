@@ -68,8 +68,11 @@ class Node:
         self.ledger = Ledger(self.settings.state_dir)
         self.withdrawn = Withdrawn.read(self.settings.state_dir)
         self.masking = masking
-        partners = Partners(self.settings.policy, self.policy, not self.settings.simulated)
-        self.sums = MaskedSums(self.settings.state_dir, context.run_id, self.policy, partners)
+        deployed = not self.settings.simulated
+        partners = Partners(self.settings.policy, self.policy, deployed)
+        self.sums = MaskedSums(
+            self.settings.state_dir, context.run_id, self.policy, partners, deployed
+        )
 
     def agree(self, kind: str, request: messages.Body) -> None:
         """Refuse a request that this node's owner has not agreed to; no interaction is read.

@@ -60,8 +60,15 @@ def exclusively(path: Path) -> Iterator[None]:
         yield
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, lasting: bool = True) -> None:
     """Replace ``path`` by ``content`` in one step; a crash leaves the old file or the new one.
+
+    Parameters
+    ----------
+    path : Path
+    content : bytes
+    lasting : bool
+        Whether to wait until the disk has it, so that it is there after a loss of power, too.
 
     Raises
     ------
@@ -74,10 +81,13 @@ def write_atomic(path: Path, content: bytes) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         Path(temporary).replace(path)
         temporary = None
+        if not lasting:
+            return
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -90,9 +100,9 @@ def write_atomic(path: Path, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def write_checked(path: Path, content: bytes) -> None:
+def write_checked(path: Path, content: bytes, lasting: bool = True) -> None:
     """`write_atomic`, with a SHA-256 digest at the end that `read_checked` verifies."""
-    write_atomic(path, content + hashlib.sha256(content).digest())
+    write_atomic(path, content + hashlib.sha256(content).digest(), lasting)
 
 
 def read_checked(path: Path) -> bytes:

@@ -205,3 +205,20 @@ def test_a_layout_that_is_not_of_the_answer_is_refused(tmp_path: Path) -> None:
     federation = Federation(tmp_path).announce()
     for fields in ((Field("users", 9, bits=32),), (Field("sums", 10, bits=32),)):
         assert counts_of(federation, Layout(fields, 3))[1].error.code == messages.REFUSED
+
+
+def test_a_deployed_node_alone_waits_until_the_disk_has_a_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("common.durable.os.fsync", synced.append)
+    group = Group(tmp_path / "deployed")
+    for stage in (group.keys, group.share, lambda: group.sums.accept(group.masking())):
+        synced.clear()
+        stage()
+        assert len(synced) == 2  # the file and its folder
+    simulated = Federation(tmp_path / "simulated")
+    synced.clear()
+    request = messages.KeysRequest(SESSION, messages.TRAIN)
+    assert simulated.send(messages.QUERY_KEYS, request).has_content()
+    assert not synced
