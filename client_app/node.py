@@ -288,9 +288,10 @@ class Node:
             _tell_of_older(found, request.round - 1)
             state, answer = train_members(half, request, local)
             self.policy.check_users(answer.users)
+            if request.training_settings().hides_losses:  # and whether they are numbers
+                return state, replace(answer, loss_sum=None)
             check_loss(math.nan if answer.loss_sum is None else answer.loss_sum)
-            hides = request.training_settings().hides_losses
-            return state, replace(answer, loss_sum=None) if hides else answer
+            return state, answer
 
         self.index(request.catalogue)  # a node that must ask for it is asked again
         if (cost := self._cost(request.training_settings())) is not None:

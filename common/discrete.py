@@ -27,6 +27,9 @@ STEP = 2.0**-EXPONENT
 LEAST_NOISE, MOST_NOISE = 2.0**-12, 2.0**20
 """Standard deviations between which the bound above holds and sums stay within 64 bits."""
 
+LEAST_NORM = 2.0**-20
+"""Smallest bound on a user's change: squares of smaller ones may be lost in float64."""
+
 _CHUNK = 2**16
 
 

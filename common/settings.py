@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from common import methods
-from common.discrete import LEAST_NOISE, MOST_NOISE
+from common.discrete import LEAST_NOISE, LEAST_NORM, MOST_NOISE
 from common.errors import SnowdropError
 from common.methods import FROZEN, Card, MethodSettings, Named
 from common.renamed import FORMER, translated
@@ -214,12 +214,14 @@ class TrainingSettings(SettingsModel):
         return bool(self.gaussian_scale)
 
     def check_steps(self) -> None:
-        """Refuse bounds and noise with which whole steps would not have the ε of Gaussian noise.
+        """Refuse bounds and noise that computed numbers, or whole steps, would not keep.
 
         Raises
         ------
         ValueError
         """
+        if self.noise and 0 < self.clip_norm < LEAST_NORM:
+            raise ValueError(f"with {self.noise}, clip_norm must be at least {LEAST_NORM:g}")
         if not self.whole_sums:
             return
         if not LEAST_NOISE <= self.gaussian_scale <= MOST_NOISE:

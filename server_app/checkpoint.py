@@ -37,6 +37,7 @@ class Checkpoints:
     def __init__(self, folder: Path, exclusive: bool = True) -> None:
         self.folder = folder
         self._lock: IO[bytes] | None = None
+        self._written = 0
         if exclusive:
             make_folder(folder)
             self._lock = lock_folder(folder, "give another run_dir")
@@ -62,10 +63,23 @@ class Checkpoints:
         for old in self.rounds()[:-keep]:
             if old != best:
                 self._path(old).unlink()
-        copied = () if number - 1 in self.rounds() else (_copy(self._path(number)),)
+        copied = () if self._is_whole(number - 1) else (_copy(self._path(number)),)
         for path in copied:
             write_checked(path, buffer.getvalue())
         self._delete_copies(but=copied)
+        self._written = number
+
+    def _is_whole(self, number: int) -> bool:
+        """Whether the checkpoint of a round is there, and not damaged."""
+        if number not in self.rounds():
+            return False
+        if number == self._written:
+            return True
+        try:
+            read_checked(self._path(number))
+        except SnowdropError:
+            return False
+        return True
 
     def load(self, number: int) -> dict[str, Any]:
         """The state after round ``number``, with all tensors on the CPU.
@@ -94,9 +108,9 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Delete every checkpoint, for a new training to begin."""
+        self._delete_copies()
         for number in self.rounds():
             self._path(number).unlink()
-        self._delete_copies()
 
     def _delete_copies(self, but: Collection[Path] = ()) -> None:
         for path in set(self.folder.glob("round-*.ckpt.copy")) - set(but):

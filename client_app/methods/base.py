@@ -21,7 +21,10 @@ from common.users.groups import Clustered, NearestCentroid
 from common.users.heads import HEADS, State
 from common.users.mechanism import without_mechanism
 from common.users.ragged import Ragged
-from common.users.training import Pull, RoundResult, train_round
+from common.users.training import Beside, Pull, RoundResult, train_round
+
+_LARGEST = 2.0**50
+"""Largest number of a table in a message; sums of its squares are far from overflowing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +52,8 @@ class Local:
         Raises
         ------
         SnowdropError
-            If it is missing or of another shape.
+            If it is missing or of another shape, or a number in it is NaN or huge: who has that row
+            would overflow, and others would not.
         """
         if name not in self.arrays:
             raise SnowdropError(f"the message carries no '{name}'")
@@ -57,6 +61,8 @@ class Local:
         expected = (rows, *(array.shape[-1:] if columns is None else (columns,)))
         if array.shape != expected:
             raise SnowdropError(f"'{name}' has shape {array.shape}, expected {expected}")
+        if not (np.abs(array) <= _LARGEST).all():
+            raise OverflowedError(f"'{name}' holds NaN, Inf or numbers above {_LARGEST:g}")
         return torch.from_numpy(array.astype(np.float32))
 
     def number(self, name: str) -> float:
@@ -229,16 +235,21 @@ class NodeMethod:
         Raises
         ------
         SnowdropError
-            If the message does not carry what is needed, or numbers overflow.
+            If the message does not carry what is needed.
         """
         table = local.table("table", local.warm, local.settings.dim)
         state, settings = local.state_of(), without_mechanism(local.settings)
         for number in rounds:
-            pull = self.pull(table, local)
-            state, result = train_round(
-                table, state, local.histories, local.keys, number, settings, pull
+            state, _ = train_round(
+                table,
+                state,
+                local.histories,
+                local.keys,
+                number,
+                settings,
+                self.pull(table, local),
+                Beside(forgiving=True),
             )
-            check_loss(result.loss_sum)
         return state
 
     def pull(self, table: Tensor, local: Local) -> Pull | None:

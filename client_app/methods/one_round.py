@@ -162,8 +162,8 @@ class OneRound(NodeMethod):
         """The sketch in whole steps, with this node's noise where nodes add it by themselves."""
         if local.settings.clip_norm != 1:
             raise SnowdropError("a user's part of this sum has a norm of 1: clip_norm must be 1")
-        if basis is None or not np.isfinite(basis).all():
-            raise SnowdropError("with noise the message needs a 'basis', without NaN and Inf")
+        if basis is None:
+            raise SnowdropError("with noise the message needs a 'basis'")
         sketch = whole_sketch_sum(histories, basis)
         return {"sketch": sketch + whole_noise(local.settings, len(histories.counts), sketch.shape)}
 

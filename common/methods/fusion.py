@@ -38,7 +38,7 @@ class GroupSettings(MethodSettings):
         "with noise: share of clip_norm that a user's membership in its group takes, so that sizes "
         "of groups carry noise too",
         Role.TRAVELS,
-        gt=0,
+        ge=2.0**-10,
         lt=1,
     )
     width: Count = setting(128, "hidden width of the fusion module mlp", Role.IDENTITY)

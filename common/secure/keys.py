@@ -2,9 +2,8 @@
 
 import base64
 import hashlib
-import itertools
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from cryptography.fernet import InvalidToken
@@ -130,6 +129,15 @@ def add_mask(vector: Vector, key: bytes, sign: int) -> None:
                 part -= drawn
 
 
+def _sets(holders: list[int], size: int) -> Iterator[tuple[int, ...]]:
+    """Sets of holders to try: those in a row, so that each is left out of one, then drawn ones."""
+    around = [*holders, *holders]
+    for begin in range(len(holders)):
+        yield tuple(sorted(around[begin : begin + size]))
+    for _ in range(_TRIES):
+        yield tuple(sorted(secrets.SystemRandom().sample(holders, size)))
+
+
 def put_together(
     shares: Mapping[int, bytes], threshold: int, genuine: Callable[[bytes], bool]
 ) -> tuple[bytes, set[int]]:
@@ -150,8 +158,7 @@ def put_together(
     """
     if len(shares) < threshold:
         raise SnowdropError(f"{len(shares)} of {threshold} shares came")
-    sets = itertools.combinations(sorted(shares), threshold)
-    for tried, chosen in enumerate(itertools.islice(sets, _TRIES)):
+    for tried, chosen in enumerate(_sets(sorted(shares), threshold)):
         secret = combined([shares[holder] for holder in chosen])
         if secret is None or not genuine(secret):
             continue

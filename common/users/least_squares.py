@@ -47,7 +47,8 @@ def vectors(table: Tensor, histories: Ragged, confidence: float, ridge: float) -
         rows = own[k : k + step]
         squares.index_add_(0, owner[k : k + step], rows[:, :, None] * rows[:, None, :])
     shared = table.T @ table + ridge * torch.eye(dim)
-    return torch.linalg.solve(shared + confidence * squares, (1 + confidence) * wanted)
+    solved, _ = torch.linalg.solve_ex(shared + confidence * squares, (1 + confidence) * wanted)
+    return solved  # of a matrix that has no inverse: no numbers, and no error that tells whose
 
 
 def chunks(users: np.ndarray, warm: int, dim: int) -> list[np.ndarray]:
@@ -98,7 +99,15 @@ def least_squares_round(
         left[owner, items] += 1
         weighted = left.clone()
         weighted[owner, items] *= 1 + confidence
-        loss += float((weighted * left).double().mean(1).sum())
+        losses = (weighted * left).double().mean(1)
+        if settings.hides_losses:  # who overflowed gives nothing, as in `train_round`
+            whole = (
+                torch.isfinite(losses)
+                & torch.isfinite(weighted).all(1)
+                & torch.isfinite(found).all(1)
+            )
+            weighted[~whole], found[~whole], losses[~whole] = 0.0, 0.0, 0.0
+        loss += float(losses.sum())
         order = mechanism.order  # and of a product of two vectors, Σ |x|^order is a product, too
         lengths = powers(weighted, order).sum(1) * powers(found, order).sum(1)
         kept = mechanism.kept(torch.zeros(len(users), 1, 1), lengths)

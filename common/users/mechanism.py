@@ -1,5 +1,6 @@
 """What is done to users' changes before their sum leaves the node: bounded, and hidden by noise."""
 
+import math
 import secrets
 from abc import ABC, abstractmethod
 
@@ -78,14 +79,14 @@ class ClippedLaplace(Mechanism):
     Parameters
     ----------
     norm : float
-        C; 0: changes are not clipped, and the noise then gives no ε.
+        C; infinite: changes are not clipped, and the noise then gives no ε.
     scale : float
         δ; 0: no noise.
     """
 
     def __init__(self, norm: float, scale: float) -> None:
         self._norm, self._scale = norm, scale
-        self.bounds = norm > 0
+        self.bounds = norm < math.inf
 
     def kept(self, change: Tensor, elsewhere: Tensor | float = 0.0) -> Tensor:
         return clip_shares(change, self._norm, elsewhere)
@@ -164,7 +165,8 @@ def mechanism_of(settings: TrainingSettings, fixed: float = 0.0) -> Mechanism:
         own = settings.gaussian_scale if settings.noise_by == "nodes" else 0.0
         return ClippedGaussian((settings.clip_norm**2 - fixed**2) ** 0.5, own)
     if settings.clip_norm or settings.laplace_scale:
-        return ClippedLaplace(settings.clip_norm - fixed, settings.laplace_scale)
+        bound = settings.clip_norm - fixed if settings.clip_norm else math.inf
+        return ClippedLaplace(bound, settings.laplace_scale)
     return Unchanged()
 
 
@@ -198,18 +200,18 @@ def clip_shares(
     ----------
     change : Tensor, float32 (users, rows, d)
     norm : float
-        0 leaves everything as it is.
+        Infinite leaves everything as it is.
     elsewhere : Tensor, float32 (users,), optional
         Σ |x|^p of what is not in ``change``.
     order : int
         p of the norm: 1 or 2.
     """
-    if not norm:
+    if norm == math.inf:
         return torch.ones(len(change))
     length = powers(change, order).sum(dim=(1, 2)) + elsewhere
     if order == 2:
         length = length.sqrt()
-    return norm / length.clamp(min=norm)
+    return torch.where(length > norm, norm / length, 1.0)
 
 
 def laplace_sum(users: int, shape: tuple[int, ...], scale: float) -> Tensor:

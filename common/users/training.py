@@ -7,7 +7,7 @@ the mean over the batch. Interactions and negatives are distinct, so a sample is
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -165,6 +165,8 @@ class Beside:
     """Private parts of the heads whose sums over users leave the node beside those of `scorer`."""
     membership: float = 0.0
     """What a user adds to the size of its group, which then carries noise; 0: users are counted."""
+    forgiving: bool = False
+    """Whether users whose numbers overflow stay as before; so it is with noise, too."""
 
 
 def train_round(
@@ -219,6 +221,8 @@ def train_round(
     for trained in train_users(
         asked, table, state, interactions, keys, round_number, settings, pull, beside
     ):
+        if settings.hides_losses or beside.forgiving:
+            trained = without_overflow(trained, state, beside)
         users, samples = trained.users, trained.samples
         elsewhere = sums.scorer_powers(trained)
         if pull is not None:
@@ -279,6 +283,46 @@ def train_users(
             name: shared.expand(len(chunk), *shared.shape) for name, shared in beside.scorer.items()
         }
         yield _train_chunk(chunk, head, table, own | copies, samples, settings, pull, beside)
+
+
+def without_overflow(trained: Trained, before: State, beside: Beside) -> Trained:
+    """The same users, of whom those whose numbers overflowed are as before and gave nothing.
+
+    An error for them would tell, without noise, who has interacted with an item of which the server
+    sent a row that is too large.
+
+    Parameters
+    ----------
+    trained : Trained
+    before : State
+        Heads of all users at the begin of the round.
+    beside : Beside
+    """
+    former = {name: tensor[trained.users] for name, tensor in before.items()}
+    former |= {name: one.expand_as(trained.state[name]) for name, one in beside.scorer.items()}
+    changes = [trained.moved, *(trained.state[name] - former[name] for name in former)]
+    own = trained.own
+    if own is not None:
+        changes.append(own)
+    whole = torch.isfinite(trained.losses)
+    for change in changes:
+        whole &= torch.isfinite(change).flatten(1).all(1)
+    if whole.all():
+        return trained
+    if own is not None and beside.personal is not None:
+        own = _where(whole, own, beside.personal.rows(trained.users, trained.samples))
+    return replace(
+        trained,
+        state={name: _where(whole, trained.state[name], one) for name, one in former.items()},
+        moved=_where(whole, trained.moved, torch.zeros_like(trained.moved)),
+        own=own,
+        losses=_where(whole, trained.losses, torch.zeros_like(trained.losses)),
+    )
+
+
+def _where(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Rows of ``one`` where ``chosen``, bool (rows,), else those of ``other``."""
+    return torch.where(chosen.reshape(-1, *[1] * (one.dim() - 1)), one, other)
 
 
 class _Sums:

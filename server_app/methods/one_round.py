@@ -59,6 +59,9 @@ WHOLE, LANDMARKS = 2**14, 2**12
 kernel is decomposed in its place. There a second kernel is not tried unless it is asked for: its
 weights would take as long again, and gigabytes to every node."""
 
+_FORMER = {"kernels": 1, "rarity": 0.0}
+"""What says how a sum is read, as in releases whose checkpoints do not tell it."""
+
 
 class OneRound(Trained):
     """The mean over users of their bounded parts, and what is made of it.
@@ -310,6 +313,7 @@ class OneRound(Trained):
             "basis": None if self.basis is None else torch.from_numpy(self.basis),
             "noise": self.noise,
             "chosen": self.chosen,
+            "form": {name: getattr(self.own, name) for name in _FORMER},
         }
 
     def restore(self, state: Mapping[str, Any], former: ItemIndex) -> None:
@@ -321,6 +325,7 @@ class OneRound(Trained):
         self.chosen, self.round = state["chosen"], state["round"]
         if self.chosen and len(self.chosen) == 2:  # of a release that had one kernel
             self.chosen = *self.chosen, 1
+        self.own = self.own.model_copy(update=state.get("form", _FORMER))
         self._directions = None
         self._follow(former)
 

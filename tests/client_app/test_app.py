@@ -635,7 +635,7 @@ def test_a_training_that_diverged_leaves_the_last_whole_state(
     )
     reply = federation.send(messages.TRAIN, request)
     assert_fixed_sentence(reply, messages.TRAIN, "a refusal", messages.OVERFLOWED)
-    said = "snowdrop node: a table holds NaN or Inf: lower item_lr or head_lr\n"
+    said = "snowdrop node: 'table' holds NaN, Inf or numbers above 1.1259e+15\n"
     assert (capsys.readouterr().err, caplog.text) == (said, "")
     assert files(federation.state_dir()) == before
     assert not federation.train(2).has_error()

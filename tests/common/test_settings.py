@@ -671,3 +671,12 @@ def test_modalities_are_written_in_one_way(
 def test_modalities_that_are_none_are_refused(written: str) -> None:
     with pytest.raises(SnowdropError, match=r"setting 'modality' is .*: name each modality once"):
         RunSettings.parse({"modality": written})
+
+
+@pytest.mark.parametrize("noise", ["laplace_scale", "gaussian_scale"])
+def test_a_bound_too_small_to_compute_with_is_refused(noise: str) -> None:
+    """Its square would be lost, and what it bounds would leave as it is, though ε would be 0."""
+    values = {"average": "users", "clip_norm": 1e-170, noise: 1.0}
+    settings = TrainingSettings.model_validate(values)
+    with pytest.raises(ValueError, match=r"clip_norm must be at least 9.5"):
+        settings.check_steps()

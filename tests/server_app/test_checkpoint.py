@@ -102,6 +102,20 @@ def test_a_copy_is_gone_once_it_is_not_needed(checkpoints: Checkpoints) -> None:
     assert copies() == []
 
 
+def test_the_copy_stays_while_the_round_before_is_damaged(tmp_path: Path) -> None:
+    first = Checkpoints(tmp_path)
+    save(first, 1)
+    first.close()
+    flip(tmp_path / "round-000001.ckpt")
+    later = Checkpoints(tmp_path)
+    save(later, 2)
+    flip(tmp_path / "round-000002.ckpt")
+    newest = later.newest()
+    later.close()
+    assert newest is not None
+    assert newest["round"] == 2
+
+
 def test_load_of_a_missing_round_is_refused(checkpoints: Checkpoints) -> None:
     with pytest.raises(SnowdropError, match=r"round-000009\.ckpt"):
         checkpoints.load(9)

@@ -111,3 +111,13 @@ def test_a_commitment_is_of_one_seed() -> None:
     assert keys.is_committed(keys.commitment(first), first)
     assert not keys.is_committed(keys.commitment(first), second)
     assert first not in keys.commitment(first)
+
+
+@pytest.mark.parametrize("liar", [0, 31])
+def test_one_false_share_of_many_is_worked_around_wherever_it_stands(liar: int) -> None:
+    secret = keys.new_seed()
+    shares = dict(enumerate(split(secret, 22, 32)))
+    shares[liar] = shares[liar][:-1] + bytes([shares[liar][-1] ^ 1])
+    found, liars = keys.put_together(shares, 22, lambda it: it == secret)
+    assert found == secret
+    assert liars == ({0} if liar == 0 else set())  # the last one was not in the way

@@ -52,7 +52,7 @@ def test_what_is_changed_elsewhere_counts() -> None:
 
 def test_no_norm_is_no_clipping() -> None:
     change = torch.full((2, 3, 4), 1e6)
-    assert torch.equal(clip_shares(change, 0.0), torch.ones(2))
+    assert torch.equal(clip_shares(change, math.inf), torch.ones(2))
 
 
 @pytest.mark.parametrize(("users", "scale"), [(0, 1.0), (3, 0.0)])
@@ -189,3 +189,9 @@ def test_with_the_servers_noise_nodes_clip_alone() -> None:
     assert not mechanism.noise(7, (3, 2)).any()
     own = mechanism_of(settings.model_copy(update={"noise_by": "nodes"}))
     assert own.noise(7, (3, 2)).all()
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_bound_of_nothing_leaves_nothing(order: int) -> None:
+    change = torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]])
+    assert clip_shares(change, 0.0, order=order).tolist() == [0.0, 1.0]

@@ -317,3 +317,35 @@ def test_noise_of_untouched_rows_is_that_of_all_users() -> None:
     untouched = result.change[result.touches == 0].flatten().numpy()
     singles = np.random.default_rng(0).laplace(0, 3.0, (users, 20_000)).sum(0)
     assert ks_2samp(untouched, singles).pvalue > 1e-7
+
+
+def noisy(**more: Any) -> TrainingSettings:
+    noise = {"average": "users", "clip_norm": 1.0, "gaussian_scale": 2.0**-12}
+    return TrainingSettings.model_validate({**BASE, **noise, **more})
+
+
+@pytest.mark.parametrize("row", [np.nan, np.inf, 3e38])
+def test_with_noise_nothing_tells_whose_numbers_overflow(row: float) -> None:
+    """A server that sends one row too large must not learn who has that item from an error."""
+    settings, table, interactions = noisy(item_lr=1e6), make_table(), make_interactions()
+    table[7] = row
+    before = HEADS[settings.head].fresh(make_keys(), settings)
+    after, result = train_round(table, before, interactions, make_keys(), ROUND, settings)
+    assert result.change.dtype == torch.int64
+    lists = np.split(interactions.items, interactions.offsets[1:-1])
+    has = np.array([7 in items for items in lists])
+    assert has.any()
+    for name, head in after.items():
+        assert torch.isfinite(head).all()
+        if not np.isfinite(row):
+            assert torch.equal(head[has], before[name][has])
+    quiet = train_round(table, before, interactions, make_keys(), ROUND, noisy(item_lr=1e-3))[0]
+    assert any(not torch.equal(quiet[name], before[name]) for name in before)
+
+
+def test_without_noise_an_overflow_shows_in_the_loss() -> None:
+    settings, table = TrainingSettings.model_validate(BASE), make_table()
+    table[7] = np.nan
+    state = HEADS[settings.head].fresh(make_keys(), settings)
+    _, result = train_round(table, state, make_interactions(), make_keys(), ROUND, settings)
+    assert np.isnan(result.loss_sum)

@@ -314,8 +314,13 @@ def test_what_an_older_release_chose_is_read(data_folder: Path, tmp_path: Path) 
     settings = RunSettings.parse(values_of(data_folder, tmp_path))
     method = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
     state = {**method.state(), "chosen": (30.0, 0.4), "round": 1}
+    del state["form"]
     method.restore(state, method.world.catalogue.index())
     assert method.chosen == (30.0, 0.4, 1)
+    assert (method.own.kernels, method.own.rarity) == (1, 0.0)
+    again = OneRound("one-round", World(settings, load_catalogue(settings), {}, CPU))
+    again.restore({**method.state(), "round": 1}, method.world.catalogue.index())
+    assert (again.own.kernels, again.own.rarity) == (1, 0.0)
 
 
 def test_resuming_makes_the_sum_anew_with_whoever_has_come(
