@@ -67,6 +67,8 @@ def privacy(
         f"{least}{deviation(noise, mechanism, noise_by, fraction * users):.3g} on every entry\n"
         f"  --set average=users --set clip_norm={clip_norm:g} --set {mechanism}_scale={noise:.6g} "
         f"--set noise_by={noise_by} --set fraction={fraction:g}"
+        f" --set rounds={rounds}"
+        + (f" --set privacy_delta={at:g}" if delta is not None else "")
         + (" --set secure_sums=true" if noise_by == "sum" else "")
     )
 

@@ -26,7 +26,6 @@ from pydantic import (
 )
 
 from common import methods
-from common.discrete import LEAST_NOISE, LEAST_NORM, MOST_NOISE
 from common.errors import SnowdropError
 from common.methods import FROZEN, Card, MethodSettings, Named
 from common.renamed import FORMER, translated
@@ -220,7 +219,11 @@ class TrainingSettings(SettingsModel):
         ------
         ValueError
         """
-        if self.noise and 0 < self.clip_norm < LEAST_NORM:
+        if not self.noise:
+            return
+        from common.discrete import LEAST_NOISE, LEAST_NORM, MOST_NOISE
+
+        if 0 < self.clip_norm < LEAST_NORM:
             raise ValueError(f"with {self.noise}, clip_norm must be at least {LEAST_NORM:g}")
         if not self.whole_sums:
             return

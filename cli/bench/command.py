@@ -79,6 +79,11 @@ def bench(
         compared = Curve.parse(curve, folder).extended(compared)
     numbers = range(first_seed, first_seed + seeds)
     runs = plan(compared, numbers, folder, out, read_tuned(tuned or []), shared)
+    if silent := [run.chosen.name for run in runs if not run.settings.tells_metrics]:
+        raise SnowdropError(
+            f"{silent[0]} would have no results: with noise, metrics stay on the nodes; add "
+            "--set release_metrics=true, which asks for them outside ε"
+        )
     given = _given(shared, tuned or [], compared)
     missing = [run for run in runs if not run.whole]
     names = ", ".join(dict.fromkeys(run.chosen.name for run in runs))

@@ -210,6 +210,7 @@ class OneRound(Trained):
         share = 0.0
         if self.mean is not None and self.basis is not None:
             share = _OF_RELIABLE * reliability(self.mean, self.basis, self.noise) ** _POWER
+            log.info("the noise leaves the sum a share of %.2g (0: no federation)", share)
         return _NOISY_RIDGE, share, _NOISY_KERNELS
 
     def _scoring(

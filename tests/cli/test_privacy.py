@@ -34,6 +34,8 @@ def test_the_noise_for_an_epsilon_is_the_least(capsys: pytest.CaptureFixture[str
     assert gaussian_epsilon(mu * 1.002, 1e-6) > 2
     assert "at δ = 1e-06" in told
     assert f"--set gaussian_scale={scale:.6g}" in told
+    assert "--set rounds=40" in told
+    assert "privacy_delta" not in told  # a run has the same without it
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,11 @@ def test_noise_of_the_sum_costs_what_the_servers_costs_and_needs_secure_sums() -
     assert "gaussian_scale = 4.22" in told["sum"]
     assert "gaussian_scale = 8.45" in told["nodes"]
     assert (
-        told["sum"].rstrip().endswith("--set noise_by=sum --set fraction=1 --set secure_sums=true")
+        told["sum"]
+        .rstrip()
+        .endswith(
+            "--set noise_by=sum --set fraction=1 --set rounds=1 --set privacy_delta=1e-06 --set secure_sums=true"
+        )
     )
 
 
