@@ -131,7 +131,6 @@ def main() -> None:
     }  # fmt: skip
     rounds = given.rounds or RunSettings.parse(shared).rounds
     shared |= {"rounds": rounds, "evaluate_every": rounds}
-    names = {"users": given.attack_users, "rounds": rounds}
 
     def all_of(rows: Mapping[Row, dict[str, Any]]) -> tuple[dict[Row, list[Any]], dict[Row, Any]]:
         """Runs of all seeds and, where asked for, the attack, for each row."""
@@ -145,7 +144,7 @@ def main() -> None:
         attacks = {
             row: start(
                 attacked, given.out / f"attack-{_name(row, given.seeds[0])}",
-                {**shared, **own, "seed": given.seeds[0]}, *names.values(),
+                {**shared, **own, "seed": given.seeds[0]}, given.attack_users, rounds,
             )
             for row, own in rows.items()
             if given.attack_users and row[0] not in {TWIN, SKETCH, MEAN}

@@ -109,7 +109,7 @@ class Node:
     def _cost(self, settings: TrainingSettings) -> Cost | None:
         """What a round costs a user; None where its answer carries no noise that counts."""
         try:
-            settings.check_steps()
+            settings.check_noise()
         except ValueError as error:
             raise SnowdropError(str(error)) from error
         cost = cost_of(settings)

@@ -212,7 +212,7 @@ class TrainingSettings(SettingsModel):
         """Whether sums count whole steps, with discrete noise (`common.discrete`)."""
         return bool(self.gaussian_scale)
 
-    def check_steps(self) -> None:
+    def check_noise(self) -> None:
         """Refuse bounds and noise that computed numbers, or whole steps, would not keep.
 
         Raises
@@ -518,7 +518,7 @@ class RunSettings(TrainingSettings):
                 "noise_by = sum needs secure_sums = true: a node's answer holds a part of the "
                 "noise alone"
             )
-        self.check_steps()
+        self.check_noise()
         if self.secure_sums:
             self._check_secure_sums()
         if self.resume and self.fresh:

@@ -679,4 +679,4 @@ def test_a_bound_too_small_to_compute_with_is_refused(noise: str) -> None:
     values = {"average": "users", "clip_norm": 1e-170, noise: 1.0}
     settings = TrainingSettings.model_validate(values)
     with pytest.raises(ValueError, match=r"clip_norm must be at least 9.5"):
-        settings.check_steps()
+        settings.check_noise()
