@@ -666,18 +666,28 @@ class RunSettings(TrainingSettings):
         """The part that nodes have."""
         return TrainingSettings.unpack(self.pack())
 
+    def unusual(self) -> dict[str, Any]:
+        """Flat settings that differ from their defaults."""
+        models: dict[str, type[BaseModel]] = {"": RunSettings, **active_groups(self.flat())}
+        defaults = {
+            f"{group}.{field}" if group else field: told.default
+            for group, model in models.items()
+            for field, told in model.model_fields.items()
+        }
+        values = self.flat()
+        return {name: v for name, v in values.items() if v != defaults.get(name, v)}
+
+    def with_effect(self) -> dict[str, Any]:
+        """Flat settings that may change results."""
+        neutral = self._without_effect()
+        for group, model in active_groups(self.flat()).items():
+            neutral |= {f"{group}.{name}" for name in fields_with(model, _NEUTRAL)}
+        return {name: value for name, value in self.flat().items() if name not in neutral}
+
     def changed(self) -> dict[str, Any]:
         """Flat settings that may change results and differ from their defaults."""
-        defaults: dict[str, Any] = {}
-        models: dict[str, type[BaseModel]] = {"": RunSettings, **active_groups(self.flat())}
-        for name, model in models.items():
-            neutral = set(fields_with(model, _NEUTRAL)) if name else self._without_effect()
-            for field, told in model.model_fields.items():
-                whole = f"{name}.{field}" if name else field
-                if whole != "groups" and field not in neutral:
-                    defaults[whole] = told.default
-        values = self.flat()
-        return {name: values[name] for name, default in defaults.items() if values[name] != default}
+        effect = self.with_effect()
+        return {name: value for name, value in self.unusual().items() if name in effect}
 
     def _without_effect(self) -> set[str]:
         """Shared settings that change no result of this run.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from common.bar import BAR_METRIC, CONTROL, TWIN, best_local_rule, control_words
+from common.bar import BAR_METRIC, CONTROL, RULE, TWIN, best_local_rule, control_words
 from common.metrics import metric_names
 from common.settings import KS
 from common.task import metric_label, metric_words, ranked_words, shown_metrics
@@ -69,6 +69,13 @@ def _against_no_federation(summary: Mapping[str, Any], metric: str) -> list[str]
             f"{own / level:.2f} times the {metric} of the best rule that needs no federation "
             f"({baselines[bar.name]['title']}, the best on {chosen} items)"
         )
+        rules = [parts for parts in baselines.values() if parts["kind"] == RULE]
+        best = max(rules, key=lambda parts: parts["test"].get(BAR_METRIC, 0.0))
+        if (highest := best["test"].get(BAR_METRIC, 0.0)) > level:
+            lines.append(
+                f"on test items {best['title']} is ahead of that rule: {own / highest:.2f} times "
+                f"its {metric}"
+            )
     for parts in baselines.values():
         if parts["kind"] == TWIN:
             gain = 100 * (own - parts["test"][BAR_METRIC])

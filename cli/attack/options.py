@@ -125,7 +125,4 @@ def world_for(values: dict[str, Any], rounds: int, policy: Path | None, scratch:
 
 def noted(settings: Any) -> list[tuple[str, str]]:
     """Settings that differ from their defaults, as a page shows them."""
-    left_out = {"rounds", "evaluate_every"}
-    return [
-        (name, str(value)) for name, value in settings.changed().items() if name not in left_out
-    ]
+    return [(name, str(value)) for name, value in settings.unusual().items() if name not in GIVEN]

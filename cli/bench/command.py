@@ -1,7 +1,7 @@
 """The command itself: what is to be made, how far it is, and what came of it."""
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,6 @@ import typer
 from cli.bench.curve import Curve
 from cli.bench.methods import (
     SHARED,
-    Chosen,
     choose,
     groups,
     only_task,
@@ -84,10 +83,15 @@ def bench(
             f"{silent[0]} would have no results: with noise, metrics stay on the nodes; add "
             "--set release_metrics=true, which asks for them outside ε"
         )
-    given = _given(shared, tuned or [], compared)
+    given = _given(shared, tuned or [], runs)
     missing = [run for run in runs if not run.whole]
     names = ", ".join(dict.fromkeys(run.chosen.name for run in runs))
     typer.echo(f"{len(runs)} runs, {len(runs) - len(missing)} of them are there already: {names}")
+    if former := [run for run in missing if run.former]:
+        typer.echo(
+            f"{len(former)} of them were made when other defaults held, such as "
+            f"{former[0].former}: they stay where they are, and are made anew with today's"
+        )
     share_cores(jobs)
     with lock_folder(out, "give another --out"):
         try:
@@ -117,17 +121,30 @@ def bench(
     typer.echo(f"results are in {out}: report.html, results.md, results.csv, runs/")
 
 
-def _given(shared: Mapping[str, Any], tuned: Sequence[Path], compared: Iterable[Chosen]) -> str:
+def _given(shared: Mapping[str, Any], tuned: Sequence[Path], runs: Sequence[Run]) -> str:
     """What the command gave to the methods, in sentences; empty where it gave nothing."""
     said = []
     if shared:
         settings = ", ".join(f"`{name}={value}`" for name, value in shared.items())
         said.append(f"Given to all methods: {settings}.")
-    names = {each.named.card.name for each in compared}
+        said += [_otherwise(name, value, runs) for name, value in shared.items()]
+    names = {run.chosen.named.card.name for run in runs}
     for path in tuned:
         found = ", ".join(name for name in read_tuned([path]) if name in names) or "none of these"
         said.append(f"Tuned settings of `{path}`, which all others do without: {found}.")
-    return " ".join(said)
+    return " ".join(filter(None, said))
+
+
+def _otherwise(setting: str, given: Any, runs: Sequence[Run]) -> str:
+    """Which methods have another value than all were given; empty where none has."""
+    values = {run.chosen.name: run.settings.flat() for run in runs}
+    had = {name: flat[setting] for name, flat in values.items() if setting in flat}
+    if (
+        len(set(map(repr, had.values()))) < 2
+    ):  # or it is written in another way here, as text+image is
+        return ""
+    named = [f"{name} ({value})" for name, value in had.items() if value != given]
+    return f"These have another `{setting}`: {', '.join(named)}." if named else ""
 
 
 def make(runs: list[Run], keep: bool, jobs: int) -> list[str]:

@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,7 +26,7 @@ from cli.bench.methods import Chosen
 from client_app.interactions import interaction_files
 from common.bar import TRAINED
 from common.catalogue import find_table, read_catalogue
-from common.errors import OverflowedError, SnowdropError
+from common.errors import FormatError, OverflowedError, SnowdropError
 from common.settings import DEMO, RunSettings
 from server_app.modality.file import features_file
 from server_app.modality.image import image_paths
@@ -51,6 +51,8 @@ class Run:
     seed: int
     settings: RunSettings
     digest: str
+    former: str = ""
+    """What a run that was given the same settings had otherwise, as older defaults were."""
 
     @property
     def folder(self) -> Path:
@@ -120,17 +122,48 @@ def plan(
         for chosen in methods:
             given = {"data": data, "seed": seed, "baselines": False}
             settings = chosen.settings(tuned, shared, given)
-            # What differs from the defaults, so that a new setting does not make all runs anew.
             read = settings.modalities, settings.modality
             if read not in checksums:
                 checksums[read] = data_checksum(data, settings.flat())
-            content = json.dumps([settings.changed(), checksums[read]], sort_keys=True)
-            digest = hashlib.sha256(content.encode()).hexdigest()[:10]
-            label = re.sub(r"[^A-Za-z0-9.]+", "_", chosen.name)
-            folder = out.absolute() / "runs" / f"{label}-{seed}-{digest}"
-            settings = settings.model_copy(update={"run_dir": str(folder)})
-            runs.append(Run(chosen, seed, settings, digest))
+            place = out.absolute() / "runs"
+            # What differs from the defaults, so that a new setting does not make all runs anew.
+            run = _run_in(place, chosen, settings, [settings.changed(), checksums[read]])
+            if former := _older_default(run):
+                known = [settings.with_effect(), checksums[read]]
+                run = replace(_run_in(place, chosen, settings, known), former=former)
+            runs.append(run)
     return runs
+
+
+def _run_in(place: Path, chosen: Chosen, settings: RunSettings, known: list[Any]) -> Run:
+    """A run whose folder has a name that what is ``known`` of it makes."""
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
+    label = re.sub(r"[^A-Za-z0-9.]+", "_", chosen.name)
+    folder = place / f"{label}-{settings.seed}-{digest}"
+    settings = settings.model_copy(update={"run_dir": str(folder)})
+    return Run(chosen, settings.seed, settings, digest)
+
+
+def _older_default(run: Run) -> str:
+    """A setting in which the whole run that is there differs from this one, with both values.
+
+    Empty where nothing is there, or nothing differs. Their folder has the same name, so both were
+    given the same settings, and a default has changed between them.
+    """
+    label = f"{run.chosen.name}, seed {run.seed}"
+    try:
+        stored = RunFolder(run.folder).read_settings() if run.whole else None
+    except FormatError:
+        raise
+    except SnowdropError:
+        return f"{label}, whose settings this release cannot read"
+    if stored is None:
+        return ""
+    then, now = stored.with_effect(), run.settings.with_effect()
+    others = (name for name, value in now.items() if then.get(name) != value)
+    if (name := next(others, None)) is None:
+        return ""
+    return f"{label}, with {name} = {then.get(name)} in place of {now[name]}"
 
 
 def perform(run: Run, keep: bool = False) -> None:

@@ -82,14 +82,14 @@ def _chapter(subject: Subject) -> Chapter:
         sample=shown.sample if shown else [],
         sample_caption=subject.sample(shown) if shown else "",
         cost=parts.cost_part(subject),
-        settings=_changed_settings(main_runs[0]) if main_runs else [],
+        settings=_shown_settings(main_runs[0]) if main_runs else [],
         maker=parts.BENCH if subject.bench else parts.SIMULATE,
     )
 
 
-def _changed_settings(run: Run) -> list[tuple[str, str]]:
-    """Settings of a run that are not the default, without paths."""
+def _shown_settings(run: Run) -> list[tuple[str, str]]:
+    """Settings of a run that are not the default, without paths and what each command gives."""
     if run.settings is None:
         return []
-    hidden = {"data", "run_dir"}
-    return [(key, str(value)) for key, value in run.settings.changed().items() if key not in hidden]
+    hidden = {"data", "run_dir", "encode_cache", "resume", "fresh", "baselines"}
+    return [(name, str(v)) for name, v in run.settings.unusual().items() if name not in hidden]

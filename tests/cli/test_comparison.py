@@ -86,11 +86,34 @@ def test_marks_tell_what_clears_the_bar_and_what_the_federation_adds() -> None:
     assert methods.gain_cell("weak") == methods.gain_cell("lost:frozen") == ""
     assert not methods.is_twin("lost:frozen")
     assert "The best local rule is rule:" in methods.bar_words()
+    assert methods.bar_words().endswith(
+        " On test items other rule is ahead of it: 90.00 against 50.00. To compare with other "
+        "rule, multiply “recall@20 ÷ best local rule” by 0.556."
+    )
     assert "minus that of its frozen twin" in methods.gain_words()
     assert (
         "▲ is above, ▼ below the best local rule (in “recall@20 ÷ best local rule”) or the frozen "
         "twin (in “federation adds”)."
     ) in methods.mark_words()
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [(0.5, ""), (0.5001, ""), (0.4, ""), (0.51, "51.00 against 50.00")],
+)
+def test_another_rule_is_named_only_where_it_is_ahead_in_the_shown_digits(
+    test: float, words: str
+) -> None:
+    rules = [entry("rule", 0.5, "rule", validation=0.6), entry("other", test, "rule")]
+    told = Comparison([*rules, entry("net", 0.9)], {}).bar_words()
+    assert words in told
+    assert ("ahead" in told) == bool(words)
+
+
+def test_a_rule_that_is_ahead_of_one_that_finds_nothing_gives_no_factor() -> None:
+    rules = [entry("rule", 0.0, "rule", validation=0.6), entry("other", 0.1, "rule")]
+    told = Comparison(rules, {}).bar_words()
+    assert told.endswith("On test items other is ahead of it: 10.00 against 0.00.")
 
 
 def test_marks_are_explained_as_far_as_they_can_be_shown() -> None:

@@ -363,6 +363,18 @@ def test_with_noise_it_is_told_that_results_stay_on_the_nodes(run_folder: Path) 
     assert "Test results, which a run has at its end: not in this folder" in page.text
 
 
+def test_settings_that_change_no_result_are_shown_too(run_folder: Path) -> None:
+    folder = RunFolder(run_folder)
+    settings = folder.read_settings()
+    assert settings is not None
+    given = {"secure_sums": True, "nodes": 3, "encode_cache": "/some/cache", "dim": 8}
+    folder.write_settings(RunSettings.parse({**settings.flat(), **given}))
+    content, page = page_of(run_folder)
+    assert "<dt>secure_sums</dt><dd>True</dd>" in content
+    assert "<dt>dim</dt><dd>8</dd>" in content
+    assert "encode_cache" not in page.text and str(run_folder.parent) not in content
+
+
 def test_recall_of_kept_lists_is_counted_over_all_cold_items(run_folder: Path) -> None:
     users = read_source(run_folder).runs[0].users
     assert users is not None

@@ -52,7 +52,12 @@ def test_the_method_stands_beside_rules_and_its_frozen_twin() -> None:
         "2.00 times the Recall@20 of the best rule that needs no federation (Rule A, the best on "
         "validation items)" in lines
     )
+    assert "on test items Rule B is ahead of that rule: 1.25 times its Recall@20" in lines
     assert lines[-1].startswith("the federation adds +5.00 points of Recall@20")
+    level = result_table(
+        summary(a=parts(0.25, "rule", "Rule A", validation=0.9), b=parts(0.25, "rule", "Rule B"))
+    )
+    assert "ahead" not in level
 
 
 def test_controls_are_explained() -> None:

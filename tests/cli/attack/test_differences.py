@@ -45,6 +45,8 @@ def test_secure_sums_are_no_help(data_folder: Path, tmp_path: Path) -> None:
     found = read(data_folder, tmp_path, "--set", "secure_sums=true")
     assert found[JOINED]["exact"] == found[JOINED]["users"] == 2  # there is one sum each time
     assert found[GROUPS]["users"] == 4 and found[GROUPS]["linked"] >= 2
+    (written,) = tmp_path.rglob("attack.json")
+    assert json.loads(written.read_text())["settings"].items() >= {"secure_sums": "True"}.items()
 
 
 def test_the_sum_of_pairs_is_read(data_folder: Path, tmp_path: Path) -> None:

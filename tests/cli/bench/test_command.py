@@ -76,3 +76,16 @@ def test_a_run_without_many_rounds_takes_more_than_its_rounds(tmp_path: Path) ->
     work = {run.chosen.name: run.work for run in runs}
     assert work["ridge"] - work["random"] == 30
     assert work["random"] > 0
+
+
+def test_the_results_name_the_methods_that_have_another_value_than_all_were_given(
+    tmp_path: Path,
+) -> None:
+    shared = {"rounds": 3, "dim": 8, "modality": "text+image"}
+    compared = choose("one-round,mdifffr@dim=16", True)
+    told = command._given(shared, [], plan(compared, [0, 1], "demo", tmp_path, {}, shared))
+    assert told == (
+        "Given to all methods: `rounds=3`, `dim=8`, `modality=text+image`. "
+        "These have another `rounds`: one-round (1), one-round:frozen (1). "
+        "These have another `dim`: mdifffr@dim=16 (16), mdifffr:frozen@dim=16 (16)."
+    )

@@ -83,6 +83,49 @@ def test_a_run_is_known_by_what_differs_from_the_defaults(
     assert spelt_out[0].digest == ridge.digest
 
 
+def test_a_run_that_was_made_with_an_older_default_stays_and_is_made_anew_beside_it(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def make(run: Run, *_: Any) -> None:
+        RunFolder(run.folder).write_settings(run.settings)
+        RunFolder(run.folder).write_sample([])
+
+    old, *others = planned("ridge", data_folder, tmp_path)
+    for run in (old, *others):
+        make(run)
+    assert planned("ridge", data_folder, tmp_path)[0] == old
+    stored = RunFolder(old.folder).read_settings()
+    assert stored is not None
+    # As a release wrote it whose default was another one, on another machine.
+    told = {"negatives": 7, "run_dir": "/elsewhere", "top": 3}
+    RunFolder(old.folder).write_settings(stored.model_copy(update=told))
+    new, *same = planned("ridge", data_folder, tmp_path)
+    assert same == others
+    assert new.folder != old.folder and not new.whole and old.whole
+    assert new.former == "ridge, seed 0, with negatives = 7 in place of 5"
+
+    def stop(runs: list[Run], *_: Any) -> list[str]:
+        assert runs == [new]
+        make(new)
+        raise SnowdropError("enough")
+
+    monkeypatch.setattr(command, "make", stop)
+    with pytest.raises(SnowdropError, match="enough"):
+        command.bench(
+            str(data_folder), tmp_path, "ridge", seeds=1, twins=False,
+            set_=[f"{k}={v}" for k, v in QUICK.items()],
+        )  # fmt: skip
+    assert (
+        "1 of them were made when other defaults held, such as ridge, seed 0, with negatives = 7 "
+        "in place of 5: they stay where they are, and are made anew with today's"
+    ) in capsys.readouterr().out
+    assert planned("ridge", data_folder, tmp_path)[0] == new and new.whole
+    (old.folder / "settings.json").write_text('{"format": 2, "method": "gone"}')
+    again = planned("ridge", data_folder, tmp_path)[0]
+    assert again.folder == new.folder
+    assert again.former == "ridge, seed 0, whose settings this release cannot read"
+
+
 def test_the_checksum_is_of_the_content(data_folder: Path, tmp_path: Path) -> None:
     for name in ("items.csv", "interactions.csv"):
         (tmp_path / name).write_bytes((data_folder / name).read_bytes())
@@ -391,7 +434,7 @@ def test_it_is_said_which_methods_a_file_of_tuned_settings_is_for(tmp_path: Path
     file = tmp_path / "tuned.toml"
     file.write_text("[ridge]\nnegatives = 2\n\n[mdifffr]\nnegatives = 3\n")
     compared = [Chosen.parse(name) for name in ("ridge", "ridge:frozen", "ipfedrec")]
-    said = command._given({}, [file], compared)
+    said = command._given({}, [file], plan(compared, [0], "demo", tmp_path, {}, {}))
     assert said == f"Tuned settings of `{file}`, which all others do without: ridge."
 
 
