@@ -5,10 +5,15 @@ Users (`client_app.demo`) like themes, so their taste shows only through what te
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from common.catalogue import Catalogue, random_split
+from common.settings import DEMO
+
+MARK = "generated.json"
+"""File of a data folder that tells how its items and interactions were generated."""
 
 ITEMS = 1200
 USERS = 1000
@@ -23,6 +28,11 @@ class Domain:
     forms: tuple[str, ...]
     blurbs: tuple[str, ...]
     themes: dict[str, tuple[str, ...]]
+
+
+def is_generated(data: str) -> bool:
+    """Whether nobody real is behind the data that the setting of that name says."""
+    return data == DEMO or (Path(data) / MARK).is_file()
 
 
 DOMAINS = (

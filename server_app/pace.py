@@ -1,4 +1,4 @@
-"""How long work on the server still takes, told now and then."""
+"""How long work on the server has taken, and how long it still takes."""
 
 import time
 
@@ -34,3 +34,21 @@ class Pace:
         self._told = now
         spent = now - self._began
         return spent, spent * max(self._work - self._worked, 0.0) / self._worked
+
+
+class Stopwatch:
+    """Seconds of one step after the other."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+        """Seconds of each step by its name."""
+
+    def lap(self, name: str) -> None:
+        """End a step, which began where the last one ended."""
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
+
+    def total(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self._began

@@ -3,7 +3,6 @@
 import logging
 import resource
 import statistics
-import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,9 +12,10 @@ from flwr.serverapp import Grid
 
 from common import messages
 from common.catalogue import SPLITS, Catalogue
+from common.demo import is_generated
 from common.device import pick_device
 from common.errors import SnowdropError
-from common.settings import DEMO, RunSettings
+from common.settings import RunSettings
 from server_app import accountant
 from server_app.baselines import TWIN, compare, forget_twin, frozen_twin, to_best
 from server_app.checkpoint import Checkpoints
@@ -24,6 +24,7 @@ from server_app.measure import Task, count_users, describe, order_of
 from server_app.methods import World
 from server_app.metrics import serving
 from server_app.nodes import Nodes
+from server_app.pace import Stopwatch
 from server_app.publish import publish, publish_todays_items
 from server_app.result_table import result_table
 from server_app.run_folder import EMBEDDINGS_PLOT, METRICS_PLOT, RunFolder
@@ -62,7 +63,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
     """
     if settings.mode == "publish":
         return publish(grid, settings)
-    started = time.perf_counter()
+    spent = Stopwatch()
     device = pick_device(settings.server_device)
     catalogue = load_catalogue(settings)
     folder = RunFolder(Path(settings.run_dir))
@@ -80,7 +81,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         else:
             forget_twin(folder)
         world = world_of(settings, catalogue, device)
-        encode_seconds = time.perf_counter() - started
+        spent.lap("encode_seconds")
         training = Training.begin(world)
         if state:
             training.restore(state)
@@ -89,6 +90,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         nodes = Nodes(grid, training.index, settings.round_timeout)
         stack.enter_context(serving(settings.metrics_address, training, nodes))
         nodes.wait(settings.nodes, settings.nodes_timeout)
+        spent.lap("start_seconds")
         log.info("%s", SEEN[settings.secure_sums])
         task = Task(settings, nodes)
         moves = training.trained is not None and settings.server_lr > 0
@@ -100,14 +102,19 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             folder.write_rounds([])
         else:
             ColdStart(training, nodes, task, checkpoints, folder).start(grid)
+        spent.lap("training_seconds")
         results = _tested(training, task, checkpoints)
+        spent.lap("test_seconds")
         results["recommended_users"] = publish_todays_items(training, nodes, grid, folder)
+        spent.lap("recommend_seconds")
         failed = nodes.failed  # before the frozen twin asks the same nodes
         results["baselines"] = {}
         if settings.baselines and (splits := [name for name in SPLITS if name in results]):
             results["baselines"] = compare(training, task, splits)
+            spent.lap("baselines_seconds")
             if with_twin:
                 results["baselines"][TWIN] = frozen_twin(training, task, folder, grid, splits)
+                spent.lap("twin_seconds")
         described = describe(nodes, training.index.version, settings)
         order = {} if settings.task == "cold-items" else {"order": order_of(described)}
         if order:
@@ -121,7 +128,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             "training": training.id,
             "task": settings.task,
             **order,
-            "generated_data": settings.data == DEMO,
+            "generated_data": is_generated(settings.data),
             "dataset": _dataset(world.catalogue, described),
             "features": _features(world),
             **results,
@@ -133,9 +140,9 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             "failed_answers": failed,
             "wire": {"dtype": settings.wire_dtype, **traffic(training.history)},
             "timing": {
-                "encode_seconds": encode_seconds,
+                **spent.laps,
                 **timings(training.history),
-                "total_seconds": time.perf_counter() - started,
+                "total_seconds": spent.total(),
             },
             "memory": {
                 "peak_rss_mb": max([peak, *(d.peak_rss_mb or 0.0 for d in described)]),

@@ -13,6 +13,7 @@ from cli.prepare.images import ImagesFrom, images_of
 from cli.prepare.output import Force, Out, checked, write_folder
 from client_app.interactions import interaction_files, time_columns
 from common.catalogue import collect_table, find_table, read_table, require_columns, scan_table
+from common.demo import MARK
 from common.durable import write_atomic
 from common.errors import SnowdropError
 from server_app.modality.file import read_matrix
@@ -95,7 +96,9 @@ def with_splits(source: Path, out: Path) -> Path:
 
 
 def carry_features(source: Path, out: Path, images: bool = True) -> None:
-    """Copy features files and images beside the items of ``out``, rows in the order of its items.
+    """Copy what stands beside the items: features files and images, and whether all is generated.
+
+    Rows of features are in the order of the items of ``out``.
 
     Parameters
     ----------
@@ -111,6 +114,8 @@ def carry_features(source: Path, out: Path, images: bool = True) -> None:
     """
     if images:
         _carry_images(source, out)
+    if (source / MARK).exists():
+        shutil.copyfile(source / MARK, out / MARK)
     for path in source.glob("*.features.parquet"):
         shutil.copyfile(path, out / path.name)
     for path in source.glob("*.features.npy"):

@@ -1,5 +1,6 @@
 """The generated demo data, at any size: for a first look, and for load tests."""
 
+import json
 from typing import Annotated
 
 import polars as pl
@@ -8,6 +9,7 @@ import typer
 from cli.prepare.output import Force, Out, step, steps, write_folder
 from client_app.demo import demo_interactions
 from common import demo
+from common.durable import write_atomic
 
 
 def generated(
@@ -36,4 +38,9 @@ def generated(
         interactions = demo_interactions(users, items, interactions_per_user, seed, shared_taste)
         step(progress, "writing")
         write_folder(out, table, interactions, force)
+        made = {
+            "users": users, "items": items, "interactions_per_user": interactions_per_user,
+            "shared_taste": shared_taste, "seed": seed,
+        }  # fmt: skip
+        write_atomic(out / demo.MARK, json.dumps(made).encode())
     typer.echo("this data is generated: numbers on it say nothing about real users")

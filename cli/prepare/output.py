@@ -12,6 +12,7 @@ import typer
 
 from cli.progress import Progress
 from common.catalogue import NO_TEXT_COLUMNS, check_ids, read_catalogue
+from common.demo import MARK
 from common.durable import write_atomic
 from common.errors import SnowdropError
 from common.task import ORDERS
@@ -187,7 +188,7 @@ def write_folder(
         buffer = io.BytesIO()
         frame.write_csv(buffer)
         write_atomic(out / name, buffer.getvalue())
-    for stale in ("train.csv", "validation.csv", "test.csv"):
+    for stale in ("train.csv", "validation.csv", "test.csv", MARK):
         (out / stale).unlink(missing_ok=True)
     if not summary:
         return

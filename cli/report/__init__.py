@@ -23,19 +23,26 @@ def report(
 def make_report(folder: Path, out: Path | None = None) -> Path:
     """Write the report of a run or of a comparison, and return the file that it went to.
 
+    A folder of anything else that brings its own page, as that of an attack, keeps it.
+
     Raises
     ------
     SnowdropError
         If the folder holds no results, or the file cannot be written.
     """
     from cli.report.page import render  # loads torch and Flower, which `--help` must not wait for
-    from cli.report.source import read_source
+    from cli.report.source import holds_results, read_source
 
     if not folder.is_dir():
         raise SnowdropError(
             f"{folder} is not a folder; give a run directory or the folder of a comparison"
         )
-    path = out or folder / "report.html"
+    own = folder / "report.html"
+    path = out or own
+    if own.exists() and not holds_results(folder):
+        if path != own:
+            write_atomic(path, own.read_bytes())
+        return path
     page = render(read_source(folder), f"{datetime.now():%-d %B %Y}")
     write_atomic(path, page.encode("utf-8"))
     return path

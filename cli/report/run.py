@@ -12,8 +12,9 @@ import polars as pl
 
 from cli.report.lists import Kept, Sample, told_sample
 from common.bar import TRAINED
+from common.demo import is_generated
 from common.errors import FormatError, SnowdropError
-from common.settings import DEMO, RunSettings
+from common.settings import RunSettings
 from server_app.checkpoint import newest_state
 from server_app.plots import in_two_dimensions
 from server_app.run_folder import EMBEDDINGS, ROUNDS, SAMPLE, SETTINGS, SUMMARY, USERS, RunFolder
@@ -71,7 +72,7 @@ class Run:
         told = self.summary.get("generated_data")
         if told is not None:
             return bool(told)
-        return self.settings is not None and self.settings.data == DEMO
+        return self.settings is not None and is_generated(self.settings.data)
 
     @cached_property
     def points(self) -> Points:

@@ -66,16 +66,25 @@ def read_source(folder: Path) -> Source:
     SnowdropError
         If it is neither, or a later release wrote it.
     """
-    if (folder / "results.csv").exists() or (folder / "runs").is_dir():
-        return _read_bench(folder)
-    if not RunFolder(folder).is_run:
+    if not holds_results(folder):
         raise SnowdropError(
             f"{folder} holds no results; give a folder that `snowdrop simulate --run-dir` or "
             "`snowdrop bench --out` made"
         )
+    if _is_bench(folder):
+        return _read_bench(folder)
     run = Run(RunFolder(folder))
     _name(run, "run", "")
     return Source(folder, False, _results_of(run), [run])
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether it is a run directory or the folder of a comparison."""
+    return _is_bench(folder) or RunFolder(folder).is_run
+
+
+def _is_bench(folder: Path) -> bool:
+    return (folder / "results.csv").exists() or (folder / "runs").is_dir()
 
 
 def _name(run: Run, method: str, seed: str) -> None:

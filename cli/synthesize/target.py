@@ -14,6 +14,7 @@ from cli.prepare.folder import carry_features
 from cli.synthesize.source import Items
 from client_app.synthesis.data import UserTable
 from client_app.synthesis.folder import INTERACTIONS, SUMMARY, read_mark, write_synthetic
+from common.demo import MARK
 from common.durable import lock_folder, make_folder, write_atomic
 from common.errors import OverflowedError, SnowdropError
 
@@ -108,7 +109,7 @@ class Target:
         files = [REPORT, INTERACTIONS]
         if items:
             files += [items.name, *(path.name for path in data.glob("*.features.*"))]
-            files += ["images"] if (data / "images").is_dir() else []
+            files += [name for name in ("images", MARK) if (data / name).exists()]
             write_atomic(self.path / items.name, items.content)
             carry_features(data, self.path)
         write_atomic(self.path / REPORT, page.encode())

@@ -22,6 +22,7 @@ from cli.prepare.folder import read, with_splits
 from cli.prepare.output import write_folder
 from client_app.interactions import interaction_files, read_interactions
 from common.catalogue import Catalogue, read_catalogue
+from common.demo import MARK, is_generated
 from common.errors import SnowdropError
 
 Pairs = set[tuple[str, str]]
@@ -315,6 +316,21 @@ def test_demo_data_depend_on_the_seed_alone(tmp_path: Path) -> None:
     texts, pairs = loaded(tmp_path / "a")
     assert len(texts) <= 60
     assert len({user for user, _ in pairs}) == 30
+
+
+def test_generated_data_are_known_as_such_until_others_replace_them(tmp_path: Path) -> None:
+    made, copied, real = tmp_path / "made", tmp_path / "copied", tmp_path / "real"
+    demo_bytes(made, 1)
+    assert json.loads((made / MARK).read_text()) == {
+        "users": 30, "items": 60, "interactions_per_user": 20, "shared_taste": 0.0, "seed": 1,
+    }  # fmt: skip
+    prepare("folder", made, "--out", copied)
+    write_lines(real / "items.csv", ["item_id,title", "a,Pen", "b,Ink"])
+    write_lines(real / "interactions.csv", ["user_id,item_id", "u,a", "u,b"])
+    known = [is_generated(str(folder)) for folder in (made, copied, real, "demo")]
+    assert known == [True, True, False, True]
+    prepare("folder", real, "--out", copied, "--force")
+    assert not is_generated(str(copied))
 
 
 def test_generated_users_may_share_a_taste(tmp_path: Path) -> None:

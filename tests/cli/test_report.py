@@ -23,6 +23,7 @@ from cli.report import make_report
 from cli.report.charts import LETTERS, Row, Series, cut, line_chart, ticks, value_chart
 from cli.report.distance import frechet_distance, misalignment
 from cli.report.parts import curve_part
+from cli.report.parts.cost import _time_steps
 from cli.report.source import Result, Source, read_source
 from cli.report.subject import Subject
 from common.durable import write_checked
@@ -361,6 +362,61 @@ def test_with_noise_it_is_told_that_results_stay_on_the_nodes(run_folder: Path) 
     folder.write_settings(settings)
     _, page = page_of(run_folder)
     assert "Test results, which a run has at its end: not in this folder" in page.text
+
+
+def test_the_time_of_a_run_is_told_by_steps_that_add_up(run_folder: Path) -> None:
+    timing = {
+        "encode_seconds": 1.5, "start_seconds": 2.0, "training_seconds": 12.0, "test_seconds": 0.5,
+        "recommend_seconds": 0.25, "baselines_seconds": 3.0, "twin_seconds": 10.0,
+        "total_seconds": 30.0,
+    }  # fmt: skip
+    write_json(run_folder / "summary.json", summary("MDiffFR", timing=timing))
+    run = read_source(run_folder).runs[0]
+    told = dict(_time_steps(run))
+    assert told == {
+        "encoding items": 1.5, "starting, with nodes": 2.0, "rounds of training": 2.0,
+        "training the generator": 8.0, "other work in rounds": 2.0, "testing": 0.5,
+        "lists of new items": 0.25, "baselines": 3.0, "frozen twin": 10.0, "all else": 0.75,
+    }  # fmt: skip
+    assert not [label for label in told if cut(label) != label]
+    timing["training_seconds"] = 5.0  # rounds of 10 seconds in all, so others went before
+    write_json(run_folder / "summary.json", summary("MDiffFR", timing=timing))
+    resumed = dict(_time_steps(read_source(run_folder).runs[0]))
+    assert resumed["training, resumed"] == 5.0 and "rounds of training" not in resumed
+    assert sum(resumed.values()) == sum(told.values()) == 30.0
+
+
+def test_times_of_a_run_of_an_older_release_are_told_as_far_as_they_go(run_folder: Path) -> None:
+    assert dict(_time_steps(read_source(run_folder).runs[0])) == {
+        "encoding items": 1.5, "rounds of training": 2.0, "training the generator": 8.0,
+        "all else": 18.5,
+    }  # fmt: skip
+
+
+def test_recall_that_nodes_would_not_tell_is_told_to_be_counted_here(
+    run_folder: Path, bench_folder: Path
+) -> None:
+    words = "It is counted on this machine, which has the data of all simulated users"
+    assert words in page_of(run_folder)[1].text
+    assert words not in page_of(bench_folder)[1].text
+
+
+def test_a_folder_with_a_page_of_its_own_keeps_it(tmp_path: Path) -> None:
+    attack, other = tmp_path / "attack", tmp_path / "other.html"
+    attack.mkdir()
+    (attack / "attack.json").write_text("{}")
+    with pytest.raises(SnowdropError, match="attack holds no results"):
+        make_report(attack)
+    (attack / "report.html").write_text("what was read")
+    done = CliRunner().invoke(app, ["report", str(attack)])
+    assert done.stdout == f"the report is in {attack / 'report.html'}\n"
+    assert make_report(attack, other) == other
+    assert other.read_text() == (attack / "report.html").read_text() == "what was read"
+
+
+def test_a_run_that_has_a_report_gets_a_new_one(run_folder: Path) -> None:
+    (run_folder / "report.html").write_text("an older one")
+    assert "New items on" in make_report(run_folder).read_text()
 
 
 def test_settings_that_change_no_result_are_shown_too(run_folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Whole runs in this process: results, files, resume, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from cli.in_process import InProcessGrid
 from common import messages
+from common.demo import MARK
 from common.errors import SnowdropError
 from common.metrics import metric_names
 from common.settings import KS, RunSettings
@@ -48,6 +50,17 @@ def test_summary_holds_the_results(plain: Ran) -> None:
     assert summary["generated_data"] is False
 
 
+def test_data_that_were_prepared_as_generated_are_called_so(
+    data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(data_folder, tmp_path / "made")
+    (folder / MARK).write_text("{}")
+    with caplog.at_level("INFO", "snowdrop"):
+        summary = run_here(run_values(folder, tmp_path / "run", method="content-profile"))
+    assert summary["generated_data"] is True
+    assert "(generated data)" in caplog.text
+
+
 def test_summary_counts_the_interactions(plain: Ran, data_folder: Path) -> None:
     lines = (data_folder / "interactions.csv").read_text().splitlines()
     dataset = plain[1]["dataset"]
@@ -59,6 +72,12 @@ def test_summary_holds_times_and_memory(plain: Ran) -> None:
     summary = plain[1]
     assert set(summary["timing"]) == {
         "encode_seconds",
+        "start_seconds",
+        "training_seconds",
+        "test_seconds",
+        "recommend_seconds",
+        "baselines_seconds",
+        "twin_seconds",
         "round_seconds_median",
         "generator_seconds_median",
         "evaluate_seconds_median",

@@ -78,21 +78,40 @@ def cost_part(subject: Subject) -> Part:
     return part
 
 
+_BEFORE = {"encode_seconds": "encoding items", "start_seconds": "starting, with nodes"}
+_IN_ROUNDS = {
+    "train_seconds": "rounds of training",
+    "generator_seconds": "training the generator",
+    "evaluate_seconds": "validating",
+}
+_AFTER = {
+    "test_seconds": "testing",
+    "recommend_seconds": "lists of new items",
+    "baselines_seconds": "baselines",
+    "twin_seconds": "frozen twin",
+}
+
+
 def _time_steps(run: Run) -> list[tuple[str, float]]:
+    """Steps of a run with their seconds, which add up to all that it took."""
     timing = run.summary.get("timing", {})
-    steps = [("encoding texts", timing.get("encode_seconds"))]
-    for column, label in (
-        ("train_seconds", "rounds of training"),
-        ("generator_seconds", "training the generator"),
-        ("evaluate_seconds", "validating"),
-    ):
-        values = [row[column] for row in run.rounds if isinstance(row.get(column), int | float)]
-        steps.append((label, sum(values) if values else None))
-    known = [(label, float(value)) for label, value in steps if value is not None]
-    total = timing.get("total_seconds")
-    if total is not None and (rest := float(total) - sum(v for _, v in known)) > 0:
-        known.append(("baselines, test, lists", rest))
-    return known
+    rounds = [
+        (label, float(sum(row.get(column) or 0.0 for row in run.rounds)))
+        for column, label in _IN_ROUNDS.items()
+    ]
+    if (training := timing.get("training_seconds")) is not None:
+        rest = training - sum(seconds for _, seconds in rounds)
+        # Rounds before a run was resumed are none of its time.
+        resumed = [("training, resumed", training)]
+        rounds = [*rounds, ("other work in rounds", rest)] if rest >= 0 else resumed
+    steps = [
+        *((label, timing.get(name)) for name, label in _BEFORE.items()),
+        *rounds,
+        *((label, timing.get(name)) for name, label in _AFTER.items()),
+    ]
+    known = [(label, float(seconds)) for label, seconds in steps if seconds]
+    rest = (timing.get("total_seconds") or 0.0) - sum(seconds for _, seconds in known)
+    return [*known, ("all else", rest)] if rest > 0 else known
 
 
 def _machine(run: Run) -> str:

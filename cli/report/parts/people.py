@@ -11,6 +11,10 @@ from cli.report.subject import Subject
 from server_app.run_folder import USERS
 
 GROUPS = 5
+_COUNTED_HERE = (
+    " It is counted on this machine, which has the data of all simulated users: nodes send no such "
+    "number, and no noise is on it."
+)
 
 
 def people_part(subject: Subject) -> Part:
@@ -80,7 +84,7 @@ def people_part(subject: Subject) -> Part:
                 ),
                 f"{subject.words(metric)} ({told}) of {subject.where}, users in groups of about "
                 f"the same size ({min(counts):,} to {max(counts):,}); whiskers are a standard "
-                f"error over users.{notes(series)}",
+                f"error over users.{_COUNTED_HERE if kept else ''}{notes(series)}",
                 ("Group", "Users", *(line.label for line in series)),
                 [
                     (

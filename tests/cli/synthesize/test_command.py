@@ -20,6 +20,7 @@ from cli.simulate import check_data
 from client_app.synthesis.data import read_users
 from client_app.synthesis.folder import read_synthetic
 from common import methods
+from common.demo import MARK
 from common.errors import OverflowedError, SnowdropError
 from common.settings import RunSettings
 from tests.cli.browser import DESKTOP, PHONE, Visit, check_page
@@ -335,3 +336,14 @@ def test_the_page_is_drawn_whole(
     for title in ("like real users", "copies?", "trained on?", "planted", "guaranteed?"):
         assert title in text
     assert "100 times" in text
+
+
+def test_users_that_are_made_from_generated_data_are_known_to_be_generated(
+    synthesize: Synthesize, data_folder: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(data_folder, tmp_path / "data")
+    (data / MARK).write_text("{}")
+    synthesize(data, tmp_path / "out")
+    assert (tmp_path / "out" / MARK).read_text() == "{}"
+    synthesize(data_folder, tmp_path / "out", "--force")
+    assert not (tmp_path / "out" / MARK).exists()
