@@ -88,15 +88,16 @@ class Comparison:
     @cached_property
     def bar(self) -> Bar | None:
         """The best local rule."""
-        validated = {
-            name: fmean(values) if (values := entry.validation.get(BAR_METRIC)) else None
-            for name, entry in self.entries.items()
-        }
         return best_local_rule(
             {name: entry.kind for name, entry in self.entries.items()},
-            validated,
+            {name: self._validated(name) for name in self.entries},
             {name: self.mean(name, BAR_METRIC) for name in self.entries},
         )
+
+    def _validated(self, name: str) -> float | None:
+        """A method's mean of the bar's metric on validation items."""
+        values = self.entries[name].validation.get(BAR_METRIC)
+        return fmean(values) if values else None
 
     @property
     def order(self) -> list[str]:
@@ -178,9 +179,16 @@ class Comparison:
             return ""
         metric = self.label(BAR_METRIC)
         if self.bar.validated:
+            highest = self._validated(self.bar.name)
+            level = [
+                name for name, entry in self.entries.items()
+                if entry.kind == RULE and self._validated(name) == highest
+            ]  # fmt: skip
+            first = f", the first of {len(level)} that are level there" if len(level) > 1 else ""
             return (
                 f"The best local rule is {self.bar.name}: of the rules that need no federation, it "
-                f"has the highest mean validation {metric}.{self._ahead_words(self.bar.name)}"
+                f"has the highest mean validation {metric}{first}."
+                f"{self._ahead_words(self.bar.name)}"
             )
         return (
             f"The best local rule is {self.bar.name}: of the rules that need no federation, it has "

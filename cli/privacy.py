@@ -1,12 +1,12 @@
 """`snowdrop privacy`: the noise for an ε, or the ε of a noise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from common.errors import SnowdropError
-from common.settings import NoiseBy
+from common.settings import LEAST, NoiseBy, RunSettings
 
 if TYPE_CHECKING:
     from server_app.accountant import Release
@@ -38,12 +38,18 @@ def privacy(
             "trusted server to the sum"
         ),
     ] = "nodes",
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=LEAST, help="with --noise-by sum: nodes that add their parts of it"),
+    ] = None,
 ) -> None:
     """Tell the noise that a training needs for an ε, or the ε that a noise gives."""
-    from server_app.accountant import epsilon
+    from server_app.accountant import epsilon, spare_noise
 
     if (target_epsilon is None) == (noise is None):
         raise SnowdropError("give either --target-epsilon, for the noise, or --noise, for ε")
+    if nodes is not None and noise_by != "sum":
+        raise SnowdropError("--nodes says how much noise of the sum there is: give --noise-by sum")
     at = 1.0 / max(users, 2) ** 2 if delta is None else delta
     _check(at, fraction, clip_norm)
 
@@ -59,18 +65,42 @@ def privacy(
         raise SnowdropError(f"--noise {noise:g} must be above 0: without noise there is no ε")
     each = epsilon([_release(noise, clip_norm, mechanism, noise_by, fraction)], at)
     least = "at least " if noise_by == "sum" else ""  # more where more nodes are there than must be
+    in_mean = deviation(noise, mechanism, noise_by, fraction * users)
+    given = {
+        "average": "users",
+        "clip_norm": f"{clip_norm:g}",
+        f"{mechanism}_scale": f"{noise:.6g}",
+        "noise_by": noise_by,
+        "fraction": f"{fraction:g}",
+        "rounds": str(rounds),
+        **({"privacy_delta": f"{at:g}"} if delta is not None else {}),
+        **({"secure_sums": "true"} if noise_by == "sum" else {}),
+        **({"nodes": str(nodes)} if nodes is not None else {}),
+    }
     typer.echo(
         f"{mechanism}_scale = {noise:.6g} with clip_norm = {clip_norm:g}, noise_by = {noise_by}, "
         f"fraction = {fraction:g}\n"
-        f"ε = {each:.4g} in a round, {told(noise):.4g} over {rounds} rounds, at δ = {at:.4g}\n"
+        f"ε = {each:.4g} in a round, {told(noise):.4g} over {rounds} round{'s' * (rounds > 1)}, "
+        f"at δ = {at:.4g}\n"
         f"the mean change of a round's users carries noise of standard deviation "
-        f"{least}{deviation(noise, mechanism, noise_by, fraction * users):.3g} on every entry\n"
-        f"  --set average=users --set clip_norm={clip_norm:g} --set {mechanism}_scale={noise:.6g} "
-        f"--set noise_by={noise_by} --set fraction={fraction:g}"
-        f" --set rounds={rounds}"
-        + (f" --set privacy_delta={at:g}" if delta is not None else "")
-        + (" --set secure_sums=true" if noise_by == "sum" else "")
+        f"{least}{in_mean:.3g} on every entry"
     )
+    if nodes is not None:
+        typer.echo(f"while all {nodes} nodes answer, it is {spare_noise(nodes) * in_mean:.3g}")
+    elif noise_by == "sum":
+        typer.echo("it is more where more nodes answer than must: --nodes N tells how much")
+    typer.echo(f"  {' '.join(f'--set {name}={value}' for name, value in given.items())}")
+    if (why := _refused(given)) is not None:
+        typer.echo(f"add --set method=NAME, since the default method refuses these: {why}")
+
+
+def _refused(given: Mapping[str, str]) -> str | None:
+    """Why the default method cannot have these settings; None where it can."""
+    try:
+        RunSettings.parse({"nodes": LEAST, **given})
+    except SnowdropError as error:
+        return str(error)
+    return None
 
 
 def least_noise(told: Callable[[float], float], target: float) -> float:

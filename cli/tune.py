@@ -64,7 +64,10 @@ def tune(
             table = tune_method(method, folder, out, trials, seed, shared, path, jobs)
             keep(path, method, table)
             typer.echo(table)
-    typer.echo(f"best settings are in {path}; `snowdrop bench --tuned` takes it")
+    typer.echo(
+        f"best settings are in {path}; to compare methods with them: snowdrop bench {data} "
+        f"--methods {','.join(names)} --tuned {path} --out DIR"
+    )
 
 
 def check_searchable(names: Sequence[str]) -> None:
@@ -75,8 +78,11 @@ def check_searchable(names: Sequence[str]) -> None:
                 f"the method {method} makes synthetic users: `snowdrop tune-synthetic` searches it"
             )
         if method not in searchable():
+            if method:
+                Named.parse(method)  # which says where a name is misspelt
             raise SnowdropError(
-                f"method '{method}' has no search; choose from {', '.join(searchable())}"
+                f"method '{method}' has no settings to search; choose from "
+                f"{', '.join(searchable())}"
             )
 
 
@@ -137,6 +143,9 @@ def tune_method(
         )
     if lost := failed(study):
         typer.echo(f"{method}: {lost} of {trials} trials failed; the last: {last_error(study)}")
+    found = [trial.value for trial in study.trials if trial.value is not None]
+    if len(found) > 1 and len(set(found)) == 1:
+        typer.echo(f"{method}: all trials came out the same, so nothing tells their settings apart")
     best = study.best_trial
     values: dict[str, Any] = best.user_attrs["settings"]
     of_card = best.params == study.trials[0].params

@@ -74,8 +74,15 @@ def noise_in_sum(settings: RunSettings, users: int) -> float:
         return settings.gaussian_scale * users**0.5
     if settings.noise_by == "server":
         return settings.gaussian_scale
-    nodes = settings.nodes_per_round or settings.nodes
-    return settings.gaussian_scale * (nodes / threshold(degree_of(nodes) + 1)) ** 0.5
+    return settings.gaussian_scale * spare_noise(settings.nodes_per_round or settings.nodes)
+
+
+def spare_noise(nodes: int) -> float:
+    """Times that the noise of a secure sum has its least deviation while all nodes answer.
+
+    Each node's part is so large that a sum over as few nodes as may be there has enough.
+    """
+    return float((nodes / threshold(degree_of(nodes) + 1)) ** 0.5)
 
 
 def delta_of(settings: RunSettings, users: int) -> float:

@@ -5,7 +5,8 @@ setting: ``mdifffr:paper@mdifffr.steps=50@dim=32``. ``paper`` takes the publishe
 ``tuned`` (also where nothing is said) those on the method's card or in a file that `snowdrop tune`
 wrote. All methods read the same modality features, whatever was published.
 
-The most popular items are no method: a cold item has no popularity.
+The most popular items are no method: a cold item has no popularity, and that of a warm one is a sum
+over all users, which is no local rule.
 """
 
 import tomllib

@@ -268,8 +268,9 @@ def _privacy_words(told: Mapping[str, Any]) -> str:
     """What ``summary.json`` says of ε, in words."""
     who = _WHO_ADDS[told["noise_by"]]
     metrics = ", without the metrics" if told["metrics_without_noise"] else ""
+    rounds = f"{told['rounds']} round{'s' * (told['rounds'] != 1)}"
     return (
-        f"ε = {told['epsilon']:.3g} over {told['rounds']} rounds at δ = {told['delta']:.2g}, "
+        f"ε = {told['epsilon']:.3g} over {rounds} at δ = {told['delta']:.2g}, "
         f"{told['noise']} noise of {who}{metrics}"
     )
 

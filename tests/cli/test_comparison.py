@@ -110,6 +110,14 @@ def test_another_rule_is_named_only_where_it_is_ahead_in_the_shown_digits(
     assert ("ahead" in told) == bool(words)
 
 
+def test_rules_that_validation_items_do_not_tell_apart_are_told_to_be_level() -> None:
+    rules = [entry(name, 0.5, "rule", validation=v) for name, v in (("a", 1), ("b", 1), ("c", 0.9))]
+    level = Comparison([*rules, entry("net", 0.9, validation=1)], {}).bar_words()
+    assert level.endswith("highest mean validation recall@20, the first of 2 that are level there.")
+    alone = Comparison(rules[1:], {}).bar_words()
+    assert alone.endswith("highest mean validation recall@20.")
+
+
 def test_a_rule_that_is_ahead_of_one_that_finds_nothing_gives_no_factor() -> None:
     rules = [entry("rule", 0.0, "rule", validation=0.6), entry("other", 0.1, "rule")]
     told = Comparison(rules, {}).bar_words()

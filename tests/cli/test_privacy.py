@@ -87,6 +87,34 @@ def test_noise_of_the_sum_costs_what_the_servers_costs_and_needs_secure_sums() -
     assert told["sum"].rstrip().endswith(given)
 
 
+def test_noise_of_the_sum_is_told_for_the_nodes_that_add_it() -> None:
+    shared = ("--rounds", 1, "--users", 1000, "--noise", 4, "--noise-by", "sum")
+    assert "--nodes N tells how much" in run(*shared)
+    told = run(*shared, "--nodes", 10)
+    assert "standard deviation at least 0.004 on" in told
+    assert "while all 10 nodes answer, it is 0.00478\n" in told  # 7 of 10 must answer
+    assert told.rstrip().endswith("--set secure_sums=true --set nodes=10")
+    assert "over 1 round, at" in told
+    wrong = ["privacy", *map(str, shared[:-1]), "server", "--nodes", "10"]
+    assert "give --noise-by sum" in str(CliRunner().invoke(app, wrong).exception)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("--noise-by", "sum"), ""),
+        (("--noise-by", "sum", "--clip-norm", 0.5), "one-round needs clip_norm = 1"),
+        (("--mechanism", "laplace"), "one-round needs laplace_scale = 0"),
+    ],
+)
+def test_settings_that_the_default_method_refuses_are_told(
+    more: tuple[object, ...], why: str
+) -> None:
+    told = run("--rounds", 1, "--users", 1000, "--noise", 4, *more)
+    assert ("the default method refuses these" in told) == bool(why)
+    assert why in told
+
+
 def test_noise_that_does_not_exist() -> None:
     with pytest.raises(SnowdropError, match="no noise has ε = 1"):
         least_noise(lambda scale: 2.0, 1.0)

@@ -252,7 +252,9 @@ def test_a_search_begins_with_what_is_known() -> None:
 
 
 def test_only_methods_with_a_search(data_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SnowdropError, match="'random' has no search; choose from one-round, "):
+    with pytest.raises(
+        SnowdropError, match="'random' has no settings to search; choose from one-round, "
+    ):
         tune(str(data_folder), "random", tmp_path)
 
 
@@ -290,3 +292,25 @@ def test_a_mixture_is_searched_with_the_tuned_settings_of_its_parts(
     path.write_text("[ridge]\nhead_lr = 8.0\n")  # other parts make another search
     tune(str(data_folder), "mixture", tmp_path, trials=2, set_=fixed)
     assert [settings.head_lr for settings in here] == [7.0, 7.0, 8.0, 8.0]
+
+
+def test_a_search_says_where_a_name_is_misspelt() -> None:
+    with pytest.raises(SnowdropError, match=r"did you mean 'kernel-ridge'"):
+        tuning.check_searchable(["kernel-rige"])
+
+
+@pytest.mark.parametrize(("gain", "told"), [(0.0, True), (0.1, False)])
+def test_a_search_tells_where_nothing_tells_settings_apart(
+    data_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    gain: float,
+    told: bool,
+) -> None:
+    found = iter([0.5, 0.5 + gain, 0.5])
+    monkeypatch.setattr(tuning, "in_own_process", lambda *_: next(found))
+    tune(str(data_folder), "ridge", tmp_path, trials=3, set_=FIXED)
+    said = capsys.readouterr().out
+    assert ("all trials came out the same" in said) is told
+    assert f"--methods ridge --tuned {tmp_path / data_folder.name}.toml --out DIR" in said
