@@ -42,10 +42,10 @@ def line(items: int, users: int) -> str:
     import torch
     from threadpoolctl import threadpool_limits
 
+    from server_app.carrier import LANDMARKS, WHOLE
     from server_app.compact import compact, compact_by_landmarks
     from server_app.item_weights import directions_of_gram, directions_of_sketch, text_basis
     from server_app.kernels import ridge_weights
-    from server_app.methods.one_round import LANDMARKS, WHOLE
 
     torch.set_num_threads(1)
     own, rng = OneRoundSettings(), np.random.default_rng(0)

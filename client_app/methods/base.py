@@ -110,7 +110,7 @@ def answer_of(
     if members is not None and settings.noise:
         sums["members"], members = members[:, None], None
     travelling = {
-        name: _scaled(one.reshape(-1, one.shape[-1]).numpy(), request.scale, settings)
+        name: scaled(one.reshape(-1, one.shape[-1]).numpy(), request.scale, settings)
         for name, one in sums.items()
     }
     if settings.average == "touches":
@@ -120,11 +120,11 @@ def answer_of(
     return TrainAnswer(result.users, result.loss_sum, travelling)
 
 
-def _scaled(table: np.ndarray, scale: float, settings: TrainingSettings) -> np.ndarray:
+def scaled(table: np.ndarray, scale: float, settings: TrainingSettings) -> np.ndarray:
     """A table as it travels; whole steps as they are."""
     if table.dtype.kind == "i":
         return table
-    return for_wire(table / np.float32(scale), settings)
+    return for_wire(table.astype(np.float32, copy=False) / np.float32(scale), settings)
 
 
 def groups_of(local: Local, own: GroupSettings, private: Sequence[str]) -> NearestCentroid:

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Self
 
 from common.methods.card import Card
-from common.methods.kernel_ridge import KernelRidgeSettings, kernel_search
+from common.methods.carried import CarriedSettings
+from common.methods.kernel_ridge import kernel_search
 from common.methods.search import Number
 from common.roles import Count, Positive, Role, setting
 
@@ -16,11 +17,10 @@ LEAST_COLUMNS, MOST_COLUMNS = 64, 512
 """Of a sketch whose columns nobody chose."""
 
 ITEM_RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0)
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 """Values among which validation items choose."""
 
 
-class OneRoundSettings(KernelRidgeSettings):
+class OneRoundSettings(CarriedSettings):
     """The sum, the item-item weights that come of it, and how much they count."""
 
     columns: int = setting(
@@ -29,10 +29,6 @@ class OneRoundSettings(KernelRidgeSettings):
         "at most 2²³ numbers, else a sketch of 64 to 512 columns; with noise one of 64",
         Role.IDENTITY,
         ge=-1,
-    )
-    rank: Count = setting(384, "numbers of a cold item that say what it has in common with others")
-    neighbours: int = setting(
-        64, "warm items of a cold item whose weights are told beside these numbers", ge=0
     )
     directions: Count = setting(256, "numbers of a warm item that say what people take with it")
     kernels: int = setting(
@@ -57,15 +53,9 @@ class OneRoundSettings(KernelRidgeSettings):
         "λ of the item-item weights, in users for each warm item; 0: chosen on validation items",
         ge=0,
     )
-    share: float = setting(
-        -1.0,
-        "share of the item-item weights in a score, the rest is the user's own history and texts; "
-        "−1: chosen on validation items",
-        ge=-1,
-        le=1,
-    )
 
     def check(self, run: "RunSettings", name: str) -> None:
+        super().check(run, name)
         if run.laplace_scale:
             raise ValueError(f"{name} needs laplace_scale = 0: set gaussian_scale in its place")
         if run.clip_norm != 1 and (run.clip_norm or run.noise):
@@ -75,8 +65,6 @@ class OneRoundSettings(KernelRidgeSettings):
                 f"{name}.columns = 0 needs gaussian_scale = 0: with noise the sum is a sketch, "
                 f"which has fewer numbers; set {name}.columns = {LEAST_COLUMNS}, or −1"
             )
-        if -1 < self.share < 0:
-            raise ValueError(f"{name}.share must be −1, or lie between 0 and 1")
 
     def kernel_of_sum(self) -> Self:
         """The settings of the sum's own kernel, as those of a history's."""

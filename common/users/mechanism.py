@@ -16,6 +16,12 @@ _SLIGHTLY_LESS = 1 - 2.0**-26
 """More than what errors of float64 can add to a norm of 2²⁷ numbers, in whatever order they are
 summed."""
 
+_LEFT_STEP, _RIGHT_STEP = 2.0**-18, 2.0**-12
+"""Steps of the factors of a product, which is then in whole steps of 2⁻³⁰."""
+
+_EXACT = 2.0**53
+"""Whole numbers up to this one are exact in float64."""
+
 
 class Mechanism(ABC):
     """A privacy mechanism of a node, applied to the changes of all its users in a round."""
@@ -52,6 +58,18 @@ class Mechanism(ABC):
         if not self.bounds:
             return change
         return change * kept.reshape(-1, *[1] * (change.dim() - 1))
+
+    def products(self, left: Tensor, right: Tensor, kept: Tensor) -> Tensor:
+        """What users add to the sums whose changes are of rank 1, `dtype` (n, d).
+
+        Parameters
+        ----------
+        left, right : Tensor, float32 (users, n), (users, d)
+            A user's change is the product of its row of ``left`` and its row of ``right``.
+        kept : Tensor, float (users,)
+            From `kept`.
+        """
+        return self.parts(left, kept.to(left.dtype)).T @ right
 
     @abstractmethod
     def noise(self, users: int, shape: tuple[int, ...]) -> Tensor:
@@ -127,18 +145,33 @@ class ClippedGaussian(Mechanism):
     def parts(self, change: Tensor, kept: Tensor) -> Tensor:
         return whole_steps(super().parts(change.double(), kept))
 
+    def products(self, left: Tensor, right: Tensor, kept: Tensor) -> Tensor:
+        """The sum of whole products: either factor is a whole number of larger steps by itself.
+
+        Sums of float64 are exact up to 2⁵³, so that so many users are added up at once as cannot
+        reach that.
+        """
+        total = torch.zeros(left.shape[1], right.shape[1], dtype=self.dtype)
+        for some in torch.arange(len(left)).split(max(1, int(_EXACT * STEP / self._norm))):
+            bounded = left[some].double() * kept[some].double()[:, None]
+            by_left = whole_steps(bounded, _LEFT_STEP).double()
+            by_right = whole_steps(right[some].double(), _RIGHT_STEP).double()
+            total += (by_left.T @ by_right).long()
+        return total
+
     def noise(self, users: int, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(discrete_gaussian(shape, self._scale * users**0.5 / STEP))
 
 
-def whole_steps(numbers: Tensor) -> Tensor:
-    """Numbers in whole steps of 2⁻³⁰, rounded towards zero, int64.
+def whole_steps(numbers: Tensor, step: float = STEP) -> Tensor:
+    """Numbers in whole steps, of 2⁻³⁰ by default, rounded towards zero, int64.
 
     Each is made smaller by a 2⁻²⁶th before, so that a norm that was computed as C is at most C.
 
     Parameters
     ----------
     numbers : Tensor, float64
+    step : float
 
     Raises
     ------
@@ -147,7 +180,7 @@ def whole_steps(numbers: Tensor) -> Tensor:
     """
     if not torch.isfinite(numbers).all():
         raise OverflowedError("a table holds NaN or Inf: lower item_lr or head_lr")
-    return (numbers * (_SLIGHTLY_LESS / STEP)).trunc().long()
+    return (numbers * (_SLIGHTLY_LESS / step)).trunc().long()
 
 
 def mechanism_of(settings: TrainingSettings, fixed: float = 0.0) -> Mechanism:

@@ -9,21 +9,20 @@ then scores the cold items by x B C', where C are the weights of texts of kernel
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from common.catalogue import COLD_SPLITS, ItemIndex
-from common.methods.one_round import ITEM_RIDGES, SHARES, OneRoundSettings
-from common.settings import weighted_modalities
+from common.catalogue import ItemIndex
+from common.methods.carried import SHARES
+from common.methods.one_round import ITEM_RIDGES, OneRoundSettings
 from common.users.heads import State
 from common.users.item_sums import item_sums, packed, unpacked
 from common.users.synthetic import SyntheticUsers
 from server_app.accountant import noise_in_sum
 from server_app.aggregation import Expected, Summed
-from server_app.compact import Compact, compact, compact_by_landmarks
+from server_app.carrier import WHOLE, Carrier
 from server_app.item_weights import (
     directions_of_gram,
     directions_of_sketch,
@@ -31,8 +30,8 @@ from server_app.item_weights import (
     text_basis,
 )
 from server_app.methods.base import Scoring, Trained, World
-from server_app.methods.kernel_ridge import item_units, text_weights
 from server_app.methods.table import former_rows
+from server_app.shares import NOISE, asked_of_some, likely_share
 
 log = logging.getLogger("snowdrop")
 
@@ -43,21 +42,8 @@ _NOISY_RIDGE, _NOISY_KERNELS = 30.0, 2
 _OF_RELIABLE, _POWER = 0.6, 0.75
 """Item-item weights of a noisy sum of reliability r have a share of 0.6 r^¾ in a score; chosen on
 validation items of amazon-office, movielens and ml-1m at ε from 0.5 to 8."""
-NOISE = 0.2
-"""Deviation over users of the difference in Recall@20 + NDCG@20 between a share and the next ones,
-or between two kernels and one, measured on validation users of amazon-office and movielens."""
-
 _SMOOTHING = 0.2
 """Added to the popularity of each item, in means over items."""
-
-ASKED = 2**15
-"""About how many users choose, drawn from all: more tell shares apart no better, and take longer.
-"""
-
-WHOLE, LANDMARKS = 2**14, 2**12
-"""Warm items up to which their kernel is a matrix, of 1 GB, and those of a larger catalogue whose
-kernel is decomposed in its place. There a second kernel is not tried unless it is asked for: its
-weights would take as long again, and gigabytes to every node."""
 
 _FORMER = {"kernels": 1, "rarity": 0.0}
 """What says how a sum is read, as in releases whose checkpoints do not tell it."""
@@ -145,28 +131,20 @@ class OneRound(Trained):
         kernels, ridges, shares = self._tried()
         if len(kernels) * len(ridges) * len(shares) == 1:
             return None
-        scoring = self._scoring(splits, kernels, ridges, shares)
-        if self._users <= ASKED:
-            return scoring
-        asked = np.array([[ASKED / self._users]], np.float32)
-        return replace(scoring, arrays={**scoring.arrays, "asked": asked})
+        return asked_of_some(self._scoring(splits, kernels, ridges, shares), self._users)
 
     def choose(self, tried: Sequence[Mapping[str, float]], users: int) -> None:
-        """The mean of all shares, each weighed by how likely it is the best one.
+        """By `likely_share`, with the best λ of each share.
 
-        The best of many values on few users is too good by chance. With normal errors of standard
-        error e, a share that is d behind the best one has the weight exp(−(d / e)² / 2). Two
-        kernels are taken where they are ahead of one by more than one standard error: they double
-        what nodes are sent for an item.
+        Two kernels are taken where they are ahead of one by more than one standard error: they
+        double what nodes are sent for an item.
         """
         kernels, ridges, shares = self._tried()
         values = np.array([form["recall@20"] + form["ndcg@20"] for form in tried])
         values = values.reshape(len(kernels), len(ridges), len(shares))
         best, least = _UNTRIED, -np.inf
         for kernel, of_kernel in zip(kernels, values, strict=True):
-            behind = (of_kernel.max() - of_kernel.max(0)) * np.sqrt(users) / NOISE
-            mean = float(np.average(shares, weights=np.exp(-np.square(behind) / 2)))
-            column = int(np.abs(np.array(shares) - mean).argmin())
+            column = likely_share(of_kernel.max(0), shares, users)
             row = int(of_kernel[:, column].argmax())
             if of_kernel[row, column] > least:
                 best = ridges[row], shares[column], kernel
@@ -187,7 +165,10 @@ class OneRound(Trained):
 
     @property
     def _large(self) -> bool:
-        """Whether the weights of a second kernel are too many, unless they are asked for."""
+        """Whether a second kernel is not tried unless it is asked for.
+
+        Its weights would take as long again, and gigabytes to every node.
+        """
         return self.warm > WHOLE
 
     @property
@@ -221,9 +202,9 @@ class OneRound(Trained):
         shares: Sequence[float],
     ) -> Scoring:
         """Nodes' scorer for each choice of kernels, each λ and each share."""
-        arrays = _arrays_of(self._carrier(splits, self.own), "")
+        arrays = Carrier(self.world, self.own).arrays(splits)
         if 2 in kernels and not self._one_kernel:
-            arrays |= _arrays_of(self._carrier(splits, self.own.kernel_of_sum()), "sum_")
+            arrays |= Carrier(self.world, self.own.kernel_of_sum()).arrays(splits, "sum_")
             if 1 in kernels:
                 arrays["kernels"] = np.array([kernels], np.float32)
         axes, sizes = self._learnt_directions()
@@ -249,49 +230,14 @@ class OneRound(Trained):
         rarity: np.ndarray = (popularity / mean + _SMOOTHING) ** -self.own.rarity
         return rarity.astype(np.float32)
 
-    def _units(self, kernel: OneRoundSettings) -> np.ndarray:
-        key = self.name, "units", *self._features_of(kernel)
-        return self.world.once(key, lambda: self._all_units(kernel))
-
-    def _all_units(self, kernel: OneRoundSettings) -> np.ndarray:
-        """What the setting ``modality`` names beside words of texts, unit rows, (items, k)."""
-        features = self.world.blocks().beside(self.world.features)
-        texts = "text" in weighted_modalities(self.settings.modality)
-        return item_units(self.world, kernel, features, kernel.words if texts else 0.0)
-
-    def _features_of(self, kernel: OneRoundSettings) -> tuple[Any, ...]:
-        words = kernel.words, kernel.word_dim
-        return kernel.dim, *words, kernel.whitening, self.settings.modality
-
-    def _carrier(self, splits: Sequence[str], kernel: OneRoundSettings) -> Compact:
-        """The weights of texts of the items of some splits, in few numbers."""
-        shape = kernel.sharpness, kernel.ridge, kernel.rank, kernel.neighbours
-        key = self.name, "carrier", *self._features_of(kernel), *shape
-        whole: Compact = self.world.once(key, lambda: self._whole_carrier(kernel))
-        bound = len(self.world.rows(COLD_SPLITS[0]))
-        if list(splits) == list(COLD_SPLITS):
-            return whole
-        (split,) = splits
-        return whole.rows(slice(None, bound) if split == COLD_SPLITS[0] else slice(bound, None))
-
-    def _whole_carrier(self, kernel: OneRoundSettings) -> Compact:
-        units = self._units(kernel)
-        if self.warm <= WHOLE:
-            return compact(text_weights(self.world, kernel, units), kernel.rank, kernel.neighbours)
-        drawn = np.random.default_rng(self.settings.seed).permutation(self.warm)[:LANDMARKS]
-        warm, cold = units[self.world.rows("warm")], units[self.world.rows(COLD_SPLITS)]
-        shape = kernel.sharpness, kernel.ridge, kernel.rank, kernel.neighbours
-        return compact_by_landmarks(warm, cold, *shape, np.sort(drawn))
-
     def _todays_basis(self) -> np.ndarray | None:
         """Q, orthonormal columns that span what warm items' texts have in common, (warm, k)."""
         columns = self.columns
         if not columns:
             return None
-        return self.world.once(
-            (self.name, "basis", *self._features_of(self.own), columns),
-            lambda: text_basis(self._units(self.own)[self.world.rows("warm")], columns),
-        )
+        carrier = Carrier(self.world, self.own)
+        key = "basis", *carrier.features, columns
+        return self.world.once(key, lambda: text_basis(carrier.warm, columns))
 
     def _learnt_directions(self) -> tuple[np.ndarray, np.ndarray]:
         """Orthonormal A, float32 (warm, r), and sizes s ≥ 0 (r,), with A diag(s) A' the mean of
@@ -347,16 +293,6 @@ class OneRound(Trained):
             self.mean, self.basis = _rearranged(self.mean, rows), _rearranged(self.basis, rows)
         self._directions = None
         log.info("the catalogue has changed: %d items have become warm", int((rows < 0).sum()))
-
-
-def _arrays_of(weights: Compact, prefix: str) -> dict[str, np.ndarray]:
-    """What a node needs of the weights, by names that begin with ``prefix``."""
-    return {
-        f"{prefix}items": weights.items,
-        f"{prefix}columns": weights.columns,
-        f"{prefix}values": weights.values,
-        f"{prefix}warm": weights.warm,
-    }
 
 
 def _rearranged(known: np.ndarray, rows: np.ndarray) -> np.ndarray:

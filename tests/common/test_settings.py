@@ -135,7 +135,8 @@ def test_only_these_settings_travel_to_nodes() -> None:
         *(f"gfmfr.{own}" for own in ("backbone", "fusion", "groups", "grouping", "distance",
                                      "weight", "balance", "fade_rounds", "temperature",
                                      "sharpness", "member_share")),
-        "group-fusion.groups", "group-fusion.distance", "group-fusion.grouping",
+        "softmax-table.negatives", "group-fusion.groups", "group-fusion.distance",
+        "group-fusion.grouping",
         "group-fusion.member_share",
     }  # fmt: skip
 

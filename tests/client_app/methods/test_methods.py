@@ -20,6 +20,7 @@ from client_app.methods.ipfedrec import IPFedRec
 from client_app.methods.mixture import Mixture
 from client_app.methods.one_round import OneRound
 from client_app.methods.pfedrec import PFedRec
+from client_app.methods.softmax_table import SoftmaxTable
 from client_app.scorers import SCORERS, Scorer
 from common import methods
 from common.errors import SnowdropError
@@ -39,6 +40,7 @@ OWN = {
     "pfedrec": PFedRec,
     "fedrap": FedRAP,
     "one-round": OneRound,
+    "softmax-table": SoftmaxTable,
     "gfmfr": GFMFR,
     "group-fusion": GroupFusion,
 }

@@ -35,15 +35,16 @@ def known_settings(own: Card) -> set[str]:
 def test_the_methods_of_this_project_are_all_there() -> None:
     """In the order of tables: federations first, then rules, the random order last."""
     assert list(CARDS) == [
-        "one-round", "mixture", "mdifffr", "ipfedrec", "ifedncf", "cs-fcf", "cs-fedncf",
+        "one-round", "softmax-table", "mixture", "mdifffr", "ipfedrec", "ifedncf", "cs-fcf",
+        "cs-fedncf",
         "similar-items", "ridge", "own-features", "group-fusion", "fcf", "fedncf", "pfedrec",
         "fedrap", "gfmfr", "kernel-ridge", "kernel-profile", "tfidf-profile",
         "content-profile", "random", *SYNTHESIZERS,
     ]  # fmt: skip
     kinds = [own.kind for own in CARDS.values()]
     synthesizers = ["synthesizer"] * len(SYNTHESIZERS)
-    assert kinds == ["trained"] * 16 + ["rule"] * 4 + ["floor", *synthesizers]
-    assert methods.names() == list(CARDS)[:21]
+    assert kinds == ["trained"] * 17 + ["rule"] * 4 + ["floor", *synthesizers]
+    assert methods.names() == list(CARDS)[:22]
     assert SYNTHESIZERS == [
         "sdrm", "multivae-prior", "multivae", "ctgan", "tvae", "codigem", "diffrec",
     ]  # fmt: skip

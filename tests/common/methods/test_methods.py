@@ -37,7 +37,7 @@ def test_a_method_as_it_is_written(text: str, name: str, variant: str, form: str
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("nobody", "method 'nobody' is unknown; choose from one-round, mixture"),
+        ("nobody", "method 'nobody' is unknown; choose from one-round, softmax-table"),
         ("", "method '' is unknown"),
         (":frozen", "method '' is unknown"),
         ("mdifffr:heavy", "'mdifffr:heavy': 'heavy' is no variant of mdifffr; after ':' comes one"),

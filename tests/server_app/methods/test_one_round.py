@@ -13,14 +13,17 @@ from scipy.stats import kstest, norm
 
 from common import messages
 from common.errors import SnowdropError
-from common.methods.one_round import ITEM_RIDGES, SHARES, OneRoundSettings
+from common.methods.carried import SHARES
+from common.methods.one_round import ITEM_RIDGES, OneRoundSettings
 from common.settings import RunSettings
 from common.users.item_sums import packed, unpacked
+from server_app import shares
 from server_app.item_weights import reliability
 from server_app.items import load_catalogue
 from server_app.methods import one_round
 from server_app.methods.base import World
-from server_app.methods.one_round import NOISE, OneRound
+from server_app.methods.one_round import OneRound
+from server_app.shares import NOISE
 from tests.server_app.runs import (
     SpoiltGrid,
     rounds_of,
@@ -171,7 +174,7 @@ def test_validation_items_choose_in_one_message(data_folder: Path, tmp_path: Pat
 def test_of_very_many_users_some_choose(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one_round, "ASKED", 30)
+    monkeypatch.setattr(shares, "ASKED", 30)
     counts, chosen = [], []
     for nodes in (1, 3):
         values = values_of(data_folder, tmp_path / str(nodes), {"nodes": nodes})
