@@ -7,7 +7,7 @@
 Runs of three nodes in one process each, through the real messages. With noise of the sum all three
 must be there, so that the sum has exactly the noise that ε asks for. ε is of the whole training.
 Metrics are told by the nodes for the table alone, after the last round, and nothing is chosen by
-them. What was run before is read from the folder.
+them. What was run before with the same settings is read from the folder.
 
 Noise is drawn as `common.discrete` does, exactly, at about 11 µs for each number. With
 ``--quick-noise`` it is Gaussian noise in floating point, rounded to the same steps: its
@@ -21,6 +21,7 @@ noise.
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import statistics
@@ -34,11 +35,14 @@ import numpy as np
 
 from cli.assignments import parse_assignments
 from cli.attack.membership import CALIBRATED, UPDATES, membership
+from cli.attack.options import noted
 from cli.in_process import run_in_process
 from cli.privacy import least_noise
 from common import discrete
+from common.errors import SnowdropError
 from common.privacy import gaussian_epsilon
 from common.settings import RunSettings
+from server_app.run_folder import RunFolder
 
 NODES = 3
 BARE, TWIN = "no noise", "no federation"
@@ -94,24 +98,66 @@ def noisy_forms(given: argparse.Namespace, delta: float, rounds: int) -> dict[Ro
 
 
 def measured(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """The summary of a run, which is made if the folder has none."""
-    summary = folder / "summary.json"
-    if not summary.exists():
-        run_in_process(RunSettings.parse({**values, "run_dir": str(folder)}), plots=False)
-    found: dict[str, Any] = json.loads(summary.read_text())
-    return found
+    """The summary of a run with these settings, which is made if there is none."""
+    settings = RunSettings.parse(values)
+    changed = {**settings.changed(), "data": settings.data}
+    own = RunFolder(place_of(folder, changed, changed_in(folder)))
+    if own.read_summary() is None:
+        run_in_process(settings.model_copy(update={"run_dir": str(own.path)}), plots=False)
+    return own.read_summary() or {}
+
+
+def changed_in(folder: Path) -> dict[str, Any] | None:
+    """What the run in a folder was made with; None where there is none that can be read."""
+    with contextlib.suppress(SnowdropError):
+        settings = RunFolder(folder).read_settings()
+        return settings and {**settings.changed(), "data": settings.data}
+    return None
 
 
 def attacked(folder: Path, values: dict[str, Any], users: int, rounds: int) -> dict[str, Any]:
-    """Rows of ``attack.json`` by attack; the attack is made if the folder has none."""
-    told = folder / "attack.json"
-    if not told.exists():
-        left = {k: v for k, v in values.items() if k not in {"data", "nodes", "rounds",
-                "evaluate_every", "fresh", "baselines"}}  # fmt: skip
-        sets = [f"{name}={value}" for name, value in left.items()]
+    """Rows of ``attack.json`` by attack; the attack is made if there is none with these settings.
+
+    A folder that an older release named may hold another one.
+    """
+    own = {k: v for k, v in values.items() if k not in {"data", "nodes", "rounds",
+           "evaluate_every", "fresh", "baselines"}}  # fmt: skip
+    told = {
+        "data": Path(values["data"]).name, "users": users, "rounds": rounds,
+        "settings": dict(noted(RunSettings.parse({**own, "nodes": NODES}))),
+    }  # fmt: skip
+    found = json_in(folder)
+    place = place_of(folder, told, found and {name: found.get(name) for name in told})
+    if json_in(place) is None:
+        sets = [f"{name}={value}" for name, value in own.items()]
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-            membership(values["data"], str(users // NODES), users, rounds, sets, None, folder)
-    return {row["attack"]: row for row in json.loads(told.read_text())["rows"]}
+            membership(values["data"], str(users // NODES), users, rounds, sets, None, place)
+    return {row["attack"]: row for row in (json_in(place) or {})["rows"]}
+
+
+def json_in(folder: Path) -> dict[str, Any] | None:
+    """What an attack left in a folder."""
+    path = folder / "attack.json"
+    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return found
+
+
+def place_of(folder: Path, wanted: Mapping[str, Any], there: Mapping[str, Any] | None) -> Path:
+    """Where results made with some settings are, or go.
+
+    Parameters
+    ----------
+    folder : Path
+        Named without settings, as older releases did.
+    wanted : Mapping[str, Any]
+        What the results must have been made with.
+    there : Mapping[str, Any], optional
+        What those in ``folder`` were made with; None: there are none.
+    """
+    if there == wanted:
+        return folder
+    content = json.dumps(wanted, sort_keys=True).encode()
+    return folder.with_name(f"{folder.name}-{hashlib.sha256(content).hexdigest()[:10]}")
 
 
 def draw_quickly() -> None:
