@@ -190,15 +190,21 @@ class TrainingSettings(SettingsModel):
             raise ValueError("laplace_scale and gaussian_scale are two noises: set one of them")
         if self.noise_by != "nodes" and not self.gaussian_scale:
             raise ValueError(f"noise_by = {self.noise_by} needs gaussian_scale")
-        if not (noise := self.noise):
-            return self
-        if self.average == "touches":
-            raise ValueError(
-                f"{noise} needs average = users: counts of touched rows carry no noise"
-            )
-        if not self.clip_norm and not (self.laplace_scale and self.noise_without_epsilon):
-            raise ValueError(f"{noise} needs clip_norm: noise hides only a bounded change")
+        if self.noise and (lacking := self._lacking_for_noise()):
+            *others, last = lacking.values()
+            told = f"{', '.join(others)} and {last}" if others else last
+            with_sum = " with noise_by = sum" if self.noise_by == "sum" else ""
+            raise ValueError(f"{self.noise}{with_sum} needs {told}")
         return self
+
+    def _lacking_for_noise(self) -> dict[str, str]:
+        """What noise needs that these settings do not have, with why, by the setting's name."""
+        lacking = {}
+        if self.average == "touches":
+            lacking["average"] = "average = users (counts of touched rows carry no noise)"
+        if not self.clip_norm and not (self.laplace_scale and self.noise_without_epsilon):
+            lacking["clip_norm"] = "clip_norm above 0 (noise hides only a bounded change)"
+        return lacking
 
     @property
     def noise(self) -> str:
@@ -513,11 +519,6 @@ class RunSettings(TrainingSettings):
             raise ValueError(f"warm_after needs {self.noise} = 0: counts of users carry no noise")
         if self.noise_by == "server":
             self._check_servers_noise()
-        if self.noise_by == "sum" and not self.secure_sums:
-            raise ValueError(
-                "noise_by = sum needs secure_sums = true: a node's answer holds a part of the "
-                "noise alone"
-            )
         self.check_noise()
         if self.secure_sums:
             self._check_secure_sums()
@@ -543,6 +544,21 @@ class RunSettings(TrainingSettings):
         for name, own in self.groups.items():
             own.check(self, name)
         return self
+
+    def _lacking_for_noise(self) -> dict[str, str]:
+        lacking = super()._lacking_for_noise()
+        if self.noise_by == "sum" and not self.secure_sums:
+            part = "a node's answer holds a part of the noise alone"
+            lacking["secure_sums"] = f"secure_sums = true ({part})"
+            if self.nodes < LEAST:
+                lacking["nodes"] = f"nodes = {LEAST} or more"
+        for own in self.groups.values():
+            lacking |= own.lacking_for_noise(self)
+        if lacking and not self.release_metrics:
+            lacking["release_metrics"] = (
+                "release_metrics = true where results are to be measured (outside ε)"
+            )
+        return lacking
 
     def _check_servers_noise(self) -> None:
         """Refuse what would make the noisy sum depend on a user by more than clip_norm."""

@@ -4,6 +4,7 @@ Every command runs a small federation on the data that it is given, keeps what l
 then attacks from that alone. One attack a file:
 
 - `histories`: histories from the sums of training rounds;
+- `received`: histories from what a node is sent, by whoever holds it;
 - `differences`: histories from two sums, one of which is over some more users;
 - `questions`: histories from crafted questions;
 - `guessing`: whether a user interacted with an item;

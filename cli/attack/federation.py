@@ -1,9 +1,12 @@
 """A small federation on somebody's data, in this process, whose answers are kept."""
 
+import contextlib
+import io
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,8 +24,10 @@ from common.errors import SnowdropError
 from common.settings import DEMO, RunSettings
 from server_app.checkpoint import Checkpoints
 from server_app.measure import Task
+from server_app.methods import ItemTable
 from server_app.methods.base import World
 from server_app.nodes import Nodes
+from server_app.publish import recommend
 from server_app.run_folder import RunFolder
 from server_app.strategy import ColdStart
 from server_app.training import Training
@@ -73,6 +78,52 @@ class Listening(ColdStart):
         return super().aggregate_train(server_round, told)
 
 
+class Overheard(InProcessGrid):
+    """Nodes whose refusals are kept and not printed, and one whose messages are kept too.
+
+    Parameters
+    ----------
+    run_config : Mapping[str, Any]
+    node_configs : Sequence[Mapping[str, Any]]
+        Of each node.
+    """
+
+    def __init__(
+        self, run_config: Mapping[str, Any], node_configs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        super().__init__(len(node_configs), run_config, node_configs)
+        self.heard: list[Message] = []
+        """All that the first node was sent."""
+        self.refusal = ""
+        """The last one, in the node's own words."""
+
+    def deliver(self, message: Message) -> Message | None:
+        if message.metadata.dst_node_id == FIRST:
+            self.heard.append(message)
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            reply = super().deliver(message)
+        if reply is not None and reply.has_error():
+            own = said.getvalue().strip().rpartition("snowdrop node: ")[2]
+            known = reply.error.code == messages.OUTSIDE_POLICY or not own
+            self.refusal = str(reply.error.reason) if known else own
+        return reply
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without warnings of answers that are not used, which the tables of attacks tell."""
+    logger = logging.getLogger("snowdrop")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+FIRST = 2
+"""Id of the first node."""
+
 ALL = "all nodes"
 
 
@@ -106,7 +157,7 @@ class Federation:
     size: int
     folder: Path
     absent: Collection[str] = ()
-    grid: InProcessGrid = field(init=False)
+    grid: Overheard = field(init=False)
     seen: list[Seen] = field(init=False, default_factory=list)
     training: Training = field(init=False)
     refused: str = field(init=False, default="")
@@ -114,7 +165,7 @@ class Federation:
 
     def __post_init__(self) -> None:
         nodes = [self._node(place, users) for place, users in enumerate(self.groups()) if users]
-        self.grid = InProcessGrid(len(nodes), self.settings.flat(), nodes)
+        self.grid = Overheard(self.settings.flat(), nodes)
         self.training = Training.begin(self.world.with_settings(self.settings))
 
     def groups(self) -> list[list[str]]:
@@ -157,15 +208,24 @@ class Federation:
         task = Task(run_settings, nodes)
         strategy = Listening(self.training, nodes, task, checkpoints, folder)
         strategy.seen = self.seen
-        loud = logging.getLogger("snowdrop").level
-        logging.getLogger("snowdrop").setLevel(logging.ERROR)
         try:
-            strategy.start(self.grid, num_rounds=rounds)
+            with quietly():
+                strategy.start(self.grid, num_rounds=rounds)
         except SnowdropError as error:
-            self.refused = str(error)
+            self.refused = self.grid.refusal or str(error)
         finally:
             checkpoints.close()
-            logging.getLogger("snowdrop").setLevel(loud)
+
+    def recommend(self) -> None:
+        """Have nodes rank the new items, as at the end of a run; without a generator to be fitted.
+
+        Where there is one, embeddings of new items tell a node less than the item table.
+        """
+        method, timeout = self.training.method, self.training.settings.round_timeout
+        if self.refused or isinstance(method, ItemTable):
+            return
+        with quietly():
+            recommend(self.training, Nodes(self.grid, self.training.index, timeout))
 
     def seen_truth(self, split: str = "warm") -> dict[str, list[np.ndarray]]:
         """As `truth`, of those whose sums are seen: with secure sums there is one source."""

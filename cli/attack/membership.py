@@ -48,7 +48,7 @@ def membership(
             min=2, help="users who take part; as many others make a table to compare with"
         ),
     ] = 100,
-    rounds: Rounds = 12,
+    rounds: Rounds = None,
     set_: Set = None,
     policy: PolicyFile = None,
     out: Out = None,
@@ -64,7 +64,7 @@ def membership(
     rows: list[dict[str, Any]] = []
     curves: list[tuple[str, Roc]] = []
     with tempfile.TemporaryDirectory(prefix="snowdrop-attack-") as scratch:
-        world = world_for(values, rounds, policy, Path(scratch))
+        world, rounds = world_for(values, rounds, policy, Path(scratch))
         for size, attack, found, told in _attacked(world, users, sizes, rounds, Path(scratch)):
             measured = {} if found is None else as_json(found)
             bound = (
@@ -138,6 +138,7 @@ def _by_metrics(federation: "Federation") -> "tuple[Roc | None, str]":
     """Cold test items, from metrics of rankings that are the same for all users of a sum."""
     import numpy as np
 
+    from cli.attack.federation import quietly
     from cli.attack.guessing import judged, pairs_of, shares_of_rankings
     from common import messages
     from common.metrics import metric_names
@@ -168,14 +169,15 @@ def _by_metrics(federation: "Federation") -> "tuple[Roc | None, str]":
     settings, names = federation.settings, metric_names(KS)
     nodes = Nodes(federation.grid, index, settings.round_timeout)
     asked = nodes.to_all(messages.EVALUATE, request.to_record())
-    replies = masked.replies(nodes, asked, masked.of_metrics([1] * RANKINGS, names), settings)
+    with quietly():
+        replies = masked.replies(nodes, asked, masked.of_metrics([1] * RANKINGS, names), settings)
     if not replies:
-        return None, "the secure sum of this evaluate came to nothing"
+        return None, federation.grid.refusal or "the secure sum of this evaluate came to nothing"
     columns = [names.index(f"recall@{cut}") for cut in KS]
     shares = []
     for reply, people in zip(replies, truth.values(), strict=True):
         if reply.has_error():
-            return None, str(reply.error.reason)
+            return None, federation.grid.refusal
         answer = messages.EvaluateAnswer.from_record(reply.content)
         sums = np.array(answer.sums).reshape(RANKINGS, -1)[:, columns]
         shares += [shares_of_rankings(places, sums, KS)] * len(people)

@@ -16,7 +16,17 @@ Out = Annotated[
     Path | None,
     typer.Option(help="folder for attack.json and report.html (default: runs/attack-NAME-DATA)"),
 ]
-Rounds = Annotated[int, typer.Option(min=1, help="training rounds that are listened to")]
+ROUNDS = 12
+"""Rounds that are listened to where the method does not fix their number."""
+
+Rounds = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="training rounds that are listened to "
+        f"(default: {ROUNDS}, or as many as the method has by itself)",
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="a setting; `snowdrop settings` lists all"),
@@ -86,19 +96,28 @@ def settings_given(assignments: list[str] | None) -> dict[str, Any]:
     return values
 
 
-def world_for(values: dict[str, Any], rounds: int, policy: Path | None, scratch: Path) -> "World":
+def world_for(
+    values: dict[str, Any], rounds: int | None, policy: Path | None, scratch: Path
+) -> "tuple[World, int]":
     """The server's items under the settings of a short training, checked and encoded.
 
-    The training ends a round before the last, so that no generator is fitted for nothing.
+    The training ends a round before the last, so that no generator is fitted for nothing; but for a
+    method that has a number of rounds by itself, and no generator.
 
     Parameters
     ----------
     values : dict[str, Any]
         Settings, with ``data``.
-    rounds : int
+    rounds : int, optional
     policy : Path, optional
     scratch : Path
         A folder for what is made of the data.
+
+    Returns
+    -------
+    world : World
+    rounds : int
+        To be listened to.
 
     Raises
     ------
@@ -111,16 +130,18 @@ def world_for(values: dict[str, Any], rounds: int, policy: Path | None, scratch:
 
     values = {
         **values,
-        "rounds": rounds + 1,
-        "evaluate_every": rounds + 1,
         "run_dir": str(scratch / "run"),
         "nodes": 3,  # each federation has its own number
     }
     if policy is not None:
         values |= checked_policy({"policy": str(policy)})
-    values["data"] = check_data(RunSettings.parse(values))
-    settings = RunSettings.parse(values)
-    return world_of(settings, load_catalogue(settings), pick_device(settings.server_device))
+    fixed = RunSettings.parse(values).card.fixed
+    listened = rounds or fixed.get("rounds", ROUNDS)
+    last = listened + ("rounds" not in fixed)
+    settings = RunSettings.parse({**values, "rounds": last, "evaluate_every": last})
+    settings = settings.model_copy(update={"data": check_data(settings)})
+    world = world_of(settings, load_catalogue(settings), pick_device(settings.server_device))
+    return world, listened
 
 
 def noted(settings: Any) -> list[tuple[str, str]]:

@@ -34,7 +34,7 @@ def reconstruct(
     users: Annotated[
         int, typer.Option(min=1, help="users who take part, drawn with the seed")
     ] = 100,
-    rounds: Rounds = 12,
+    rounds: Rounds = None,
     questions: Annotated[
         int,
         typer.Option(
@@ -61,7 +61,7 @@ def reconstruct(
     from cli.progress import Progress
 
     with tempfile.TemporaryDirectory(prefix="snowdrop-attack-") as scratch:
-        world = world_for(values, rounds, policy, Path(scratch))
+        world, rounds = world_for(values, rounds, policy, Path(scratch))
         frame, drawn = users_of(world.settings, world, users)
         federations, sums = [], set[str]()
         with Progress("federations", len(sizes)) as progress:
@@ -96,9 +96,11 @@ def _attacked(
 ) -> dict[str, Any]:
     """What every attack read in a federation with some users on each node."""
     from cli.attack.differences import compared
+    from cli.attack.received import by_another_node
 
     federation.train(rounds)
-    verdicts = listened(federation)
+    federation.recommend()
+    verdicts = listened(federation) + by_another_node(federation)
     if differences:
         verdicts += compared(federation, differences)
     if questions:

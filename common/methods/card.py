@@ -29,6 +29,20 @@ class MethodSettings(SettingsModel):
             Name of the group, for the sentence.
         """
 
+    def lacking_for_noise(self, run: "RunSettings") -> dict[str, str]:
+        """What noise needs with this method that a run does not have.
+
+        Parameters
+        ----------
+        run : RunSettings
+
+        Returns
+        -------
+        dict
+            By the name of a setting: what it must be, with why in brackets.
+        """
+        return {}
+
 
 @dataclass(frozen=True)
 class Paper:

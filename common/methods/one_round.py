@@ -66,6 +66,14 @@ class OneRoundSettings(CarriedSettings):
                 f"which has fewer numbers; set {name}.columns = {LEAST_COLUMNS}, or −1"
             )
 
+    def lacking_for_noise(self, run: "RunSettings") -> dict[str, str]:
+        lacking = {}
+        if not run.clip_norm:
+            lacking["clip_norm"] = "clip_norm = 1 (the norm of a user's part of the sum)"
+        if run.rounds > 1 and not run.resume:
+            lacking["rounds"] = "rounds = 1 (each round makes the same sum anew, for as much ε)"
+        return lacking
+
     def kernel_of_sum(self) -> Self:
         """The settings of the sum's own kernel, as those of a history's."""
         return self.model_copy(

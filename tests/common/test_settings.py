@@ -257,6 +257,11 @@ def test_a_run_has_a_title(values: dict[str, Any], title: str) -> None:
         ({"laplace_scale": 0.1, "average": "touches"}, "laplace_scale needs average = users"),
         ({"laplace_scale": 0.1, "average": "users"}, "laplace_scale needs clip_norm"),
         (
+            {"method": "one-round", "gaussian_scale": 4.0, "noise_by": "sum", "rounds": 2},
+            "gaussian_scale with noise_by = sum needs average = users .*, clip_norm = 1 .*, "
+            "secure_sums = true .*, nodes = 3 or more, rounds = 1 .* and release_metrics = true",
+        ),
+        (
             {"method": "mdifffr", "mdifffr.noise_scale": 50},
             "mdifffr.noise_scale · noise_max must be below 1",
         ),
