@@ -95,7 +95,7 @@ def row(run: Run) -> dict[str, Any]:
         "federation_users": rounds[-1].get("users") if rounds else None,
         "best_round": summary["best_round"],
         "broke_off": summary.get("broke_off"),
-        "diverged": "broke_off" in summary or _rose([each.get("loss") for each in rounds]),
+        "diverged": "broke_off" in summary or _diverged(run, rounds),
         "seconds": round(summary["timing"]["total_seconds"], 3),
         "generator_seconds": round(sum(r.get("generator_seconds") or 0.0 for r in rounds), 3),
         "memory_mb": round(summary["memory"]["peak_rss_mb"], 1),
@@ -313,6 +313,13 @@ def _label(methods: Comparison, name: str, frame: pl.DataFrame, told: str = "") 
 
 def _rounded(mean: float | None) -> float | None:
     return None if mean is None else round(100 * mean, 2)
+
+
+def _diverged(run: Run, rounds: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether its loss rose; that of a table that stays as it is depends on who was drawn alone."""
+    if run.chosen.twin_of and run.settings.fraction < 1:
+        return False
+    return _rose([each.get("loss") for each in rounds])
 
 
 def _rose(losses: Sequence[float | None]) -> bool:

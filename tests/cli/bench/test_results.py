@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cli.bench.results import _rose, markdown, short_table, spread, write_results
+from cli.bench.results import _rose, markdown, row, short_table, spread, write_results
 from common.settings import RunSettings
 from common.task import shown_metrics
 from server_app.run_folder import RunFolder
@@ -86,6 +86,17 @@ def test_a_loss_that_ends_above_its_beginning_has_diverged() -> None:
     assert _rose([0.7, 0.3, 0.8])
     assert not _rose([0.7, 0.9, 0.6]) and not _rose([0.7]) and not _rose([None, None])
     assert not _rose([])
+
+
+def test_the_loss_of_a_twin_with_drawn_users_says_nothing_of_divergence(tmp_path: Path) -> None:
+    rising = [{"round": 1, "loss": 0.5}, {"round": 2, "loss": 0.6}]
+    twin = finished(tmp_path, "net:frozen", "trained", "net", rising)
+    assert row(twin)["diverged"]
+    twin.settings = twin.settings.model_copy(update={"fraction": 0.5})
+    assert not row(twin)["diverged"]
+    method = finished(tmp_path, "net", "trained", "", rising)
+    method.settings = method.settings.model_copy(update={"fraction": 0.5})
+    assert row(method)["diverged"]
 
 
 VALUES = {"a": 0.5, "b": 0.4, "rule": 0.25, "other rule": 0.45, "chance": 0.01, "a:frozen": 0.49}
