@@ -1,6 +1,7 @@
 """Seconds and memory with many nodes of one user each, as a Markdown table.
 
     python benchmarks/load.py --out runs/load [--nodes 100 300 1000] [--rounds 20] [--ways light]
+        [--round-timeout 60]
 
 ``simulation`` is `snowdrop simulate`. ``light`` is a SuperLink of its own with Flower's database on
 disk, to which light nodes connect over gRPC: each has a key, a heartbeat, interactions and a state
@@ -88,10 +89,10 @@ class Memory(threading.Thread):
         return self.most
 
 
-def measured(way: str, data: Path, out: Path, nodes: int, rounds: int) -> list[str]:
+def measured(way: str, data: Path, out: Path, nodes: int, shared: dict[str, object]) -> list[str]:
     """The cells of one line of the table."""
     shutil.rmtree(out, ignore_errors=True)
-    values = {**SETTINGS, "rounds": rounds, "nodes": nodes, "data": str(data.absolute())}
+    values = {**shared, "nodes": nodes, "data": str(data.absolute())}
     began = time.monotonic()
     run_dir = out / "run"
     if way == "simulation":
@@ -253,6 +254,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="*", default=[100, 300, 1000])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--ways", nargs="*", default=["simulation", "light"])
+    parser.add_argument("--round-timeout", type=float, default=600.0)
     parser.add_argument("--crowd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -261,11 +263,12 @@ def main() -> None:
         return
     print("| way | " + " | ".join(HEADS) + " |")
     print("|" + " --- |" * (1 + len(HEADS)), flush=True)
+    shared = {**SETTINGS, "rounds": options.rounds, "round_timeout": options.round_timeout}
     for nodes in options.nodes:
         data = made_data(options.out / f"data-{nodes}", nodes)
         for way in options.ways:
             out = options.out / f"{way}-{nodes}"
-            cells = measured(way, data, out, nodes, options.rounds)
+            cells = measured(way, data, out, nodes, shared)
             print("| " + " | ".join([way, *cells]) + " |", flush=True)
     print(f"(load average {os.getloadavg()[0]:.1f} on {psutil.cpu_count()} cores)")
 

@@ -23,6 +23,7 @@ Answer = TypeVar("Answer", bound=messages.Body)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _LOOK_SECONDS = 2.0
 _LONGEST_REASON = 500
+_MOST_NAMED = 10  # nodes that are named one by one where they are late together
 _REFUSALS = {messages.OVERFLOWED: OverflowedError, messages.OUTSIDE_POLICY: PolicyError}
 """What an error reply says, by its code."""
 
@@ -172,13 +173,31 @@ class Nodes:
 
     def refuse(self, node: int, kind: str, why: object) -> None:
         """Count and log an answer that is not used; ``why`` may be the node's own words."""
-        self.failed += 1
-        self.monitored.failures[kind] += 1
+        self._count_failed(kind)
         self.overflowed += isinstance(why, OverflowedError)
         self.unwilling += isinstance(why, PolicyError)
         told = "".join(c if c.isprintable() else " " for c in str(why)[:_LONGEST_REASON])
         who = "the sum over all nodes" if node == ALL else f"node {node}"
         log.warning("%s is left out of this %s: %s", who, kind, told)
+
+    def _count_failed(self, kind: str) -> None:
+        self.failed += 1
+        self.monitored.failures[kind] += 1
+
+    def _give_up_on(self, asked: Sequence[Message], seconds: float) -> None:
+        """Count nodes that have not answered, and name the first of them alone."""
+        for message in asked[:_MOST_NAMED]:
+            why = f"no answer within {seconds:g} s"
+            self.refuse(message.metadata.dst_node_id, _kind(message), why)
+        more = asked[_MOST_NAMED:]
+        for message in more:
+            self._count_failed(_kind(message))
+        if more:
+            log.warning(
+                "%d more nodes are left out of this %s: no answer within %g s; if they are only "
+                "slow, raise round_timeout",
+                len(more), _kind(more[0]), seconds,
+            )  # fmt: skip
 
     def as_reply(self, asked: Message, content: RecordDict) -> Message:
         """What all nodes together answer, as the one reply to a message of `exchange`."""
@@ -239,8 +258,7 @@ class Nodes:
             if waiting:
                 time.sleep(pause)
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
-        for node in waiting.values():
-            self.refuse(node, _kind(first[node]), f"no answer within {allowed:g} s")
+        self._give_up_on([first[node] for node in sorted(waiting.values())], allowed)
         return [replies[node] for node in sorted(replies)]
 
     def _send(self, asked: Sequence[Message]) -> dict[str, int]:

@@ -162,6 +162,20 @@ def test_a_late_answer_is_not_waited_for(clock: Clock, caplog: pytest.LogCapture
     assert clock.now - 1000 == pytest.approx(30, abs=1)
 
 
+def test_hundreds_of_late_nodes_are_told_in_a_few_lines(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = FakeGrid(clock, *range(2, 302))
+    for node in range(3, 302):
+        grid.answers[node] = never
+    with caplog.at_level(logging.WARNING, "snowdrop"):
+        nodes, answered = ask(grid, timeout=30.0)
+    assert (answered, nodes.failed) == ([2], 299)
+    assert len(caplog.records) == 11
+    assert caplog.messages[0].startswith("node 3 is left out")
+    assert caplog.messages[10].startswith("289 more nodes are left out of this ")
+
+
 def test_an_error_from_the_superlink_is_the_nodes_answer(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
