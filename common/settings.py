@@ -556,7 +556,7 @@ class RunSettings(TrainingSettings):
             lacking |= own.lacking_for_noise(self)
         if lacking and not self.release_metrics:
             lacking["release_metrics"] = (
-                "release_metrics = true where results are to be measured (outside ε)"
+                "release_metrics = true only if results are to be measured (no ε covers them)"
             )
         return lacking
 

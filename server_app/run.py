@@ -34,7 +34,8 @@ from server_app.training import Training, former_index
 log = logging.getLogger("snowdrop")
 
 SEEN = {
-    False: "the server sees what each node sends; secure_sums=true leaves it sums over nodes alone",
+    False: "the server sees what each node sends; with three nodes or more, secure_sums=true "
+    "leaves it sums over nodes alone",
     True: "secure sums: the server sees sums over the nodes alone",
 }
 """What a run tells of ``secure_sums``."""

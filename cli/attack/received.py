@@ -45,6 +45,8 @@ def by_another_node(federation: Federation) -> list[Verdict]:
         return []
     warm = len(federation.training.index.rows("warm"))
     known = Known.of(federation.settings, warm)
+    if federation.settings.noise_by == "server":  # what nodes are sent carries it, too
+        known = replace(known, noise_of_sum=federation.settings.gaussian_scale)
     seen, known = sums_of(
         federation.grid.heard, federation.settings.server_lr, len(own + others), known
     )

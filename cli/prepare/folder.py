@@ -114,6 +114,7 @@ def carry_features(source: Path, out: Path, images: bool = True) -> None:
     """
     if images:
         _carry_images(source, out)
+    (out / MARK).unlink(missing_ok=True)
     if (source / MARK).exists():
         shutil.copyfile(source / MARK, out / MARK)
     for path in source.glob("*.features.parquet"):

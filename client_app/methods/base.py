@@ -23,7 +23,7 @@ from common.users.mechanism import without_mechanism
 from common.users.ragged import Ragged
 from common.users.training import Beside, Pull, RoundResult, train_round
 
-_LARGEST = 2.0**50
+_LARGEST = np.float32(2**50)
 """Largest number of a table in a message; sums of its squares are far from overflowing."""
 
 

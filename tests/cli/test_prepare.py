@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cli.commands import app
-from cli.prepare.folder import read, with_splits
+from cli.prepare.folder import carry_features, read, with_splits
 from cli.prepare.output import write_folder
 from client_app.interactions import interaction_files, read_interactions
 from common.catalogue import Catalogue, read_catalogue
@@ -330,6 +330,10 @@ def test_generated_data_are_known_as_such_until_others_replace_them(tmp_path: Pa
     known = [is_generated(str(folder)) for folder in (made, copied, real, "demo")]
     assert known == [True, True, False, True]
     prepare("folder", real, "--out", copied, "--force")
+    assert not is_generated(str(copied))
+    carry_features(made, copied)
+    assert is_generated(str(copied))
+    carry_features(real, copied)
     assert not is_generated(str(copied))
 
 

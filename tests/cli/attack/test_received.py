@@ -58,6 +58,13 @@ def test_noise_of_the_sum_leaves_nothing(data_folder: Path, tmp_path: Path) -> N
     assert all(not verdict["claimed"] for verdict in found.values())
 
 
+def test_noise_of_the_server_is_in_what_nodes_are_sent(data_folder: Path, tmp_path: Path) -> None:
+    given = ["--users", 4, "--users-per-node", 1, "--rounds", 4]
+    sets = ["noise_by=server", "average=users", "clip_norm=1", "gaussian_scale=0.05", "dim=16"]
+    found = read(data_folder, tmp_path, *given, *(f"--set={one}" for one in sets))
+    assert found and all(not verdict["claimed"] for verdict in found.values())
+
+
 def test_one_node_alone_reads_nobody(data_folder: Path, tmp_path: Path) -> None:
     given = ["--users-per-node", 8]  # the last one counts
     assert read(data_folder, tmp_path, *given, settings=OF_PAIRS) == {}

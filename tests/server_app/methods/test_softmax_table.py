@@ -153,6 +153,21 @@ def test_validation_items_choose_the_share_in_one_message(
     assert state_of(tmp_path / "given", ROUNDS)["chosen"] is None
 
 
+def test_validation_asks_a_share_of_all_users_not_of_those_drawn(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = method_of(data_folder, {"fraction": 0.25})
+    counted: list[int] = []
+    monkeypatch.setattr(
+        "server_app.methods.softmax_table.asked_of_some",
+        lambda scoring, users: counted.append(users) or scoring,
+    )
+    sums = {"change": np.zeros((WARM, DIM)), "scorer": np.zeros((1, 1))}
+    method.step(Summed(5, 0.0, sums))
+    method.trial(["validation"])
+    assert counted == [20]
+
+
 def test_with_a_share_of_none_it_is_kernel_ridge(data_folder: Path, tmp_path: Path) -> None:
     own = run_here(values_of(data_folder, tmp_path / "own", {"softmax-table.share": 0.0}))
     rule = run_here(values_of(data_folder, tmp_path / "rule", {"method": "kernel-ridge"}))
