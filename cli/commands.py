@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.lazy import Later, LazyGroup
-from cli.main import INTERRUPTED
+from cli.main import INTERRUPTED, Interrupt
 
 
 class _Commands(LazyGroup):
@@ -100,7 +100,7 @@ def _setup(version: _VersionOption = False) -> None:
 def _interrupt(*_: object) -> None:
     if _importing("torch"):  # its C++ code answers an exception with an abort; nothing runs yet
         os._exit(INTERRUPTED)
-    raise KeyboardInterrupt
+    raise Interrupt
 
 
 def _importing(name: str) -> bool:

@@ -18,7 +18,7 @@ def main() -> None:
     """Run the command; an error that the user can mend is one sentence and exit status 1."""
     signal.signal(signal.SIGINT, _leave)  # nothing has begun; `cli.commands` takes it over
     signal.signal(signal.SIGALRM, _interrupt_again)
-    sys.unraisablehook = _keep_interrupt
+    sys.unraisablehook = _silent_interrupt
     from cli.commands import app
     from common.errors import SnowdropError
 
@@ -32,6 +32,7 @@ def main() -> None:
         sys.exit(1)
     finally:
         signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
 def _leave(*_: object) -> None:
@@ -42,12 +43,19 @@ def _interrupt_again(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def _keep_interrupt(lost: "sys.UnraisableHookArgs") -> None:
-    """An interrupt that fell where Python can raise nothing, such as a callback, comes again."""
-    if lost.exc_type is KeyboardInterrupt:
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
-    else:
+def _silent_interrupt(lost: "sys.UnraisableHookArgs") -> None:
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
+
+
+class Interrupt(KeyboardInterrupt):
+    """Ctrl-C that nobody can lose: where it is dropped while the command goes on, it comes again.
+
+    Libraries swallow what is raised within a callback or a bare ``except``.
+    """
+
+    def __del__(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
 
 
 if __name__ == "__main__":

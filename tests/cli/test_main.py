@@ -203,3 +203,27 @@ def test_sigterm_ends_a_command_as_ctrl_c_does() -> None:
         [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
     )
     assert (done.stderr, done.returncode) == ("", 130)
+
+
+def test_ctrl_c_that_a_library_swallows_ends_the_command() -> None:
+    code = """
+import os, signal, sys, time
+from cli import settings
+from cli.main import main
+
+def swallow():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(10))
+    except:
+        pass
+    time.sleep(60)
+
+settings.settings = swallow
+sys.argv = ["snowdrop", "settings"]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=30
+    )
+    assert (done.stderr, done.returncode) == ("", 130)
