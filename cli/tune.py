@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,12 @@ def tune(
     ],
     out: Annotated[Path, typer.Option(help="where the journal and the best settings go")],
     trials: Annotated[int, typer.Option(min=1, help="settings to try of each method")] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="of the search and of every trial")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="of the search, and the first of every trial")
+    ] = 0,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="runs of every trial, whose mean counts, each with a seed")
+    ] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="trials at a time, which share the cores")] = 1,
     set_: Annotated[
         list[str] | None,
@@ -61,7 +67,7 @@ def tune(
     path = out / f"{Path(folder).name}.toml"
     with lock_folder(out, "give another --out"):
         for method in names:
-            table = tune_method(method, folder, out, trials, seed, shared, path, jobs)
+            table = tune_method(method, folder, out, trials, seed, shared, path, jobs, seeds)
             keep(path, method, table)
             typer.echo(table)
     typer.echo(
@@ -95,6 +101,7 @@ def tune_method(
     shared: Mapping[str, Any],
     path: Path,
     jobs: int = 1,
+    seeds: int = 1,
 ) -> str:
     """Search the settings of one method, in a folder that the caller has locked.
 
@@ -110,6 +117,8 @@ def tune_method(
         File of tuned settings. Where the method combines others, they have their settings there.
     jobs : int
         Trials at a time.
+    seeds : int
+        Runs of every trial.
 
     Returns
     -------
@@ -124,14 +133,16 @@ def tune_method(
     fixed = f", {json.dumps(shared, sort_keys=True)}" if shared else ""  # another search
     parts = tuned_parts(method, shared, path)
     combined = f", of {json.dumps(parts, sort_keys=True)}" if parts else ""
-    name = f"{method} on {data_checksum(folder, shared)}, seed {seed}{fixed}{combined}"
-    given: dict[str, Any] = {"data": folder, "seed": seed, "baselines": False}
+    told = f"seed {seed}" if seeds == 1 else f"seeds {seed} to {seed + seeds - 1}"
+    name = f"{method} on {data_checksum(folder, shared)}, {told}{fixed}{combined}"
+    given: dict[str, Any] = {"data": folder, "baselines": False}
     given["nodes"] = shared.get("nodes", 1)
     for left in out.glob(f"{method}-trial-*"):  # of a search that was killed
         shutil.rmtree(left, ignore_errors=True)
     study = open_study(out, name, seed)
     try:
-        search_method(study, method, shared, given, trials, parts, out, jobs)
+        runs = [{**given, "seed": seed + k} for k in range(seeds)]
+        search_method(study, method, shared, runs, trials, parts, out, jobs)
     except KeyboardInterrupt:
         raise SnowdropError(
             f"stopped after {counted(study)} of {trials} trials of {method}; the same command "
@@ -149,7 +160,8 @@ def tune_method(
     best = study.best_trial
     values: dict[str, Any] = best.user_attrs["settings"]
     of_card = best.params == study.trials[0].params
-    return as_toml(method, values, best.value or 0.0, Path(folder).name, trials, seed, of_card)
+    where = f"{Path(folder).name}, {told}"
+    return as_toml(method, values, best.value or 0.0, where, trials, of_card)
 
 
 def tuned_parts(method: str, shared: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
@@ -179,7 +191,7 @@ def search_method(
     study: "Study",
     method: str,
     shared: Mapping[str, Any],
-    given: Mapping[str, Any],
+    runs: Sequence[Mapping[str, Any]],
     trials: int,
     parts: Mapping[str, Mapping[str, Any]],
     out: Path,
@@ -187,9 +199,9 @@ def search_method(
 ) -> None:
     """Try settings of a method until ``trials`` of them are done.
 
-    Each trial is what `snowdrop bench` would run with these settings; one that overflows fails,
-    though `snowdrop bench` would test its best round. The first two are the
-    method's tuned settings of now and its published ones, as far as they lie in the search.
+    Each trial is what `snowdrop bench` would run with these settings, once for each of ``runs``;
+    one that overflows fails, though `snowdrop bench` would test its best round. The first two are
+    the method's tuned settings of now and its published ones, as far as they lie in the search.
     ``parts`` are tuned settings of the methods that it combines; runs are in ``out``.
     """
     chosen = Chosen.parse(method)
@@ -202,10 +214,13 @@ def search_method(
 
     def attempt(tried: Mapping[str, Any], tell: Callable[[], None]) -> tuple[dict[str, Any], float]:
         values = {**tried, **kept, **chosen.named.fixed}
-        with TemporaryDirectory(prefix=f"{method}-trial-", dir=out.absolute()) as place:
-            run = {**given, "run_dir": place}
-            settings = chosen.settings({**parts, method: values}, shared, run)
-            return values, in_own_process(validation_recall, (settings,), tell)
+        found = []
+        for run in runs:
+            with TemporaryDirectory(prefix=f"{method}-trial-", dir=out.absolute()) as place:
+                own = {**run, "run_dir": place}
+                settings = chosen.settings({**parts, method: values}, shared, own)
+                found.append(in_own_process(validation_recall, (settings,), tell))
+        return values, fmean(found)
 
     search(study, method, space, known, attempt, trials, jobs)
 
@@ -230,13 +245,12 @@ def as_toml(
     method: str,
     values: Mapping[str, Any],
     value: float,
-    data: str,
+    where: str,
     trials: int,
-    seed: int,
     of_card: bool,
 ) -> str:
     """A table as `cli.bench.methods.read_tuned` reads it."""
-    told = f"# {trials} trials on {data}, seed {seed}: validation Recall@20 {100 * value:.2f} %"
+    told = f"# {trials} trials on {where}: validation Recall@20 {100 * value:.2f} %"
     if of_card:
         told += ", with the settings of its card"
     return f"{told}\n[{method}]\n{toml_lines(values)}"

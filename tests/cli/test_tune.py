@@ -156,6 +156,23 @@ def test_it_is_told_when_the_settings_of_the_card_were_the_best(
     assert ("with the settings of its card" in told) == (best == 0)
 
 
+def test_the_mean_over_seeds_chooses(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[RunSettings] = []
+    recalls = iter([0.9, 0.1, 0.1, 0.4, 0.7, 0.7])  # means: 0.37 and 0.6
+
+    def call(_: Any, arguments: tuple[RunSettings], watch: Any) -> float:
+        tried.append(arguments[0])
+        return next(recalls)
+
+    monkeypatch.setattr(tuning, "in_own_process", call)
+    tune(str(data_folder), "ridge", tmp_path, trials=2, seed=5, seeds=3, set_=FIXED)
+    assert [settings.seed for settings in tried] == [5, 6, 7, 5, 6, 7]
+    told = (tmp_path / f"{data_folder.name}.toml").read_text()
+    assert f"2 trials on {data_folder.name}, seeds 5 to 7: validation Recall@20 60.00 %" in told
+
+
 def test_other_fixed_settings_are_another_search(
     data_folder: Path, tmp_path: Path, here: list[RunSettings]
 ) -> None:
