@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from common.settings import RunSettings
 from server_app.methods.base import Scoring
 
 NOISE = 0.2
@@ -35,16 +36,20 @@ def likely_share(values: np.ndarray, shares: Sequence[float], users: int) -> int
     return int(np.abs(np.array(shares) - mean).argmin())
 
 
-def asked_of_some(scoring: Scoring, users: int) -> Scoring:
-    """The same, measured on about `ASKED` users where the federation has more.
+def asked_of_some(scoring: Scoring, users: int, settings: RunSettings) -> Scoring:
+    """The same, measured on about `ASKED` users where the nodes have more.
 
     Parameters
     ----------
     scoring : Scoring
     users : int
-        Of the federation.
+        Who took part in the last round.
+    settings : RunSettings
+        They say which share of all users that is.
     """
-    if users <= ASKED:
+    nodes = settings.nodes_per_round / settings.nodes if settings.nodes_per_round else 1.0
+    everyone = users / (settings.fraction * settings.federated * min(nodes, 1.0))
+    if everyone <= ASKED:
         return scoring
-    asked = np.array([[ASKED / users]], np.float32)
+    asked = np.array([[ASKED / everyone]], np.float32)
     return replace(scoring, arrays={**scoring.arrays, "asked": asked})

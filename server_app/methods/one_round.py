@@ -131,7 +131,8 @@ class OneRound(Trained):
         kernels, ridges, shares = self._tried()
         if len(kernels) * len(ridges) * len(shares) == 1:
             return None
-        return asked_of_some(self._scoring(splits, kernels, ridges, shares), self._users)
+        tried = self._scoring(splits, kernels, ridges, shares)
+        return asked_of_some(tried, self._users, self.settings)
 
     def choose(self, tried: Sequence[Mapping[str, float]], users: int) -> None:
         """By `likely_share`, with the best λ of each share.

@@ -63,7 +63,7 @@ class SoftmaxTable(Trained):
         self.table = self._own_start()  # float32 (warm, d)
         self.log_scale = torch.tensor([[math.log(self.own.scale)]])
         self.chosen: float | None = None
-        self._users = 0  # of the federation, as the last round tells
+        self._users = 0  # of the last round
         self._begin_adam()
 
     def _own_start(self) -> Tensor:
@@ -110,7 +110,7 @@ class SoftmaxTable(Trained):
         self.round += 1
         if not summed.users:
             return
-        self._users = round(summed.users / self.settings.fraction)
+        self._users = summed.users
         now, rates = (self.table, self.log_scale), (self.own.lr, self.own.scale_lr)
         for leaf, value, name in zip(self._leaves, now, ("change", "scorer"), strict=True):
             leaf.data = value.clone()
@@ -136,7 +136,7 @@ class SoftmaxTable(Trained):
     def trial(self, splits: Sequence[str]) -> Scoring | None:
         if self.settings.noise or self.own.share >= 0:
             return None  # what validation tells would be outside ε
-        return asked_of_some(self._scoring(splits, SHARES), self._users)
+        return asked_of_some(self._scoring(splits, SHARES), self._users, self.settings)
 
     def choose(self, tried: Sequence[Mapping[str, float]], users: int) -> None:
         values = np.array([form["recall@20"] + form["ndcg@20"] for form in tried])

@@ -188,6 +188,19 @@ def test_of_very_many_users_some_choose(
     assert chosen[0] == chosen[1]
 
 
+def test_they_are_a_share_of_all_users_not_of_those_drawn(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "ASKED", 30)
+    values = values_of(data_folder, tmp_path, {"fraction": 0.6})
+    grid = SpoiltGrid(2, values, untouched)
+    run_here(values, grid)
+    tried = messages.EvaluateRequest.from_record(grid.of(messages.EVALUATE)[0].content)
+    drawn = int(rounds_of(tmp_path)[0]["users"])
+    assert 20 < drawn < 50
+    assert tried.arrays["0/asked"] == pytest.approx(30 * 0.6 / drawn)
+
+
 def chosen_of(values: np.ndarray, users: int, tmp_path: Path, data: Path) -> tuple[float, float]:
     """What is chosen where each λ with each share has these values of Recall@20."""
     return chosen_among(values, users, tmp_path, data, ONE)[:2]

@@ -12,7 +12,7 @@ from common import messages
 from common.errors import SnowdropError
 from common.methods.carried import SHARES
 from common.settings import RunSettings
-from server_app import carrier
+from server_app import carrier, shares
 from server_app.aggregation import Summed
 from server_app.carrier import Carrier
 from server_app.items import load_catalogue
@@ -156,16 +156,12 @@ def test_validation_items_choose_the_share_in_one_message(
 def test_validation_asks_a_share_of_all_users_not_of_those_drawn(
     data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shares, "ASKED", 10)
     method = method_of(data_folder, {"fraction": 0.25})
-    counted: list[int] = []
-    monkeypatch.setattr(
-        "server_app.methods.softmax_table.asked_of_some",
-        lambda scoring, users: counted.append(users) or scoring,
-    )
-    sums = {"change": np.zeros((WARM, DIM)), "scorer": np.zeros((1, 1))}
-    method.step(Summed(5, 0.0, sums))
-    method.trial(["validation"])
-    assert counted == [20]
+    method.step(Summed(5, 0.0, {"change": np.zeros((WARM, DIM)), "scorer": np.zeros((1, 1))}))
+    scoring = method.trial(["validation"])
+    assert scoring is not None
+    assert scoring.arrays["asked"] == pytest.approx(10 / 20)
 
 
 def test_with_a_share_of_none_it_is_kernel_ridge(data_folder: Path, tmp_path: Path) -> None:
