@@ -222,9 +222,8 @@ class Comparison:
         return (
             f"“{GAIN_HEAD[0].upper()}{GAIN_HEAD[1:]}” is the mean {self.label(BAR_METRIC)} of a "
             "method minus that of its frozen twin (↳), in percentage points. The frozen twin is "
-            "the same method with the federation switched off: nothing that users send counts. An "
-            "item table stays as it starts, a generator is fitted to that table alone, and heads "
-            "learn on their nodes."
+            "the same method with the federation switched off: nothing that users send counts. "
+            "Only what the items' texts say and what each node learns of its own users is left."
         )
 
     def mark_words(self) -> str:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import SnowdropError
+from common.task import metric_words
 from deploy import certificate, local, supervisor
 from deploy.federation import Federation
 from deploy.health import healthy
@@ -73,7 +74,8 @@ def run_line(run: RunFolder, under_way: bool) -> str:
     best = "validation_recall@20"
     if measured := [row for row in rounds if row.get(best) is not None]:
         last = measured[-1]
-        parts.append(f"validation recall@20 {last[best]:.4f} after round {last['round']}")
+        told = metric_words("recall@20", settings.task)
+        parts.append(f"validation {told} {100 * last[best]:.2f} % after round {last['round']}")
     if rounds and rounds[-1].get("epsilon_total") is not None:
         parts.append(f"ε {rounds[-1]['epsilon_total']:.3g}")
     if rounds and rounds[-1].get("failed_nodes"):

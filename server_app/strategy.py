@@ -71,12 +71,12 @@ class ColdStart(Strategy):
         """Log what is about to be trained."""
         s, catalogue = self.settings, self.training.world.catalogue
         items = {split: len(catalogue.rows(split)) for split in ("warm", "validation", "test")}
-        trained = self.training.trained
+        dim = f", d = {s.dim}" if self._method.has_loss else ""
+        head = f", head {s.head}" if self._method.has_heads else ""
         log.info(
-            "training %s: %d round%s on %d warm items%s; "
+            "training %s: %d round%s on %d warm items%s%s; "
             "%d validation and %d test items are cold%s",
-            s.title(), s.rounds, "s" * (s.rounds > 1), items["warm"],
-            f", d = {s.dim}, head {s.head}" if trained is None or trained.has_loss else "",
+            s.title(), s.rounds, "s" * (s.rounds > 1), items["warm"], dim, head,
             items["validation"], items["test"],
             "" if s.task == "cold-items" else f"; tested on {ranked_words(s.task)}",
         )  # fmt: skip
@@ -389,7 +389,7 @@ def _round_line(row: dict[str, Any], last: int, left: float | None, best: str) -
     if "generator_loss" in row:
         parts.append(f"generator loss {row['generator_loss']:.4f}")
     if f"validation_{_BEST}" in row:
-        parts.append(f"validation {best} {row[f'validation_{_BEST}']:.4f}")
+        parts.append(f"validation {best} {100 * row[f'validation_{_BEST}']:.2f} %")
     if row["failed_nodes"]:
         parts.append(f"{row['failed_nodes']} failed answers")
     parts.append(f"{row['seconds']:.2f} s")

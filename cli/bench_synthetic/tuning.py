@@ -97,7 +97,7 @@ def tune_synthetic(
             place = [data.resolve().name, name, row.tuned_as]
             keep(out / TUNED, place, values)
             typer.echo(
-                f"# {trials} trials, Recall@10 {study.best_value:.4f} on users held out\n"
+                f"# {trials} trials, Recall@10 {100 * study.best_value:.2f} % on users held out\n"
                 f"{as_toml(place, values)}"
             )
     if not (out / TUNED).exists():

@@ -138,6 +138,9 @@ class Trained(Method):
     has_loss = True
     """Whether nodes minimise a loss and tell it."""
 
+    has_heads = True
+    """Whether nodes train scoring heads, of the form that ``head`` says."""
+
     @property
     @abstractmethod
     def fitted_round(self) -> int:

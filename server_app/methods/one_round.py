@@ -63,6 +63,7 @@ class OneRound(Trained):
 
     trains_synthetic = True
     has_loss = False
+    has_heads = False
 
     def __init__(self, name: str, world: World) -> None:
         self.name, self.world, self.settings = name, world, world.settings

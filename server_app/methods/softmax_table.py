@@ -55,6 +55,7 @@ class SoftmaxTable(Trained):
     """
 
     trains_synthetic = True
+    has_heads = False
 
     def __init__(self, name: str, world: World) -> None:
         self.name, self.world, self.settings = name, world, world.settings

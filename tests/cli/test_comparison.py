@@ -91,6 +91,7 @@ def test_marks_tell_what_clears_the_bar_and_what_the_federation_adds() -> None:
         "rule, multiply “recall@20 ÷ best local rule” by 0.556."
     )
     assert "minus that of its frozen twin" in methods.gain_words()
+    assert "generator" not in methods.gain_words()  # which not every method has
     assert (
         "▲ is above, ▼ below the best local rule (in “recall@20 ÷ best local rule”) or the frozen "
         "twin (in “federation adds”)."

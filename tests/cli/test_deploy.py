@@ -70,7 +70,7 @@ def test_a_run_is_told_in_one_line(tmp_path: Path) -> None:
     last = {"round": 3, "epsilon_total": 2.0, "failed_nodes": 1}
     run.write_rounds([row, last])
     assert run_line(run, False) == (
-        "run: round 3 of 8 · not under way · validation recall@20 0.2500 after round 2 · ε 2 · "
+        "run: round 3 of 8 · not under way · validation Recall@20 25.00 % after round 2 · ε 2 · "
         "1 failed answers in the last round"
     )
     (tmp_path / "rounds.csv").write_text("nonsense")

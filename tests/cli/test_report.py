@@ -332,6 +332,16 @@ def test_a_method_without_embeddings_has_no_section_of_them(
     assert ("How far generated items lie from warm ones" in page.text) is shown
 
 
+def test_the_loss_of_a_generator_is_told_where_there_is_one(run_folder: Path) -> None:
+    _, page = page_of(run_folder)
+    assert "Mean loss of the users' local training and of the generator, shop" in page.text
+    rounds = RunFolder(run_folder).read_rounds()
+    RunFolder(run_folder).write_rounds([row | {"generator_loss": None} for row in rounds])
+    _, page = page_of(run_folder)
+    assert "Mean loss of the users' local training, shop" in page.text
+    assert "measure different things" not in page.text
+
+
 def test_what_was_spent_of_privacy_is_told(run_folder: Path) -> None:
     told = {
         "noise": "gaussian", "noise_by": "server", "rounds": 3, "epsilon_round": 0.5,

@@ -22,7 +22,7 @@ from server_app.measure import Task
 from server_app.methods import ItemTable
 from server_app.nodes import Nodes
 from server_app.run_folder import RunFolder
-from server_app.strategy import ColdStart
+from server_app.strategy import ColdStart, _round_line
 from server_app.training import Training
 from tests.server_app.conftest import Ran
 from tests.server_app.runs import (
@@ -47,7 +47,7 @@ class Parts:
     """A strategy on its own, with a grid that tells what it was asked."""
 
     def __init__(self, data: Path, run_dir: Path, **changed: Any) -> None:
-        values = run_values(data, run_dir, method="ridge", **changed)
+        values = run_values(data, run_dir, **{"method": "ridge", **changed})
         self.settings = RunSettings.parse(values)
         self.grid = SpoiltGrid(self.settings.nodes, values, untouched)
         world = world_of(self.settings, load_catalogue(self.settings), torch.device("cpu"))
@@ -77,6 +77,29 @@ def parts(data_folder: Path, tmp_path: Path) -> Iterator[Parts]:
 
 
 # The four methods that Flower gives a Strategy.
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("mdifffr", "48 warm items, d = 8, head linear;"),
+        ("softmax-table", "48 warm items, d = 8;"),
+        ("one-round", "48 warm items;"),
+    ],
+)
+def test_a_training_is_told_with_what_its_method_has(
+    data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, method: str, told: str
+) -> None:
+    with caplog.at_level("INFO", "snowdrop"):
+        Parts(data_folder, tmp_path, method=method).strategy.summary()
+    assert told in caplog.text
+
+
+def test_a_round_is_told_with_validation_in_per_cent() -> None:
+    row = {"round": 2, "validation_recall@20": 0.12345, "failed_nodes": 0, "seconds": 1.0}
+    assert _round_line(row, 9, None, "Recall@20") == (
+        "round 2/9 · validation Recall@20 12.35 % · 1.00 s"
+    )
 
 
 def test_configure_train_makes_a_message_to_each_node(parts: Parts) -> None:

@@ -49,8 +49,7 @@ def learning_part(subject: Subject) -> Part:
                     "Training loss",
                     losses,
                     "loss",
-                    "Mean loss of the users' local training and of the generator, "
-                    f"{subject.where}. The two are on the same axis but measure different things.",
+                    _loss_words(losses, subject),
                     PLAIN,
                 )
             )
@@ -67,6 +66,13 @@ def learning_part(subject: Subject) -> Part:
     if not part.figures:
         part.lack("Curves over rounds", BENCH if subject.bench else SIMULATE, ROUNDS)
     return part
+
+
+def _loss_words(losses: Sequence[Series], subject: Subject) -> str:
+    what = {"users": "the users' local training", "generator": "the generator"}
+    told = " and of ".join(what[line.label] for line in losses)
+    two = " The two are on the same axis but measure different things." * (len(losses) > 1)
+    return f"Mean loss of {told}, {subject.where}.{two}"
 
 
 def _add_curves(
