@@ -165,8 +165,8 @@ DOMAINS = (
         "film",
         ("{a} at Midnight", "Return of the {a}", "My {a}, Your {b}", "The Last {a}"),
         (
-            "A film in which a {a} meets a {b}.",
-            "You will never see a {a} the same way.",
+            "A film in which {one_a} meets {one_b}.",
+            "You will never see {one_a} the same way.",
             "With {b}.",
         ),
         {
@@ -232,9 +232,15 @@ def demo_texts(items: int, seed: int) -> list[tuple[str, str]]:
         domain, name = THEMES[theme]
         words = [str(w) for w in rng.choice(domain.themes[name], 4, replace=False)]
         title = str(rng.choice(domain.forms)).format(a=words[0], b=words[1])
-        blurb = str(rng.choice(domain.blurbs)).format(a=words[2].lower(), b=words[3].lower())
+        a, b = words[2].lower(), words[3].lower()
+        blurb = str(rng.choice(domain.blurbs)).format(a=a, b=b, one_a=_one(a), one_b=_one(b))
         texts.append((title, f"{domain.name.capitalize()}. {blurb}"))
     return texts
+
+
+def _one(noun: str) -> str:
+    """A noun in lower case with its indefinite article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def demo_catalogue(items: int, seed: int, all_warm: bool = False) -> Catalogue:

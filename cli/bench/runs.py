@@ -26,6 +26,7 @@ from cli.bench.methods import Chosen
 from client_app.interactions import interaction_files
 from common.bar import TRAINED
 from common.catalogue import find_table, read_catalogue
+from common.demo import ITEMS, demo_texts
 from common.errors import FormatError, OverflowedError, SnowdropError
 from common.settings import DEMO, RunSettings
 from server_app.modality.file import features_file
@@ -74,7 +75,7 @@ class Run:
 
 
 def data_checksum(data: str, settings: Mapping[str, Any]) -> str:
-    """Digest of the files of a data folder that a run reads.
+    """Digest of the files of a data folder that a run reads, or of the demo's texts.
 
     Parameters
     ----------
@@ -83,9 +84,10 @@ def data_checksum(data: str, settings: Mapping[str, Any]) -> str:
     settings : Mapping[str, Any]
         Of the run: images count where ``modalities`` or ``modality`` names them.
     """
-    if data == DEMO:
-        return DEMO
     digest = hashlib.sha256()
+    if data == DEMO:
+        digest.update(json.dumps(demo_texts(ITEMS, 0)).encode())
+        return f"{DEMO} {digest.hexdigest()[:8]}"
     folder = Path(data)
     features = sorted(path for pattern in _FEATURES for path in folder.glob(pattern))
     images: list[Path] = []
