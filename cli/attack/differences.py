@@ -87,6 +87,6 @@ def subtracted(later: Seen, earlier: Seen, known: Known) -> tuple[Seen, Known]:
     noise = np.hypot(known.noise_in(later.users), known.noise_in(earlier.users))
     users = later.users - earlier.users
     return (
-        Seen(later.source, later.round, users, sums),
+        replace(later, users=users, sums=sums),
         replace(known, noise=0.0, noise_of_sum=float(noise + _ROUNDING * largest)),
     )

@@ -13,6 +13,7 @@ import polars as pl
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from cli.attack.seen import Seen, seen_in
+from cli.attack.softmax import SENT
 from cli.in_process import InProcessGrid
 from client_app import tasks
 from client_app.demo import demo_interactions
@@ -69,12 +70,14 @@ class Listening(ColdStart):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         told = list(replies)
         scale, expected = self.training.scale, self._method.expected()
+        sent = self._method.arrays()
+        sent = {name: sent[name] for name in SENT} if sent.keys() >= SENT else {}
         for reply in told:
             if reply.has_content():
                 node = reply.metadata.src_node_id
                 source = ALL if self.settings.secure_sums else name_of(node)
                 answer = messages.TrainAnswer.from_record(reply.content)
-                self.seen.append(seen_in(source, server_round, scale, answer, expected))
+                self.seen.append(seen_in(source, server_round, scale, answer, expected, sent))
         return super().aggregate_train(server_round, told)
 
 

@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import binom, poisson
 
 from cli.attack.seen import Seen, by_source
+from cli.attack.softmax import SENT, histories_in
 from common.settings import TrainingSettings
 from common.users.item_sums import unpacked
 
@@ -26,6 +27,7 @@ DIRECTIONS = "directions of rows"
 MEANS = "mean directions over rounds"
 TOUCHES = "touches over rounds"
 PAIRS = "sum of pairs"
+SOFTMAX = "rows of a softmax"
 
 _PARALLEL = 1e-6
 """Most that 1 − |cosine| of two rows of one user comes to: float32 leaves no more."""
@@ -117,6 +119,9 @@ def read(seen: Sequence[Seen], known: Known) -> list[Reading]:
     """
     sources = by_source(seen)
     readings = []
+    if any(one.sent.keys() >= SENT for one in seen):
+        people = {source: people_in_softmax(rounds, known) for source, rounds in sources.items()}
+        readings.append(Reading(SOFTMAX, people))
     if any("change" in one.sums for one in seen):
         people = {source: people_in_changes(rounds, known) for source, rounds in sources.items()}
         readings.append(Reading(DIRECTIONS, people))
@@ -270,6 +275,29 @@ def people_in_changes(rounds: Sequence[Seen], known: Known) -> list[np.ndarray]:
         persons = [parts]
     else:
         persons = linked(parts, known)
+    return _histories_of(persons, rounds, known)
+
+
+def people_in_softmax(rounds: Sequence[Seen], known: Known) -> list[np.ndarray]:
+    """Histories from gradients of a softmax, int64 (interactions,) each.
+
+    Parameters
+    ----------
+    rounds : Sequence[Seen]
+        Of one source.
+    known : Known
+    """
+    parts = [
+        Part(seen, history, liked=np.ones(len(history), bool), alone=np.zeros(len(history), bool))
+        for seen in rounds
+        for history in histories_in(seen)
+    ]
+    return _histories_of(linked(parts, known), rounds, known) if parts else []
+
+
+def _histories_of(
+    persons: Sequence[Sequence["Part"]], rounds: Sequence[Seen], known: Known
+) -> list[np.ndarray]:
     if known.fraction == 1:  # all are there in every round: no more people than users
         persons = sorted(persons, key=_rows_in, reverse=True)[: max(s.users for s in rounds)]
     histories = [_mostly_liked(own, known.warm) for own in persons]
@@ -294,7 +322,8 @@ class Part:
 
     Parameters
     ----------
-    crowd : Crowd
+    of : Crowd or Seen
+        In which they are.
     items : ndarray, int64 (rows,)
     liked : ndarray, bool (rows,)
         Whether each is an interaction; else it was drawn as a negative.
@@ -302,7 +331,7 @@ class Part:
         Whether nobody else touched it.
     """
 
-    crowd: Crowd
+    of: "Crowd | Seen"
     items: np.ndarray
     liked: np.ndarray
     alone: np.ndarray
@@ -423,8 +452,8 @@ def linked(parts: Sequence[Part], known: Known) -> list[list[Part]]:
     if known.fraction == 1:
         sole = _matrix([part.items[part.liked & part.alone] for part in parts], known.warm)
         same |= (sole @ sole.T).toarray() > 0
-    crowds = np.array([id(part.crowd) for part in parts])
-    same &= crowds[:, None] != crowds  # two parts of one sum are two people's
+    sums = np.array([id(part.of) for part in parts])
+    same &= sums[:, None] != sums  # two parts of one sum are two people's
     count, label = connected_components(csr_array(same), directed=False)
     persons: list[list[Part]] = [[] for _ in range(count)]
     for part, person in zip(parts, label, strict=True):

@@ -56,6 +56,7 @@ def publish(
     page: str,
     head: Sequence[str],
     rows: Sequence[Sequence[str]],
+    below: Sequence[str] = (),
 ) -> None:
     """Write attack.json and report.html, and print the table.
 
@@ -69,6 +70,8 @@ def publish(
         What report.html holds.
     head, rows : Sequence
         The table.
+    below : Sequence[str]
+        Sentences after it.
 
     Raises
     ------
@@ -78,5 +81,5 @@ def publish(
     make_folder(folder)
     write_atomic(folder / "attack.json", json.dumps(told, indent=1).encode())
     write_atomic(folder / "report.html", page.encode())
-    ShortTable(head, rows, names=2).show()
+    ShortTable(head, rows, names=2, below=below).show()
     typer.echo(f"what these numbers mean is in {folder / 'report.html'}")

@@ -57,7 +57,7 @@ def reconstruct(
     values = {**settings_given(set_), "data": data}
 
     from cli.attack.federation import Federation, users_of
-    from cli.attack.reconstruct_page import HEAD, page, rows_of
+    from cli.attack.reconstruct_page import HEAD, notes_of, page, rows_of
     from cli.progress import Progress
 
     with tempfile.TemporaryDirectory(prefix="snowdrop-attack-") as scratch:
@@ -88,7 +88,7 @@ def reconstruct(
         "federations": federations,
     }
     made = f"{datetime.now():%-d %B %Y}"
-    publish(folder, told, page(told, made), HEAD, rows_of(told))
+    publish(folder, told, page(told, made), HEAD, rows_of(told), notes_of(told))
 
 
 def _attacked(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cli.attack.output import page_of
+from cli.attack.received import BY_NODE
 from cli.report.charts import PER_CENT, Figure, Series, line_chart
 from cli.report.sections import Section
 
@@ -22,7 +23,8 @@ _WORDS = (
     "alone changed, which are parallel; 'mean directions over rounds' adds up the directions of "
     "each item's row, which turn to its owners' scoring heads; 'touches over rounds' estimates how "
     "many users have each item from the number of users who touched its row; 'sum of pairs' reads "
-    "sums of what goes with what.",
+    "sums of what goes with what; 'rows of a softmax' takes sums of gradients of a softmax over "
+    "all items apart, in which a history stands off the direction that all other rows have.",
     "'Differences of sums' subtract the first round's sum from that of another training with the "
     "same settings, in which some users take part besides: a user who joins, or all users of a "
     "node. They are measured on these users.",
@@ -53,6 +55,17 @@ def rows_of(told: Mapping[str, Any]) -> list[tuple[str, ...]]:
         )
         for federation in told["federations"]
         for verdict in federation["verdicts"]
+    ]
+
+
+def notes_of(told: Mapping[str, Any]) -> list[str]:
+    """Sentences under the table on the terminal."""
+    every = (verdict for federation in told["federations"] for verdict in federation["verdicts"])
+    if not any(verdict["attack"].startswith(BY_NODE) for verdict in every):
+        return []
+    return [
+        f"{BY_NODE}what whoever holds one node reads of the users of all other nodes, out of what "
+        "the server sends it"
     ]
 
 

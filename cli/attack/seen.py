@@ -1,7 +1,7 @@
 """What a server sees of users: sums, each of one node or of several whose masked answers add up."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,16 +22,24 @@ class Seen:
         That took part.
     sums : Mapping[str, ndarray]
         As `common.messages.TrainAnswer` names them, at their own scale.
+    sent : Mapping[str, ndarray]
+        What nodes were sent for it, where readers need that.
     """
 
     source: str
     round: int
     users: int
     sums: Mapping[str, np.ndarray]
+    sent: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def seen_in(
-    source: str, number: int, scale: float, answer: TrainAnswer, expected: Mapping[str, Expected]
+    source: str,
+    number: int,
+    scale: float,
+    answer: TrainAnswer,
+    expected: Mapping[str, Expected],
+    sent: Mapping[str, np.ndarray],
 ) -> Seen:
     """What one answer shows.
 
@@ -46,12 +54,14 @@ def seen_in(
     answer : TrainAnswer
     expected : Mapping[str, Expected]
         What the server has asked for.
+    sent : Mapping[str, ndarray]
+        What nodes were sent for it, where readers need that.
     """
     sums = {
         name: array if expected[name].counts else array * expected[name].unit(scale)
         for name, array in answer.sums.items()
     }
-    return Seen(source, number, answer.users, sums)
+    return Seen(source, number, answer.users, sums, sent)
 
 
 def by_source(seen: Iterable[Seen]) -> dict[str, list[Seen]]:
@@ -78,5 +88,5 @@ def added(seen: Sequence[Seen], source: str) -> list[Seen]:
             totals[one.round] = replace(one, source=source)
         else:
             sums = {name: known.sums[name] + array for name, array in one.sums.items()}
-            totals[one.round] = Seen(source, one.round, known.users + one.users, sums)
+            totals[one.round] = replace(known, users=known.users + one.users, sums=sums)
     return list(totals.values())

@@ -203,7 +203,9 @@ def test_an_answer_is_seen_at_its_own_scale() -> None:
         "touches": Expected((3,), counts="change"),
         "sketch": Expected((1, 2), whole=True),
     }
-    seen = seen_in("node 7", 4, 2.0, answer, expected)
+    table = np.ones((3, 2))
+    seen = seen_in("node 7", 4, 2.0, answer, expected, {"table": table})
+    assert seen.sent["table"] is table
     assert seen.sums["sketch"].tolist() == [[0.5, 0.0]]
     assert (seen.source, seen.round, seen.users) == ("node 7", 4, 5)
     assert (seen.sums["change"] == 2).all()

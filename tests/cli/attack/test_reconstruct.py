@@ -27,6 +27,7 @@ def test_histories_are_read_by_users_on_a_node(
                   "--rounds", 3, "--questions", 40, "--set", "table_start=random",
                   "--out", out)  # fmt: skip
     assert "directions of rows" in told
+    assert told.count("another node: what whoever holds one node reads") == 1
     alone = verdicts(out, 1)["directions of rows"]
     assert alone["exact"] == alone["users"] == 6
     counts = verdicts(out, 3)["crafted catalogues, counts"]
@@ -39,6 +40,9 @@ def test_histories_are_read_by_users_on_a_node(
     page = (out / "report.html").read_text()
     assert "item-" not in page and "user-" not in page
     assert "Dimensions" in page and "change, touches" in page
+    alone = attack("reconstruct", data_folder, "--users", 6, "--users-per-node", "6",
+                   "--rounds", 1, "--questions", 0, "--out", tmp_path / "alone")  # fmt: skip
+    assert "another node" not in alone
     visit = Visit(browser, out / "report.html", viewport=PHONE)
     check_page(visit, PHONE["width"], least=1)
 
