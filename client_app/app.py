@@ -45,7 +45,7 @@ def _guarded(
     ) -> Callable[[Message, Context], Message]:
         def handler(message: Message, context: Context) -> Message:
             try:
-                node = Node(context, messages.Masking.found_beside(message.content))
+                node = Node(context, message.content)
                 request = request_type.from_record(message.content)
                 node.agree(message.metadata.message_type, request)
                 return Message(handle(node, request), reply_to=message)
@@ -201,7 +201,7 @@ def share_secrets(node: Node, request: messages.SharesRequest) -> RecordDict:
 @_guarded(messages.UnmaskRequest)
 def unmask_sum(node: Node, request: messages.UnmaskRequest) -> RecordDict:
     """Shares that take the masks off the sum, and off nothing else."""
-    return node.sums.reveal(request).to_record()
+    return node.unmasked(request)
 
 
 @app.query("recommend")

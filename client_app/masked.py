@@ -1,11 +1,15 @@
 """A node's part in masked sums: what it keeps between their messages, and what it answers."""
 
+import hashlib
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from flwr.app import RecordDict
 
 from client_app.partners import Partners, Signed
 from client_app.policy import Policy, Sums
@@ -23,10 +27,11 @@ AnyStage = TypeVar("AnyStage", Joined, Sharing, Hidden)
 
 
 class MaskedSums:
-    """The masked sums that a node takes part in, one at a time for each run.
+    """The masked sums that a node takes part in: for each run one, and the next one.
 
     Each stage of a sum is on the disk, in a file that this account alone can read, until the next
-    message. It is replaced before the node answers, so that no message is answered twice.
+    message. It is replaced before the node answers, so that no message is answered twice. A sum has
+    keys and a seed of its own: the next one's first two stages only travel beside this one's last.
 
     Parameters
     ----------
@@ -48,19 +53,35 @@ class MaskedSums:
         lasting: bool = True,
     ) -> None:
         self._folder, self._policy, self._partners = state_dir / FOLDER, policy, partners
-        self._lasting = lasting
-        self._path = self._folder / f"{run_id}.json"
+        self._lasting, self._run = lasting, f"{run_id}-"
 
     def join(self, request: messages.KeysRequest) -> messages.KeysAnswer:
-        """New keys for a new sum; what is left of this run's last one is deleted."""
+        """New keys for a new sum; what is left of this run's older ones is deleted."""
         self._policy.check_kind(request.kind)
-        joined = Joined.anew(request.session)
-        told = self._partners.signed(request.session, joined.public())
+        return self._joined(request.session)
+
+    def join_next(self, masking: messages.Masking) -> messages.KeysAnswer:
+        """New keys for the sum that follows the one that is under way."""
+        return self._joined(masking.following, under_way=masking.session)
+
+    def _joined(self, session: str, under_way: str | None = None) -> messages.KeysAnswer:
+        joined = Joined.anew(session)
+        told = self._partners.signed(session, joined.public())
         with self._locked():
-            self._drop_old()
-            write_checked(self._path, written(joined), self._lasting)
+            self._drop_old(under_way)
+            write_checked(self._path(session), written(joined), self._lasting)
         public = told.public
-        return messages.KeysAnswer(public.channel, public.mask, told.signer, told.signature)
+        return messages.KeysAnswer(
+            public.channel, public.mask, told.signer, told.signature, self._policy.summed()
+        )
+
+    def beside(self, answer: RecordDict, make: Callable[[], messages.Companion]) -> RecordDict:
+        """An answer with a stage of the next sum beside it, or alone where that is refused."""
+        try:
+            return make().beside(answer)
+        except SnowdropError as error:
+            print(f"snowdrop node: it takes no part in the next sum: {error}", file=sys.stderr)
+            return answer
 
     def share(self, request: messages.SharesRequest) -> messages.SharesAnswer:
         """Split this node's secrets among its group.
@@ -78,7 +99,7 @@ class MaskedSums:
         group = {place: one.public for place, one in told.items()}
         with self._locked():
             sharing, sealed = self._at(request.session, Joined).share(request.own, group)
-            write_checked(self._path, written(sharing), self._lasting)
+            write_checked(self._path(request.session), written(sharing), self._lasting)
         places, shares = list(sealed.shares), list(sealed.shares.values())
         return messages.SharesAnswer(sealed.commitment, places, shares)
 
@@ -95,11 +116,11 @@ class MaskedSums:
         shares = dict(zip(masking.sources, masking.shares, strict=True))
         with self._locked():
             hidden, masks = self._at(masking.session, Sharing).accept(shares)
-            write_checked(self._path, written(hidden), self._lasting)
+            write_checked(self._path(masking.session), written(hidden), self._lasting)
         return masks
 
     def reveal(self, request: messages.UnmaskRequest) -> messages.UnmaskAnswer:
-        """Shares of the others' secrets; all that is kept of the sum is deleted.
+        """Shares of the others' secrets; all that is kept of this sum is deleted.
 
         Raises
         ------
@@ -109,18 +130,25 @@ class MaskedSums:
         with self._locked():
             hidden = self._at(request.session, Hidden)
             told = hidden.reveal(request.there, self._policy.fewest_participants)
-            self._path.unlink()
+            self._path(request.session).unlink()
         return messages.UnmaskAnswer(list(told), list(told.values()))
 
     def _at(self, session: str, stage: type[AnyStage]) -> AnyStage:
-        kept: Stage | None = read(read_checked(self._path)) if self._path.exists() else None
+        path = self._path(session)
+        kept: Stage | None = read(read_checked(path)) if path.exists() else None
         if not isinstance(kept, stage) or kept.session != session:
             raise SnowdropError("a message of a masked sum came out of turn, or a second time")
         return kept
 
-    def _drop_old(self) -> None:
+    def _path(self, session: str) -> Path:
+        """Of a sum's stage; the server's word for the sum is not part of the name."""
+        return self._folder / f"{self._run}{hashlib.sha256(session.encode()).hexdigest()}.json"
+
+    def _drop_old(self, under_way: str | None) -> None:
+        kept = None if under_way is None else self._path(under_way)
         for path in self._folder.glob("*.json"):
-            if path == self._path or path.stat().st_mtime < time.time() - _LIFETIME:
+            old = path.stat().st_mtime < time.time() - _LIFETIME
+            if old or (path.name.startswith(self._run) and path != kept):
                 path.unlink()
 
     @contextmanager

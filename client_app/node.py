@@ -55,11 +55,17 @@ class Node:
     Parameters
     ----------
     context : Context
-    masking : Masking, optional
-        What stands beside the message, if its answer is to be masked.
+    content : RecordDict, optional
+        Of a message: what stands beside the request in it.
+
+    Raises
+    ------
+    SnowdropError
+        If that is malformed, or a file of this node cannot be used.
     """
 
-    def __init__(self, context: Context, masking: messages.Masking | None = None) -> None:
+    def __init__(self, context: Context, content: RecordDict | None = None) -> None:
+        content = content or RecordDict()
         run = RunSettings.of_run(context.run_config, context.run_id, warn=False)
         self._run = run
         self.settings = NodeSettings.parse(context.node_config, run)
@@ -67,7 +73,8 @@ class Node:
         self.policy = Policy.read(self.settings.policy)
         self.ledger = Ledger(self.settings.state_dir)
         self.withdrawn = Withdrawn.read(self.settings.state_dir)
-        self.masking = masking
+        self.masking = messages.Masking.found_beside(content)
+        self._following = messages.SharesRequest.found_beside(content)
         deployed = not self.settings.simulated
         partners = Partners(self.settings.policy, self.policy, deployed)
         self.sums = MaskedSums(
@@ -162,7 +169,17 @@ class Node:
                 deviation = settings.gaussian_scale / masks.fewest**0.5
                 layout.add_noise(vector, deviation, public=["users"])
         masks.hide(vector)
-        return messages.MaskedAnswer(vector.long, vector.short).to_record()
+        masked, masking = messages.MaskedAnswer(vector.long, vector.short), self.masking
+        if not masking.following:
+            return masked.to_record()
+        return self.sums.beside(masked.to_record(), lambda: self.sums.join_next(masking))
+
+    def unmasked(self, request: messages.UnmaskRequest) -> RecordDict:
+        """Shares that take the masks off a sum, and those of the next sum where it is asked for."""
+        answer, following = self.sums.reveal(request).to_record(), self._following
+        if following is None:
+            return answer
+        return self.sums.beside(answer, lambda: self.sums.share(following))
 
     def check_withdrawn(self) -> None:
         """Refuse to keep or send anything where somebody has withdrawn while this was at work.

@@ -200,6 +200,10 @@ class Policy(BaseModel):
         if kind in KINDS and kind not in self.answers:
             raise refusal("answers")
 
+    def summed(self) -> list[str]:
+        """Messages that this node answers, and whose answers can be added up."""
+        return [kind for kind in SUMS if kind not in KINDS or kind in self.answers]
+
     def check_sums(self, sums: "Sums") -> None:
         """Refuse to answer where too few answers are added up before anybody sees them.
 

@@ -7,7 +7,7 @@ as float16 with ``wire_dtype``.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -47,9 +47,6 @@ OUTSIDE_POLICY = 202
 _STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
 Arrays = dict[str, np.ndarray]
-
-_MASKING = "masking"
-"""The record beside a request that is to be answered with a masked vector."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -93,6 +90,29 @@ class Body:
             return cls(**values, **named)
         except Exception as error:
             raise SnowdropError(f"malformed {cls.__name__}") from error
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Companion(Body):
+    """A body without arrays that can travel beside another one, in a record of its own name."""
+
+    RECORD: ClassVar[str]
+
+    def beside(self, record: RecordDict) -> RecordDict:
+        """A record with this beside it."""
+        return RecordDict({**record, self.RECORD: self.to_record().config_records["values"]})
+
+    @classmethod
+    def found_beside(cls, record: RecordDict) -> Self | None:
+        """What stands beside a record, if anything does.
+
+        Raises
+        ------
+        SnowdropError
+            If it is malformed.
+        """
+        own = record.config_records.get(cls.RECORD)
+        return None if own is None else cls.from_record(RecordDict({"values": own}))
 
 
 class Summable(Body):
@@ -411,19 +431,31 @@ class KeysRequest(Body):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class KeysAnswer(Body):
-    """A node's public keys, as `common.secure.member.PublicKeys`, signed if it has a key."""
+class KeysAnswer(Companion):
+    """A node's public keys, as `common.secure.member.PublicKeys`, signed if it has a key.
+
+    For the next sum they stand beside a masked vector.
+    """
+
+    RECORD: ClassVar[str] = "keys"
 
     channel: bytes
     mask: bytes
     signer: str = NOBODY
     """The node's own public key, a line of OpenSSH."""
     signature: bytes = NOBODY.encode()
+    kinds: list[str] = field(default_factory=list)
+    """Messages that the node answers in a sum, as its policy says."""
 
 
 @dataclass(frozen=True, config=_STRICT)
-class SharesRequest(Body):
-    """The public keys of a node's group, for it to split its secrets among them."""
+class SharesRequest(Companion):
+    """The public keys of a node's group, for it to split its secrets among them.
+
+    For the next sum they stand beside an `UnmaskRequest`.
+    """
+
+    RECORD: ClassVar[str] = "shares"
 
     session: str
     own: int
@@ -436,8 +468,10 @@ class SharesRequest(Body):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class SharesAnswer(Body):
+class SharesAnswer(Companion):
     """Shares for the others of the group, which only they can read."""
+
+    RECORD: ClassVar[str] = "shares"
 
     commitment: bytes
     places: list[int]
@@ -445,8 +479,10 @@ class SharesAnswer(Body):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Masking(Body):
+class Masking(Companion):
     """Stands beside a request: its answer is to be a vector of this layout, masked."""
+
+    RECORD: ClassVar[str] = "masking"
 
     session: str
     sources: list[int]
@@ -457,9 +493,13 @@ class Masking(Body):
     sizes: list[int]
     exponents: list[int]
     bits: list[int]
+    following: str = ""
+    """Session of the next sum, for which the node is to tell keys beside its answer."""
 
     @classmethod
-    def of(cls, session: str, layout: Layout, shares: Mapping[int, bytes]) -> Self:
+    def of(
+        cls, session: str, layout: Layout, shares: Mapping[int, bytes], following: str = ""
+    ) -> Self:
         fields = layout.fields
         return cls(
             session=session,
@@ -470,6 +510,7 @@ class Masking(Body):
             sizes=[field.size for field in fields],
             exponents=[field.exponent for field in fields],
             bits=[field.bits for field in fields],
+            following=following,
         )
 
     def layout(self) -> Layout:
@@ -485,24 +526,6 @@ class Masking(Body):
             return Layout(tuple(Field(*part) for part in parts), self.participants)
         except ValueError as error:
             raise SnowdropError("malformed Masking") from error
-
-    def beside(self, request: RecordDict) -> RecordDict:
-        """A request with this beside it."""
-        return RecordDict({**request, _MASKING: self.to_record().config_records["values"]})
-
-    @classmethod
-    def found_beside(cls, request: RecordDict) -> Self | None:
-        """What stands beside a request, if anything does.
-
-        Raises
-        ------
-        SnowdropError
-            If it is malformed.
-        """
-        own = request.config_records.get(_MASKING)
-        if own is None:
-            return None
-        return cls.from_record(RecordDict({"values": own}))
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,13 +87,18 @@ def replies(
     """The nodes' replies, or with ``secure_sums`` one reply of all of them together."""
     if not settings.secure_sums:
         return nodes.exchange(asked)
-    if (sums := total_of(nodes, asked, summed.fields, summed.noise)) is None:
+    every = not settings.nodes_per_round
+    if (sums := total_of(nodes, asked, summed.fields, summed.noise, prepares=every)) is None:
         return []
     return [nodes.as_reply(asked[0], summed.answer(sums).to_record())]
 
 
 def total_of(
-    nodes: Nodes, asked: Sequence[Message], fields: tuple[Field, ...], noise: float = 0.0
+    nodes: Nodes,
+    asked: Sequence[Message],
+    fields: tuple[Field, ...],
+    noise: float = 0.0,
+    prepares: bool = False,
 ) -> dict[str, np.ndarray] | None:
     """Sums over the nodes' answers to some messages, by field.
 
@@ -105,6 +110,9 @@ def total_of(
     fields : tuple[Field, ...]
     noise : float
         Least standard deviation of the noise that nodes add under the masks together.
+    prepares : bool
+        Whether another sum over the same nodes is likely to follow. Its keys and shares then travel
+        with this one's messages.
 
     Returns
     -------
@@ -115,10 +123,99 @@ def total_of(
         return None
     kind = asked[0].metadata.message_type
     try:
-        return _Protocol(nodes, asked, fields, noise).run()
+        return _Protocol(nodes, asked, fields, noise).run(prepares)
     except SnowdropError as error:
         log.warning("the secure sum of this %s came to nothing: %s", kind, error)
         return None
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Nodes that have told their keys for a sum."""
+
+    session: str
+    nodes: dict[int, int]
+    """Id of each place."""
+    told: dict[int, messages.KeysAnswer]
+    groups: dict[int, tuple[int, ...]]
+    """As `common.secure.total.neighbourhoods` has them."""
+
+    @classmethod
+    def of(cls, session: str, answers: Sequence[tuple[int, messages.KeysAnswer]]) -> "Joined":
+        """Nodes by their ids, in groups that are drawn now."""
+        rng = np.random.default_rng(secrets.randbits(128))
+        places = range(1, len(answers) + 1)
+        return cls(
+            session,
+            {place: node for place, (node, _) in zip(places, answers, strict=True)},
+            {place: answer for place, (_, answer) in zip(places, answers, strict=True)},
+            neighbourhoods(places, rng),
+        )
+
+    def requests(self) -> dict[int, messages.SharesRequest]:
+        """What each node, by its id, is asked for next."""
+        requests: dict[int, messages.SharesRequest] = {}
+        for place, node in self.nodes.items():
+            told = [self.told[other] for other in self.groups[place]]
+            requests[node] = messages.SharesRequest(
+                session=self.session,
+                own=place,
+                places=list(self.groups[place]),
+                channels=[one.channel for one in told],
+                masks=[one.mask for one in told],
+                signers=[one.signer for one in told],
+                signatures=[one.signature for one in told],
+            )
+        return requests
+
+    def shared(
+        self, nodes: Nodes, kind: str, answers: Sequence[tuple[int, messages.SharesAnswer]]
+    ) -> "Shared":
+        """Those whose answers, by node id, are right; the others are left out of this ``kind``."""
+        places = {node: place for place, node in self.nodes.items()}
+        right: dict[int, messages.SharesAnswer] = {}
+        for node, answer in answers:
+            place = places[node]
+            group, told = list(self.groups[place]), sorted((place, *answer.places))
+            if told == group and len(answer.shares) == len(answer.places):
+                right[place] = answer
+            else:
+                nodes.refuse(node, kind, "its shares are not for its group")
+        return Shared(self, right)
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """Nodes that have shared their secrets for a sum, each of them with its group."""
+
+    joined: Joined
+    answers: dict[int, messages.SharesAnswer]
+    """Of each place."""
+
+    def among(self, asked: Collection[int]) -> "Shared":
+        """Those with these ids; the others are as if they had not shared."""
+        nodes = self.joined.nodes
+        answers = {place: own for place, own in self.answers.items() if nodes[place] in asked}
+        return Shared(self.joined, answers)
+
+    def answer(self, kind: str) -> bool:
+        """Whether all of them answer that kind of message in a sum."""
+        return all(kind in self.joined.told[place].kinds for place in self.answers)
+
+    def sent_to(self, place: int) -> dict[int, bytes]:
+        """What the others have sent to a node, by their places."""
+        sent: dict[int, bytes] = {}
+        for other, own in self.answers.items():
+            if other != place and place in self.joined.groups[other]:
+                sent[other] = own.shares[own.places.index(place)]
+        return sent
+
+    def total(self, layout: Layout) -> Total:
+        """Their sum, to which nobody has added yet."""
+        told = self.joined.told.items()
+        public = {place: PublicKeys(answer.channel, answer.mask) for place, answer in told}
+        commitments = {place: answer.commitment for place, answer in self.answers.items()}
+        return Total(public, self.joined.groups, Vector.zeros(*layout.sizes()), commitments)
 
 
 class _Protocol:
@@ -130,28 +227,26 @@ class _Protocol:
         self._nodes, self._fields, self._noise = nodes, fields, noise
         self._asked = {message.metadata.dst_node_id: message for message in asked}
         self._kind = asked[0].metadata.message_type
-        self._session = secrets.token_hex(16)
-        self._node: dict[int, int] = {}  # id of each place
-        self._told: dict[int, messages.KeysAnswer] = {}
 
-    def run(self) -> dict[str, np.ndarray]:
+    def run(self, prepares: bool) -> dict[str, np.ndarray]:
         """The sums by field.
+
+        Parameters
+        ----------
+        prepares : bool
+            Whether the nodes shall share their secrets for the next sum, too.
 
         Raises
         ------
         SnowdropError
             If too few nodes are there at some stage.
         """
-        public = self._keys()
-        self._layout = Layout(self._fields, len(public))
-        rng = np.random.default_rng(secrets.randbits(128))
-        groups = neighbourhoods(sorted(public), rng)
-        self._total = Total(public, groups, Vector.zeros(*self._layout.sizes()))
-        sealed = self._shares()
-        self._enough(set(sealed), "have shared their secrets")
-        self._masked(sealed)
+        if not self._is_prepared():
+            self._use(self._shares(self._keys()))
+        self._enough(set(self._shared.answers), "have shared their secrets")
+        following = self._masked(secrets.token_hex(16) if prepares else "")
         self._enough(self._total.there, "have sent their part")
-        liars = self._total.unmask(self._unmasking())
+        liars = self._total.unmask(self._unmasking(following))
         for place in liars:
             self._nodes.refuse(self._node[place], messages.QUERY_UNMASK, "its shares are false")
         if self._noise:
@@ -168,81 +263,102 @@ class _Protocol:
             )  # fmt: skip
         return found
 
+    def _is_prepared(self) -> bool:
+        """Begin with what the last sum has prepared, if all nodes that are asked are in it."""
+        prepared, self._nodes.shared = self._nodes.shared, None
+        if prepared is None:
+            return False
+        shared = prepared.among(self._asked)
+        if len(shared.answers) < len(self._asked) or not shared.answer(self._kind):
+            return False
+        self._use(shared)
+        return self._is_enough(set(shared.answers))
+
+    def _use(self, shared: Shared) -> None:
+        self._shared, self._node = shared, shared.joined.nodes
+        self._layout = Layout(self._fields, len(self._node))
+        self._total = shared.total(self._layout)
+
+    def _is_enough(self, there: set[int]) -> bool:
+        return len(there) >= LEAST and self._total.enough(there)
+
     def _enough(self, there: set[int], did: str) -> None:
-        if len(there) < LEAST or not self._total.enough(there):
+        if not self._is_enough(there):
             raise SnowdropError(
                 f"{len(there)} of {len(self._node)} nodes {did}, and more than two thirds of a "
                 f"node's group must, at least {LEAST}"
             )
 
-    def _keys(self) -> dict[int, PublicKeys]:
-        kind = messages.QUERY_KEYS
-        record = messages.KeysRequest(self._session, self._kind).to_record()
+    def _keys(self) -> Joined:
+        kind, session = messages.QUERY_KEYS, secrets.token_hex(16)
+        record = messages.KeysRequest(session, self._kind).to_record()
         replies = self._nodes.stage(kind, dict.fromkeys(self._asked, record))
         answers = self._nodes.usable(kind, replies, messages.KeysAnswer)
         if len(answers) < LEAST:
             raise SnowdropError(f"{len(answers)} nodes take part, and {LEAST} must")
-        self._node = {place: node for place, (node, _) in enumerate(answers, 1)}
-        self._told = {place: answer for place, (_, answer) in enumerate(answers, 1)}
-        return {
-            place: PublicKeys(answer.channel, answer.mask) for place, answer in self._told.items()
-        }
+        return Joined.of(session, answers)
 
-    def _shares(self) -> dict[int, dict[int, bytes]]:
-        """What each node has sent for the others, by its place and theirs."""
+    def _shares(self, joined: Joined) -> Shared:
         kind = messages.QUERY_SHARES
-        contents: dict[int, RecordDict] = {}
-        for place, node in self._node.items():
-            group = list(self._total.groups[place])
-            told = [self._told[other] for other in group]
-            contents[node] = messages.SharesRequest(
-                session=self._session,
-                own=place,
-                places=group,
-                channels=[one.channel for one in told],
-                masks=[one.mask for one in told],
-                signers=[one.signer for one in told],
-                signatures=[one.signature for one in told],
-            ).to_record()
+        contents = {node: request.to_record() for node, request in joined.requests().items()}
         answers = self._nodes.usable(kind, self._nodes.stage(kind, contents), messages.SharesAnswer)
-        places = {node: place for place, node in self._node.items()}
-        sealed: dict[int, dict[int, bytes]] = {}
-        for node, answer in answers:
-            own = dict(zip(answer.places, answer.shares, strict=False))
-            if own.keys() | {places[node]} != set(self._total.groups[places[node]]):
-                self._nodes.refuse(node, kind, "its shares are not for its group")
-                continue
-            sealed[places[node]] = own
-            self._total.commitments[places[node]] = answer.commitment
-        return sealed
+        return joined.shared(self._nodes, kind, answers)
 
-    def _masked(self, sealed: Mapping[int, Mapping[int, bytes]]) -> None:
-        """Add up the masked vectors of the nodes that answer."""
+    def _masked(self, following: str) -> Joined | None:
+        """Add up the masked vectors of the nodes that answer.
+
+        Parameters
+        ----------
+        following : str
+            Session of the next sum, or nothing.
+
+        Returns
+        -------
+        Joined or None
+            Those of them that have told their keys for the next sum.
+        """
         asked = []
-        for place in sealed:
-            message = self._asked[self._node[place]]
-            of_others = {other: own[place] for other, own in sealed.items() if place in own}
-            masking = messages.Masking.of(self._session, self._layout, of_others)
+        for place in self._shared.answers:
+            message, sent = self._asked[self._node[place]], self._shared.sent_to(place)
+            masking = messages.Masking.of(
+                self._shared.joined.session, self._layout, sent, following
+            )
             node, ttl = message.metadata.dst_node_id, message.metadata.ttl
             asked.append(Message(masking.beside(message.content), node, self._kind, ttl=ttl))
-        answers = self._nodes.usable(self._kind, self._nodes.exchange(asked), messages.MaskedAnswer)
+        replies = self._nodes.exchange(asked)
+        answers = self._nodes.usable(self._kind, replies, messages.MaskedAnswer)
         places = {node: place for place, node in self._node.items()}
         for node, answer in answers:
             try:
                 self._total.add(places[node], answer.vector())
             except SnowdropError as error:
                 self._nodes.refuse(node, self._kind, error)
+        there = {self._node[place] for place in self._total.there}
+        keys = self._nodes.beside(replies, messages.KeysAnswer, there)
+        return Joined.of(following, keys) if len(keys) >= LEAST else None
 
-    def _unmasking(self) -> dict[int, dict[int, bytes]]:
-        """Shares of each node's one secret or other, by the node that told them."""
+    def _unmasking(self, following: Joined | None) -> dict[int, dict[int, bytes]]:
+        """Shares of each node's one secret or other, by the node that told them.
+
+        Parameters
+        ----------
+        following : Joined or None
+            Who is in the next sum; they share their secrets for it, too.
+        """
         kind, there = messages.QUERY_UNMASK, self._total.there
-        contents = {
-            self._node[place]: messages.UnmaskRequest(
-                self._session, sorted(there.intersection(self._total.groups[place]))
-            ).to_record()
-            for place in there
-        }
-        answers = self._nodes.usable(kind, self._nodes.stage(kind, contents), messages.UnmaskAnswer)
+        next_requests = {} if following is None else following.requests()
+        contents: dict[int, RecordDict] = {}
+        for place in there:
+            node, members = self._node[place], sorted(there.intersection(self._total.groups[place]))
+            request = messages.UnmaskRequest(self._shared.joined.session, members).to_record()
+            contents[node] = (
+                next_requests[node].beside(request) if node in next_requests else request
+            )
+        replies = self._nodes.stage(kind, contents)
+        answers = self._nodes.usable(kind, replies, messages.UnmaskAnswer)
+        if following is not None:
+            told = self._nodes.beside(replies, messages.SharesAnswer, next_requests)
+            self._nodes.shared = following.shared(self._nodes, kind, told)
         places = {node: place for place, node in self._node.items()}
         return {
             places[node]: dict(zip(answer.places, answer.shares, strict=False))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -16,9 +16,13 @@ from common import messages
 from common.catalogue import ItemIndex
 from common.errors import OverflowedError, PolicyError, SnowdropError
 
+if TYPE_CHECKING:
+    from server_app.masked import Shared
+
 log = logging.getLogger("snowdrop")
 
 Answer = TypeVar("Answer", bound=messages.Body)
+Beside = TypeVar("Beside", bound=messages.Companion)
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _LOOK_SECONDS = 2.0
@@ -85,6 +89,8 @@ class Nodes:
         self.failed = self.overflowed = self.unwilling = 0
         self.traffic = Traffic()
         self.monitored = Monitored()
+        self.shared: Shared | None = None
+        """Nodes that have shared their secrets for the next masked sum."""
         self._asked: dict[str, int] = {}  # node of each reply, by the message that it answers
 
     def wait(self, count: int, seconds: float, at_least: int | None = None) -> None:
@@ -170,6 +176,24 @@ class Nodes:
             except SnowdropError as error:
                 self.refuse(node, kind, error)
         return answers
+
+    def beside(
+        self, replies: Iterable[Message], kind: type[Beside], among: Collection[int]
+    ) -> list[tuple[int, Beside]]:
+        """What stands beside the replies of nodes ``among``, by node id, where it can be read."""
+        found = []
+        for reply in replies:
+            node = self._asked[reply.metadata.reply_to_message_id]
+            if node not in among or reply.has_error():
+                continue
+            try:
+                one = kind.found_beside(reply.content)
+            except SnowdropError as error:
+                self.refuse(node, _kind(reply), error)
+                continue
+            if one is not None:
+                found.append((node, one))
+        return found
 
     def refuse(self, node: int, kind: str, why: object) -> None:
         """Count and log an answer that is not used; ``why`` may be the node's own words."""

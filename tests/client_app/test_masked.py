@@ -40,8 +40,17 @@ class Group:
 
     def __init__(self, folder: Path, run_id: int = 1, **policy: Any) -> None:
         self.sums = sums(folder, run_id, **policy)
-        self.path = folder / FOLDER / f"{run_id}.json"
+        self.folder, self.run_id = folder / FOLDER, run_id
         self.others = {place: Joined.anew(SESSION) for place in (2, 3)}
+
+    @property
+    def path(self) -> Path:
+        """The one file of the node's sums of this run."""
+        (path,) = self.paths()
+        return path
+
+    def paths(self) -> list[Path]:
+        return list(self.folder.glob(f"{self.run_id}-*.json"))
 
     def keys(self, session: str = SESSION) -> messages.KeysAnswer:
         self.answer = self.sums.join(messages.KeysRequest(session, messages.TRAIN))
@@ -55,7 +64,9 @@ class Group:
     def share(self, session: str = SESSION) -> messages.SharesAnswer:
         return self.sums.share(self.list_of_keys(session))
 
-    def masking(self, session: str = SESSION, layout: Layout = LAYOUT) -> messages.Masking:
+    def masking(
+        self, session: str = SESSION, layout: Layout = LAYOUT, following: str = ""
+    ) -> messages.Masking:
         told = self.list_of_keys()
         group = {
             place: PublicKeys(*pair)
@@ -63,7 +74,7 @@ class Group:
         }
         sealed = {place: one.share(place, group)[1] for place, one in self.others.items()}
         shares = {place: one.shares[1] for place, one in sealed.items()}
-        return messages.Masking.of(session, layout, shares)
+        return messages.Masking.of(session, layout, shares, following)
 
 
 def test_stages_are_kept_for_this_account_alone_and_deleted_at_the_end(tmp_path: Path) -> None:
@@ -124,7 +135,53 @@ def test_a_new_sum_has_new_keys_and_forgets_the_last_one_of_its_run(tmp_path: Pa
     long_ago = time.time() - 100_000
     os.utime(other.path, (long_ago, long_ago))
     group.keys()
-    assert not other.path.exists()
+    assert not other.paths()
+
+
+def test_the_next_sum_is_prepared_with_secrets_of_its_own_while_one_is_under_way(
+    tmp_path: Path,
+) -> None:
+    group, other = Group(tmp_path), Group(tmp_path, run_id=11)
+    other.keys()
+    first = group.keys()
+    group.share()
+    masking = group.masking(following="next")
+    group.sums.accept(masking)
+    group.answer = group.sums.join_next(masking)
+    assert len({first.channel, first.mask, group.answer.channel, group.answer.mask}) == 4
+    assert len(group.paths()) == 2
+    group.sums.reveal(messages.UnmaskRequest(SESSION, [1, 2, 3]))
+    assert len(group.paths()) == 1
+    with pytest.raises(SnowdropError, match=OUT_OF_TURN):
+        group.share()
+    group.share("next")
+    with pytest.raises(SnowdropError, match=OUT_OF_TURN):
+        group.share("next")
+    assert group.sums.accept(group.masking("next")).fewest == 3
+    group.keys("another")
+    assert len(group.paths()) == len(other.paths()) == 1
+
+
+@pytest.mark.parametrize("session", [SESSION, "../" * 9 + "tmp/evil"])
+def test_a_word_for_a_sum_that_is_no_file_name_or_used_before_does_no_harm(
+    tmp_path: Path, session: str
+) -> None:
+    group = Group(tmp_path)
+    group.keys()
+    group.share()
+    group.sums.accept(masking := group.masking(following=session))
+    group.answer = group.sums.join_next(masking)
+    assert group.path.parent == tmp_path / FOLDER if session == SESSION else len(group.paths()) == 2
+    with pytest.raises(SnowdropError, match=OUT_OF_TURN):
+        group.sums.accept(group.masking())
+
+
+def test_a_node_says_which_messages_it_answers_in_a_sum(tmp_path: Path) -> None:
+    assert set(Group(tmp_path).keys().kinds) == {
+        messages.TRAIN, messages.EVALUATE, messages.QUERY_COUNT, messages.QUERY_DESCRIBE,
+    }  # fmt: skip
+    limited = Group(tmp_path, answers=("train", "query.describe", "query.recommend"))
+    assert limited.keys().kinds == [messages.TRAIN, messages.QUERY_DESCRIBE]
 
 
 def test_the_owners_policy_is_asked_at_each_stage(tmp_path: Path) -> None:
@@ -140,7 +197,7 @@ def test_the_owners_policy_is_asked_at_each_stage(tmp_path: Path) -> None:
     group.sums = sums(tmp_path, fewest_participants=4)
     with pytest.raises(SnowdropError, match="too few nodes"):
         group.sums.reveal(messages.UnmaskRequest(SESSION, [1, 2, 3]))
-    assert group.path.exists()
+    assert group.paths()
 
 
 @pytest.mark.parametrize("change", [{"places": [1, 2]}, {"places": [1, 2, 2]}, {"masks": []}])
@@ -155,10 +212,10 @@ def test_withdrawing_deletes_what_is_kept_of_sums(tmp_path: Path) -> None:
     group = Group(tmp_path)
     group.keys()
     withdraw_all(tmp_path)
-    assert not group.path.exists()
+    assert not group.paths()
 
 
-def counts_of(federation: Federation, layout: Layout) -> tuple[Group, Message]:
+def counts_of(federation: Federation, layout: Layout, following: str = "") -> tuple[Group, Message]:
     """A node asked for counts of cold items, masked."""
     group = Group(federation.state_dir())
     for kind, body in (
@@ -169,8 +226,22 @@ def counts_of(federation: Federation, layout: Layout) -> tuple[Group, Message]:
         if body:
             group.answer = messages.KeysAnswer.from_record(reply.content)
     request = messages.CountRequest(federation.index.version).to_record()
-    group.request = group.masking(layout=layout).beside(request)
+    group.request = group.masking(layout=layout, following=following).beside(request)
     return group, federation.send(messages.QUERY_COUNT, group.request)
+
+
+def test_a_node_that_takes_no_part_in_the_next_sum_still_answers_this_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation = agreeing(tmp_path, {"fewest_participants": 3})
+    group, reply = counts_of(federation, LAYOUT, following="next")
+    group.answer = messages.KeysAnswer.found_beside(reply.content)
+    unmask = messages.UnmaskRequest(SESSION, [1, 2, 3]).to_record()
+    following = replace(group.list_of_keys("next"), places=[1, 2])
+    reply = federation.send(messages.QUERY_UNMASK, following.beside(unmask))
+    assert sorted(messages.UnmaskAnswer.from_record(reply.content).places) == [1, 2, 3]
+    assert messages.SharesAnswer.found_beside(reply.content) is None
+    assert "takes no part in the next sum: fewest_participants" in capsys.readouterr().err
 
 
 def test_a_message_that_is_replayed_is_not_answered_again(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from tests.privacy_page import documented
 _MASKED = {
     messages.TRAIN, messages.EVALUATE, messages.QUERY_DESCRIBE, messages.QUERY_COUNT,
 }  # fmt: skip
+_NEXT = "."
+"""Is in the names of what travels for the next sum alone, which the last sum has not."""
 _DEVIATIONS = 6
 """By which the share of ones among the bits of masked vectors may be off a half."""
 
@@ -50,27 +52,34 @@ class Run:
         others = self.nodes - 1
         masked = {"long": r"uint64 \(\d+,\)", "short": r"uint32 \(\d+,\)"}
         of_training = {"long": rf"uint64 \({self.long},\)", "short": rf"uint32 \({self.short},\)"}
+        keys = {
+            "channel": "33 bytes",
+            "mask": "33 bytes",
+            "signer": re.escape(repr(signer)),
+            "signature": "10[0-4] bytes" if self.signed else "1 bytes",
+            "kinds": rf"({'|'.join(map(re.escape, _MASKED))}| )+",
+        }
+        shares = {
+            "commitment": "32 bytes",
+            "places": f"{others} of int",
+            "shares": f"{others} of \\d+ bytes",
+        }
+        next_keys = {f"keys.{name}": pattern for name, pattern in keys.items()}
+        next_shares = {f"shares.{name}": pattern for name, pattern in shares.items()}
         return {
             messages.QUERY_CATALOGUE: {"status": "'kept'"},
             messages.QUERY_SYNTHETIC: {"answer": "'updates'"},
-            messages.QUERY_KEYS: {
-                "channel": "33 bytes",
-                "mask": "33 bytes",
-                "signer": re.escape(repr(signer)),
-                "signature": "10[0-4] bytes" if self.signed else "1 bytes",
-            },
-            messages.QUERY_SHARES: {
-                "commitment": "32 bytes",
-                "places": f"{others} of int",
-                "shares": f"{others} of \\d+ bytes",
-            },
+            messages.QUERY_KEYS: keys,
+            messages.QUERY_SHARES: shares,
             messages.QUERY_UNMASK: {
                 "places": f"{self.nodes} of int",
                 "shares": f"{self.nodes} of \\d+ bytes",
+                **next_shares,
             },
             messages.QUERY_RECOMMEND: {"users": "int"},
-            messages.TRAIN: of_training,
-            **dict.fromkeys(_MASKED - {messages.TRAIN}, masked),
+            messages.TRAIN: of_training | next_keys,
+            messages.EVALUATE: masked | next_keys,
+            **dict.fromkeys((messages.QUERY_DESCRIBE, messages.QUERY_COUNT), masked),
         }[kind]
 
 
@@ -92,6 +101,8 @@ def check(sent: Mapping[str, Sequence[bytes]], run: Run) -> None:
             if fields == {"status": repr(messages.NEEDS_CATALOGUE)}:
                 continue
             listed = run.listed(kind, signer)
+            if kind == messages.QUERY_UNMASK and not any(_NEXT in name for name in fields):
+                listed = {name: one for name, one in listed.items() if _NEXT not in name}
             assert fields.keys() == listed.keys() <= documented(kind), (kind, fields)
             for name, pattern in listed.items():
                 assert re.fullmatch(pattern, fields[name]), (kind, name, fields[name])
@@ -118,11 +129,11 @@ def _read(content: bytes) -> Message:
 def _fields(message: Message) -> dict[str, str]:
     """What an answer holds by the names of its fields."""
     records = message.content
-    assert not records.metric_records and set(records.config_records) <= {"values", "status"}
+    assert not records.metric_records
     fields = {
-        name: _described(value)
-        for record in records.config_records.values()
-        for name, value in record.items()
+        name if record in {"values", "status"} else f"{record}.{name}": _described(value)
+        for record, values in records.config_records.items()
+        for name, value in values.items()
     }
     for record, arrays in records.array_records.items():
         for name, array in arrays.items():
@@ -133,6 +144,8 @@ def _fields(message: Message) -> dict[str, str]:
 
 
 def _described(value: object) -> str:
+    if isinstance(value, list) and isinstance(value[0], str):
+        return " ".join(value)
     if isinstance(value, list):
         (what,) = {_described(one) for one in value}
         return f"{len(value)} of {what}"

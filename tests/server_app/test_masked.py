@@ -21,6 +21,7 @@ from server_app.measure import count_users
 from server_app.nodes import Nodes
 from server_app.run import SEEN
 from tests.server_app.runs import (
+    Spoil,
     SpoiltGrid,
     failing,
     rounds_of,
@@ -122,18 +123,139 @@ def test_all_that_leaves_a_node_is_masked_or_listed(data_folder: Path, tmp_path:
             for name in held
         }
         kinds.setdefault(reply.metadata.message_type, set()).update(names)
+    keys = ("channel", "mask", "signer", "signature", "kinds")
+    shares = ("commitment", "places", "shares")
     masked = {"single.long", "single.short"}
+    with_keys = masked | {f"keys.{name}" for name in keys}
     assert kinds == {
         "query.catalogue": {"status.status"},
         "query.synthetic": {"values.answer", "status.status"},
-        "query.keys": {f"values.{name}" for name in ("channel", "mask", "signer", "signature")},
-        "query.shares": {"values.commitment", "values.places", "values.shares"},
-        "query.unmask": {"values.places", "values.shares"},
+        "query.keys": {f"values.{name}" for name in keys},
+        "query.shares": {f"values.{name}" for name in shares},
+        "query.unmask": {"values.places", "values.shares", *(f"shares.{name}" for name in shares)},
         "query.recommend": {"values.users"},
-        "train": masked,
-        "evaluate": masked,
+        "train": with_keys,
+        "evaluate": with_keys,
         "query.describe": masked,
     }
+
+
+def maskings(grid: SpoiltGrid) -> list[messages.Masking]:
+    """What stood beside each message that asked for a masked vector."""
+    found = (messages.Masking.found_beside(message.content) for message in grid.sent)
+    return [one for one in found if one is not None]
+
+
+def test_a_sum_that_follows_another_takes_two_messages_and_has_keys_of_its_own(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    grid = Recorder(given := values(data_folder, tmp_path, secure_sums=True))
+    run_here(given, grid)
+    assert len(grid.of(messages.QUERY_KEYS)) == len(grid.of(messages.QUERY_SHARES)) == NODES
+    asked = maskings(grid)
+    sums = len(asked) // NODES
+    assert len({one.session for one in asked}) == sums == len(grid.of(messages.QUERY_UNMASK)) / 5
+    told = [
+        messages.KeysAnswer.from_record(reply.content)
+        if reply.metadata.message_type == messages.QUERY_KEYS
+        else messages.KeysAnswer.found_beside(reply.content)
+        for reply in grid.replies
+        if reply.metadata.message_type in {messages.QUERY_KEYS, messages.TRAIN, messages.EVALUATE}
+        and messages.status_of(reply.content) is None
+    ]
+    own = [key for answer in told if answer for key in (answer.channel, answer.mask)]
+    assert len(set(own)) == len(own) == 2 * NODES * sums
+
+
+def test_sums_over_nodes_that_are_drawn_anew_prepare_nothing(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    given = values(data_folder, tmp_path, secure_sums=True, nodes_per_round=3, rounds=1)
+    grid = SpoiltGrid(NODES, given, untouched)
+    run_here(given, grid)
+    assert not any(one.following for one in maskings(grid))
+
+
+def once(spoil: Callable[[Message, Message], Message | None]) -> Spoil:
+    """The first answer alone is spoilt."""
+    spoilt: list[Message] = []
+
+    def first(message: Message, reply: Message) -> Message | None:
+        if spoilt or messages.status_of(reply.content):
+            return reply
+        spoilt.append(reply)
+        return spoil(message, reply)
+
+    return first
+
+
+def without_next_keys(message: Message, reply: Message) -> Message:
+    del reply.content["keys"]
+    return reply
+
+
+def without_next_shares(message: Message, reply: Message) -> Message:
+    del reply.content["shares"]
+    return reply
+
+
+def garbled_next_shares(message: Message, reply: Message) -> Message:
+    reply.content.config_records["shares"]["places"] = [1, 2, 3, 5]
+    return reply
+
+
+def malformed_next_shares(message: Message, reply: Message) -> Message:
+    reply.content.config_records["shares"]["places"] = "all"
+    return reply
+
+
+def unwilling_to_train(message: Message, reply: Message) -> Message:
+    reply.content.config_records["keys"]["kinds"] = [messages.EVALUATE]
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil", "refused"),
+    [
+        (messages.TRAIN, without_next_keys, False),
+        (messages.TRAIN, unwilling_to_train, False),
+        (messages.QUERY_UNMASK, failing, True),
+        (messages.QUERY_UNMASK, without_next_shares, False),
+        (messages.QUERY_UNMASK, garbled_next_shares, True),
+        (messages.QUERY_UNMASK, malformed_next_shares, True),
+    ],
+)
+def test_a_sum_begins_anew_where_not_every_node_is_prepared_for_it(
+    data_folder: Path, tmp_path: Path, kind: str, spoil: Spoil, refused: bool
+) -> None:
+    given = values(data_folder, tmp_path / "secure", secure_sums=True)
+    grid = SpoiltGrid(NODES, given, once(spoil), kind=kind)
+    secure = run_here(given, grid)
+    assert len(grid.of(messages.QUERY_KEYS)) == 2 * NODES
+    assert secure["failed_answers"] == refused
+    assert_same_results(run_here(values(data_folder, tmp_path / "plain")), secure)
+
+
+class LeavingGrid(SpoiltGrid):
+    """Some nodes are not there any more once the first sum is known."""
+
+    def get_nodes(self) -> list[Any]:
+        gone = self.bad if self.of(messages.QUERY_UNMASK) else set()
+        return [node for node in super().get_nodes() if node.node_id not in gone]
+
+
+@pytest.mark.parametrize(
+    ("gone", "asked_for_keys"), [((3,), [NODES]), ((3, 4), [NODES, 3])], ids=["enough", "too few"]
+)
+def test_a_sum_goes_on_without_nodes_that_have_left_since_it_was_prepared(
+    data_folder: Path, tmp_path: Path, gone: tuple[int, ...], asked_for_keys: list[int]
+) -> None:
+    given = values(data_folder, tmp_path, secure_sums=True)
+    grid = LeavingGrid(NODES, given, untouched, bad=gone)
+    run_here(given, grid)
+    assert len(grid.of(messages.QUERY_KEYS)) == sum(asked_for_keys)
+    users = [int(row["users"]) for row in rounds_of(tmp_path)]
+    assert users[0] > users[1] > 0
 
 
 def only(kind: str, spoil: Callable[[Message, Message], Message | None]) -> dict[str, Any]:
