@@ -22,10 +22,10 @@ Its second argument is to be called again and again meanwhile; what it raises en
 _LOOK_SECONDS = 0.2
 
 
-def open_study(out: Path, name: str, seed: int) -> "Study":
+def open_study(out: Path, name: str, seed: int, formerly: str = "") -> "Study":
     """The search of that name in a folder that the caller has locked, as far as it has come.
 
-    What was cut off is not counted.
+    What was cut off is not counted. ``formerly`` is the name that an older release gave to it.
     """
     import optuna
     from optuna.trial import TrialState
@@ -33,9 +33,11 @@ def open_study(out: Path, name: str, seed: int) -> "Study":
     from cli.journal import journal
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = journal(out)
+    known = optuna.get_all_study_names(storage)
     study = optuna.create_study(
-        storage=journal(out),
-        study_name=name,
+        storage=storage,
+        study_name=formerly if formerly in known and name not in known else name,
         direction="maximize",
         load_if_exists=True,
     )

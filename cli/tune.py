@@ -6,7 +6,7 @@ kept in a journal, so that a stopped search goes on.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -15,18 +15,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.bench.methods import SHARED, Chosen, read_tuned, shared_settings
-from cli.bench.runs import data_checksum, in_own_process, share_cores
+from cli.bench.runs import data_checksum, first_difference, in_own_process, share_cores
 from cli.search import as_choices, counted, failed, last_error, open_study, search
 from cli.simulate import check_data
 from common import methods
 from common.durable import lock_folder, make_folder, write_atomic
 from common.errors import SnowdropError
 from common.methods import Named
+from common.methods.search import Range
 from common.settings import RunSettings
 from common.toml import toml_lines
 
 if TYPE_CHECKING:
     from optuna import Study
+
+
+_SETTINGS = "settings"
+"""Attribute of a study: all settings of its trials, but for what they try."""
 
 
 def searchable() -> list[str]:
@@ -130,16 +135,14 @@ def tune_method(
     SnowdropError
         If the search is stopped, or every trial fails.
     """
-    fixed = f", {json.dumps(shared, sort_keys=True)}" if shared else ""  # another search
     parts = tuned_parts(method, shared, path)
-    combined = f", of {json.dumps(parts, sort_keys=True)}" if parts else ""
     told = f"seed {seed}" if seeds == 1 else f"seeds {seed} to {seed + seeds - 1}"
-    name = f"{method} on {data_checksum(folder, shared)}, {told}{fixed}{combined}"
     given: dict[str, Any] = {"data": folder, "baselines": False}
     given["nodes"] = shared.get("nodes", 1)
     for left in out.glob(f"{method}-trial-*"):  # of a search that was killed
         shutil.rmtree(left, ignore_errors=True)
-    study = open_study(out, name, seed)
+    about = f"{method} on {data_checksum(folder, shared)}, {told}"
+    study = study_of(out, about, method, shared, parts, {**given, "seed": seed})
     try:
         runs = [{**given, "seed": seed + k} for k in range(seeds)]
         search_method(study, method, shared, runs, trials, parts, out, jobs)
@@ -162,6 +165,71 @@ def tune_method(
     of_card = best.params == study.trials[0].params
     where = f"{Path(folder).name}, {told}"
     return as_toml(method, values, best.value or 0.0, where, trials, of_card)
+
+
+def study_of(
+    out: Path,
+    about: str,
+    method: str,
+    shared: Mapping[str, Any],
+    parts: Mapping[str, Mapping[str, Any]],
+    run: Mapping[str, Any],
+) -> "Study":
+    """The search that is ``about`` this with the same settings, whether given or defaults.
+
+    What differs from the defaults names it, so that a new setting of a release does not begin it
+    anew; another default does.
+    """
+    space = search_space(method, shared)
+    settings = settings_of(method, {}, shared, parts, {**run, "run_dir": str(out)})
+    about_fixed = f"{about}, searching {', '.join(space)}"
+
+    def named(values: Mapping[str, Any]) -> str:
+        fixed = {name: value for name, value in values.items() if name not in space}
+        return f"{about_fixed}, {json.dumps(fixed, sort_keys=True)}"
+
+    given = [f", {json.dumps(shared, sort_keys=True)}"] if shared else []
+    combined = [f", of {json.dumps(parts, sort_keys=True)}"] if parts else []
+    formerly = "".join([about, *given, *combined])
+    study = open_study(out, named(settings.changed()), run["seed"], formerly)
+    if other := _older_default(study, settings, space):
+        typer.echo(f"{method}: what was tried with {other} stays as it is; this search is another")
+        study = open_study(out, named(settings.with_effect()), run["seed"])
+    study.set_user_attr(_SETTINGS, settings.flat())
+    return study
+
+
+def _older_default(study: "Study", settings: RunSettings, space: Collection[str]) -> str:
+    """A setting that is not searched in which a study differs, with both values; else empty."""
+    if (stored := study.user_attrs.get(_SETTINGS)) is None:
+        return ""
+    try:
+        return first_difference(RunSettings.read(stored), settings, besides=space)
+    except SnowdropError:
+        return "settings that this release cannot read"
+
+
+def search_space(method: str, shared: Mapping[str, Any]) -> dict[str, Range]:
+    """What may be chosen for a method, without what all trials are given."""
+    return {name: r for name, r in methods.card(method).search.items() if name not in shared}
+
+
+def fixed_of(method: str, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of every trial of a method that belong to what was found."""
+    kept = {name: value for name, value in shared.items() if name not in SHARED}
+    return {**kept, **Chosen.parse(method).named.fixed}
+
+
+def settings_of(
+    method: str,
+    values: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    parts: Mapping[str, Mapping[str, Any]],
+    run: Mapping[str, Any],
+) -> RunSettings:
+    """Settings of one run of a trial that tries ``values``."""
+    tuned = {**parts, method: {**values, **fixed_of(method, shared)}}
+    return Chosen.parse(method).settings(tuned, shared, run)
 
 
 def tuned_parts(method: str, shared: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
@@ -204,23 +272,20 @@ def search_method(
     the method's tuned settings of now and its published ones, as far as they lie in the search.
     ``parts`` are tuned settings of the methods that it combines; runs are in ``out``.
     """
-    chosen = Chosen.parse(method)
-    kept = {name: value for name, value in shared.items() if name not in SHARED}
-    space = {name: r for name, r in methods.card(method).search.items() if name not in shared}
+    space = search_space(method, shared)
     known = [
         as_choices(space, Chosen.parse(f"{method}:{form}").settings({}, {}, {}).flat())
         for form in ("tuned", "paper")
     ]
 
     def attempt(tried: Mapping[str, Any], tell: Callable[[], None]) -> tuple[dict[str, Any], float]:
-        values = {**tried, **kept, **chosen.named.fixed}
         found = []
         for run in runs:
             with TemporaryDirectory(prefix=f"{method}-trial-", dir=out.absolute()) as place:
                 own = {**run, "run_dir": place}
-                settings = chosen.settings({**parts, method: values}, shared, own)
+                settings = settings_of(method, tried, shared, parts, own)
                 found.append(in_own_process(validation_recall, (settings,), tell))
-        return values, fmean(found)
+        return {**tried, **fixed_of(method, shared)}, fmean(found)
 
     search(study, method, space, known, attempt, trials, jobs)
 

@@ -654,13 +654,22 @@ class RunSettings(TrainingSettings):
     def read(cls, values: Mapping[str, Any]) -> Self:
         """Settings that a run wrote down whole, by this release or the one before it.
 
+        Of a setting that it does not hold, the run had what the method did then
+        (`MethodSettings.FORMER`), else the default.
+
         Raises
         ------
         SnowdropError
             If they cannot be read.
         """
-        stored = {name: value for name, value in values.items() if name != "format"}
-        return cls.of_complete(translated(stored, active_groups, stored=True))
+        told = {name: value for name, value in values.items() if name != "format"}
+        stored = translated(told, active_groups, stored=True)
+        former = {
+            f"{group}.{name}": value
+            for group, model in active_groups(stored).items()
+            for name, value in model.FORMER.items()
+        }
+        return cls.of_complete({**former, **stored})
 
     @classmethod
     def of_run(cls, run_config: Mapping[str, Any], run_id: int, warn: bool = True) -> Self:

@@ -13,7 +13,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
@@ -161,11 +161,17 @@ def _older_default(run: Run) -> str:
         return f"{label}, whose settings this release cannot read"
     if stored is None:
         return ""
-    then, now = stored.with_effect(), run.settings.with_effect()
-    others = (name for name, value in now.items() if then.get(name) != value)
-    if (name := next(others, None)) is None:
-        return ""
-    return f"{label}, with {name} = {then.get(name)} in place of {now[name]}"
+    other = first_difference(stored, run.settings)
+    return other and f"{label}, with {other}"
+
+
+def first_difference(stored: RunSettings, today: RunSettings, besides: Collection[str] = ()) -> str:
+    """A setting that may change results and has another value, with both; empty where none has."""
+    then = stored.with_effect()
+    for name, value in today.with_effect().items():
+        if name not in besides and then.get(name) != value:
+            return f"{name} = {then.get(name)} in place of {value}"
+    return ""
 
 
 def perform(run: Run, keep: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from common.methods.search import Range
 from common.roles import SettingsModel
@@ -18,6 +18,9 @@ FROZEN = "frozen"
 
 class MethodSettings(SettingsModel):
     """The settings of one method's own group; a method without any has this one."""
+
+    FORMER: ClassVar[Mapping[str, Any]] = {}
+    """What the method did in releases before a setting existed, by the setting's name."""
 
     def check(self, run: "RunSettings", name: str) -> None:
         """Raise a ValueError where the group does not fit the shared settings of a run.

@@ -1,6 +1,7 @@
 """One round: item-item weights from a single sum over users, carried to cold items by texts."""
 
-from typing import TYPE_CHECKING, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from common.methods.card import Card
 from common.methods.carried import CarriedSettings
@@ -22,6 +23,8 @@ ITEM_RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0)
 
 class OneRoundSettings(CarriedSettings):
     """The sum, the item-item weights that come of it, and how much they count."""
+
+    FORMER: ClassVar[Mapping[str, Any]] = {"kernels": 1, "rarity": 0.0}
 
     columns: int = setting(
         -1,

@@ -45,9 +45,6 @@ validation items of amazon-office, movielens and ml-1m at ε from 0.5 to 8."""
 _SMOOTHING = 0.2
 """Added to the popularity of each item, in means over items."""
 
-_FORMER = {"kernels": 1, "rarity": 0.0}
-"""What says how a sum is read, as in releases whose checkpoints do not tell it."""
-
 
 class OneRound(Trained):
     """The mean over users of their bounded parts, and what is made of it.
@@ -262,7 +259,7 @@ class OneRound(Trained):
             "basis": None if self.basis is None else torch.from_numpy(self.basis),
             "noise": self.noise,
             "chosen": self.chosen,
-            "form": {name: getattr(self.own, name) for name in _FORMER},
+            "form": {name: getattr(self.own, name) for name in self.own.FORMER},
         }
 
     def restore(self, state: Mapping[str, Any], former: ItemIndex) -> None:
@@ -274,7 +271,7 @@ class OneRound(Trained):
         self.chosen, self.round = state["chosen"], state["round"]
         if self.chosen and len(self.chosen) == 2:  # of a release that had one kernel
             self.chosen = *self.chosen, 1
-        self.own = self.own.model_copy(update=state.get("form", _FORMER))
+        self.own = self.own.model_copy(update=state.get("form", self.own.FORMER))
         self._directions = None
         self._follow(former)
 

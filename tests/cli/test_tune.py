@@ -1,3 +1,4 @@
+import json
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from optuna.trial import FixedTrial, TrialState
 
 from cli import tune as tuning
 from cli.bench.methods import Chosen, read_tuned
+from cli.bench.runs import data_checksum
 from cli.search import as_choices, open_study
 from cli.tune import searchable, tune
 from common import methods
@@ -179,6 +181,52 @@ def test_other_fixed_settings_are_another_search(
     tune(str(data_folder), "ridge", tmp_path, trials=1, set_=FIXED)
     tune(str(data_folder), "ridge", tmp_path, trials=1, set_=[*FIXED, "negatives=2"])
     assert [settings.negatives for settings in here] == [5, 2]
+
+
+def test_a_default_that_is_given_goes_on_in_the_same_search(
+    data_folder: Path, tmp_path: Path, here: list[RunSettings]
+) -> None:
+    tune(str(data_folder), "ridge", tmp_path, trials=1, set_=FIXED)
+    tune(str(data_folder), "ridge", tmp_path, trials=1, set_=[*FIXED, "negatives=5"])
+    assert len(here) == 1
+    default = RunSettings().head_lr
+    tune(str(data_folder), "ridge", tmp_path, trials=1, set_=[*FIXED, f"head_lr={default}"])
+    assert len(here) == 2  # that it is not searched makes another search
+
+
+def test_another_default_is_another_search(
+    data_folder: Path, tmp_path: Path, here: list[RunSettings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune(str(data_folder), "ridge", tmp_path, trials=1, set_=FIXED)
+    (name,) = optuna.get_all_study_names(open_study_storage(tmp_path))
+    study = open_study(tmp_path, name, 0)
+    told = study.user_attrs["settings"]
+    del told["head_start"]  # as a release wrote it that did not have this one
+    study.set_user_attr("settings", {**told, "head_lr": 0.1})
+    tune(str(data_folder), "ridge", tmp_path, trials=1, set_=FIXED)
+    assert len(here) == 1  # what is searched has no default
+    study.set_user_attr("settings", {**told, "negatives": 7})
+    for _ in range(2):
+        tune(str(data_folder), "ridge", tmp_path, trials=2, set_=FIXED)
+        assert len(here) == 3
+    assert "ridge: what was tried with negatives = 7 in place of 5 stays" in capsys.readouterr().out
+    study.set_user_attr("settings", {**told, "gone": 1})
+    tune(str(data_folder), "ridge", tmp_path, trials=2, set_=FIXED)
+    assert "with settings that this release cannot read stays" in capsys.readouterr().out
+
+
+def test_a_journal_of_an_older_release_goes_on(
+    data_folder: Path, tmp_path: Path, here: list[RunSettings]
+) -> None:
+    shared = {k: v for k, v in QUICK.items() if f"{k}={v}" in FIXED}
+    checksum = data_checksum(str(data_folder), {})
+    name = f"ridge on {checksum}, seed 0, {json.dumps(shared, sort_keys=True)}"
+    study = open_study(tmp_path, name, 0)
+    trial = study.ask()
+    trial.set_user_attr("settings", {"head_lr": 1.0})
+    study.tell(trial, 0.0)
+    tune(str(data_folder), "ridge", tmp_path, trials=2, set_=FIXED)
+    assert len(here) == 1
 
 
 def test_when_every_trial_fails_the_last_error_is_told(

@@ -126,6 +126,21 @@ def test_a_run_that_was_made_with_an_older_default_stays_and_is_made_anew_beside
     assert again.former == "ridge, seed 0, whose settings this release cannot read"
 
 
+def test_a_run_of_before_a_setting_had_what_its_method_did_then(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    old = planned("one-round", data_folder, tmp_path)[0]
+    RunFolder(old.folder).write_settings(old.settings)
+    RunFolder(old.folder).write_sample([])
+    assert planned("one-round", data_folder, tmp_path)[0] == old
+    path = old.folder / "settings.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in told.items() if k != "one-round.kernels"}))
+    new = planned("one-round", data_folder, tmp_path)[0]
+    assert new.former == "one-round, seed 0, with one-round.kernels = 1 in place of 0"
+    assert new.folder != old.folder
+
+
 def test_the_checksum_is_of_the_content(data_folder: Path, tmp_path: Path) -> None:
     for name in ("items.csv", "interactions.csv"):
         (tmp_path / name).write_bytes((data_folder / name).read_bytes())
