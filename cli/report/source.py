@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from cli.report.others import other_folder, resembles_results
 from cli.report.run import Run
 from common.bar import TRAINED, TWIN
 from common.errors import SnowdropError
@@ -67,6 +68,11 @@ def read_source(folder: Path) -> Source:
         If it is neither, or a later release wrote it.
     """
     if not holds_results(folder):
+        if other := other_folder(folder):
+            instead = other.instead.format(folder=folder)
+            raise SnowdropError(
+                f"{folder} holds {other.holds}, of which there is no report: {instead}"
+            )
         raise SnowdropError(
             f"{folder} holds no results; give a folder that `snowdrop simulate --run-dir` or "
             "`snowdrop bench --out` made"
@@ -80,7 +86,7 @@ def read_source(folder: Path) -> Source:
 
 def holds_results(folder: Path) -> bool:
     """Whether it is a run directory or the folder of a comparison."""
-    return _is_bench(folder) or RunFolder(folder).is_run
+    return (_is_bench(folder) or RunFolder(folder).is_run) and not resembles_results(folder)
 
 
 def _is_bench(folder: Path) -> bool:

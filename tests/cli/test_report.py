@@ -415,13 +415,45 @@ def test_a_folder_with_a_page_of_its_own_keeps_it(tmp_path: Path) -> None:
     attack, other = tmp_path / "attack", tmp_path / "other.html"
     attack.mkdir()
     (attack / "attack.json").write_text("{}")
-    with pytest.raises(SnowdropError, match="attack holds no results"):
+    with pytest.raises(
+        SnowdropError, match="holds an attack, of which there is no report: `snowdrop at"
+    ):
         make_report(attack)
     (attack / "report.html").write_text("what was read")
     done = CliRunner().invoke(app, ["report", str(attack)])
     assert done.stdout == f"the report is in {attack / 'report.html'}\n"
     assert make_report(attack, other) == other
     assert other.read_text() == (attack / "report.html").read_text() == "what was read"
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"summary.json": '{"synthetic": true}'}, "holds synthetic users, of .* `snowdrop synthes"),
+        (
+            {"results.csv": "data,protocol,recommender,method\n"},
+            "holds a comparison of synthetic users, of .* `snowdrop bench-synthetic` writes",
+        ),
+        ({"journal.log": "", "shop.toml": ""}, "holds a search of settings, .* `--tuned` of"),
+        ({"federation.json": "{}"}, "holds a deployed federation, .* give .*/server/run"),
+        ({"items.csv": "item_id\n"}, "holds a data set, .* run `snowdrop simulate` or"),
+    ],
+)
+def test_a_folder_of_another_command_is_told_what_it_is(
+    tmp_path: Path, files: Mapping[str, str], told: str
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(SnowdropError, match=told):
+        make_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+    (tmp_path / "report.html").write_text("its own")
+    assert make_report(tmp_path).read_text() == "its own"
+
+
+def test_a_search_beside_a_comparison_does_not_hide_it(bench_folder: Path) -> None:
+    (bench_folder / "journal.log").touch()
+    assert "New items on office" in page_of(bench_folder)[1].text
 
 
 def test_a_run_that_has_a_report_gets_a_new_one(run_folder: Path) -> None:
