@@ -1,8 +1,10 @@
 """`snowdrop deploy`: from a folder of keys to a running federation."""
 
+import shlex
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,7 @@ import typer
 from cli import deploy_node, deploy_status
 from cli.prepare.folder import carry_features, read
 from cli.prepare.generated import generated
+from client_app.interactions import first_user
 from common.errors import SnowdropError
 from common.settings import Answer
 from deploy import certificate, local, supervisor
@@ -114,11 +117,12 @@ def up(
         share_data(folder, data)
     local.up(folder, typer.echo)
     home = folder / "server" / "flower-home"
+    node, user = _some_user(folder, federation)
     typer.echo(
         f"the federation is up. Start a run, in the folder of Snowdrop's source:\n"
         f"  FLWR_HOME={home} flwr run . {federation.name} --stream\n"
         f"its results go to {folder / 'server' / 'run'}; then, on a node:\n"
-        f"  snowdrop recommend {folder / 'nodes' / federation.nodes[0].name / 'state'} --user U\n"
+        f"  snowdrop recommend {folder / 'nodes' / node / 'state'} --user {user}\n"
         f"`snowdrop deploy status {folder}` shows the state of each process, `down` ends them."
     )
 
@@ -293,6 +297,16 @@ def renew(
         typer.echo("the certificate is new; the SuperLink takes it as soon as no run is under way")
     else:
         typer.echo("the certificate is new; restart the SuperLink for it to be used")
+
+
+def _some_user(folder: Path, federation: Federation) -> tuple[str, str]:
+    """A node and one of its users, as a shell takes it; 'USER' where none can be read."""
+    names = federation.node_names()
+    for name in names:
+        with suppress(SnowdropError):
+            if user := first_user(folder / "nodes" / name / "data" / "interactions.csv"):
+                return name, shlex.quote(user)
+    return names[0], "USER"
 
 
 def _known(folder: Path, name: str) -> Path:

@@ -81,6 +81,19 @@ def shard_of(users: Sequence[str], shards: int) -> np.ndarray:
     return (np.frombuffer(raw, "<u8") % np.uint64(shards)).astype(np.int64)
 
 
+def first_user(path: Path) -> str | None:
+    """The user of the first row of an interactions file that has one; None where none has.
+
+    Raises
+    ------
+    SnowdropError
+        If the file is missing or malformed.
+    """
+    users = scan_table(path, ["user_id"], private=True).drop_nulls().head(1)
+    first = collect_table(users, path, private=True)
+    return None if first.is_empty() else str(first.item())
+
+
 def read_interactions(paths: Sequence[Path], timed: bool = False) -> pl.DataFrame:
     """Columns ``user_id`` and ``item_id`` of interactions files, Categorical.
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cli.deploy import up
 from cli.deploy_status import age, certificate_line, local_time, run_line, status_table
 from common.settings import RunSettings
+from deploy import local
+from deploy.federation import Federation
 from server_app.run_folder import RunFolder
 
 
@@ -75,6 +78,34 @@ def test_a_run_is_told_in_one_line(tmp_path: Path) -> None:
     )
     (tmp_path / "rounds.csv").write_text("nonsense")
     assert "is damaged" in run_line(run, False)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("u 1,a\nu2,b\n", "u3,a\n", "node-0/state --user 'u 1'\n"),
+        ("", "u3,a\n", "node-1/state --user u3\n"),
+        ("", "", "node-0/state --user USER\n"),
+        (None, None, "node-0/state --user USER\n"),
+    ],
+)
+def test_what_is_started_tells_a_user_whom_a_node_has(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    first: str | None,
+    second: str | None,
+    told: str,
+) -> None:
+    Federation.new(tmp_path, "shops", 2, (), 9092, "").save(tmp_path)
+    for name, rows in (("node-0", first), ("node-1", second)):
+        if rows is not None:
+            (tmp_path / "nodes" / name / "data").mkdir(parents=True)
+            path = tmp_path / "nodes" / name / "data" / "interactions.csv"
+            path.write_text(f"user_id,item_id\n{rows}")
+    monkeypatch.setattr(local, "up", lambda *_: None)
+    up(tmp_path)
+    assert told in capsys.readouterr().out
 
 
 def test_a_missing_certificate_is_told(tmp_path: Path) -> None:
