@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="*", default=[100, 300, 1000])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--ways", nargs="*", default=["simulation", "light"])
-    parser.add_argument("--round-timeout", type=float, default=600.0)
+    parser.add_argument("--round-timeout", type=float)
     parser.add_argument("--crowd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -263,7 +263,9 @@ def main() -> None:
         return
     print("| way | " + " | ".join(HEADS) + " |")
     print("|" + " --- |" * (1 + len(HEADS)), flush=True)
-    shared = {**SETTINGS, "rounds": options.rounds, "round_timeout": options.round_timeout}
+    shared = {**SETTINGS, "rounds": options.rounds}
+    if options.round_timeout is not None:
+        shared["round_timeout"] = options.round_timeout
     for nodes in options.nodes:
         data = made_data(options.out / f"data-{nodes}", nodes)
         for way in options.ways:

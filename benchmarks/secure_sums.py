@@ -16,8 +16,8 @@ from quality import simulate
 
 CHOSEN = {
     "dim": 64,
-    "rounds": 3,
-    "evaluate_every": 3,
+    "rounds": 9,
+    "evaluate_every": 9,
     "method": "own-features",
     "baselines": "false",
     "twin": "false",

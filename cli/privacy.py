@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cli.counting import counted
 from common.errors import SnowdropError
 from common.settings import LEAST, NoiseBy, RunSettings
 
@@ -80,7 +81,7 @@ def privacy(
     typer.echo(
         f"{mechanism}_scale = {noise:.6g} with clip_norm = {clip_norm:g}, noise_by = {noise_by}, "
         f"fraction = {fraction:g}\n"
-        f"ε = {each:.4g} in a round, {told(noise):.4g} over {rounds} round{'s' * (rounds > 1)}, "
+        f"ε = {each:.4g} in a round, {told(noise):.4g} over {counted(rounds, 'round')}, "
         f"at δ = {at:.4g}\n"
         f"the mean change of a round's users carries noise of standard deviation "
         f"{least}{in_mean:.3g} on every entry"

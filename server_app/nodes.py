@@ -25,6 +25,8 @@ Answer = TypeVar("Answer", bound=messages.Body)
 Beside = TypeVar("Beside", bound=messages.Companion)
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+_PAUSED = 0.1
+"""Share of the time spent waiting so far that the next pause takes, between these two."""
 _LOOK_SECONDS = 2.0
 _LONGEST_REASON = 500
 _MOST_NAMED = 10  # nodes that are named one by one where they are late together
@@ -254,7 +256,8 @@ class Nodes:
         again: set[int] = set()
         self._asked.clear()
         replies: dict[int, Message] = {}
-        pause, looked, missing = _SHORTEST_PAUSE, time.monotonic(), set[int]()
+        began = looked = time.monotonic()
+        missing = set[int]()
         while waiting and time.monotonic() < deadline:
             for reply in self._grid.pull_messages(list(waiting)):
                 node = waiting.pop(reply.metadata.reply_to_message_id)
@@ -280,8 +283,8 @@ class Nodes:
                     self.refuse(left, _kind(first[left]), "it left before it answered")
                 missing = gone  # seen twice: what it sent before it left has been pulled by then
             if waiting:
-                time.sleep(pause)
-                pause = min(pause * 1.5, _LONGEST_PAUSE)
+                waited = time.monotonic() - began
+                time.sleep(min(max(waited * _PAUSED, _SHORTEST_PAUSE), _LONGEST_PAUSE))
         self._give_up_on([first[node] for node in sorted(waiting.values())], allowed)
         return [replies[node] for node in sorted(replies)]
 

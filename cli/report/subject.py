@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from cli.comparison import Comparison, Entry
+from cli.counting import counted
 from cli.report.charts import COLOURS
 from cli.report.run import Run
 from cli.report.source import Result, Source
@@ -268,7 +269,7 @@ def _privacy_words(told: Mapping[str, Any]) -> str:
     """What ``summary.json`` says of ε, in words."""
     who = _WHO_ADDS[told["noise_by"]]
     metrics = ", without the metrics" if told["metrics_without_noise"] else ""
-    rounds = f"{told['rounds']} round{'s' * (told['rounds'] != 1)}"
+    rounds = counted(told["rounds"], "round")
     return (
         f"ε = {told['epsilon']:.3g} over {rounds} at δ = {told['delta']:.2g}, "
         f"{told['noise']} noise of {who}{metrics}"

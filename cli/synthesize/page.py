@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cli.counting import counted
 from cli.progress import readable
 from cli.report.charts import Figure, Series, line_chart
 from cli.report.roc import roc_figure
@@ -265,7 +266,7 @@ def _replay(plantings: Sequence[Planting]) -> Section:
               "Other people with one as near", "Exact repeats"),
         rows=rows,
         words=[
-            f"Means over {users} held-out user{'s' if users > 1 else ''}, each planted in "
+            f"Means over {counted(users, 'held-out user')}, each planted in "
             "trainings of its own. The first row is these synthetic users, which were made "
             "without them. 'Of other people' is the mean over held-out users that were not "
             "planted.",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array, hstack
 
+from cli.counting import counted
 from cli.prepare.folder import with_splits
 from client_app.interactions import interaction_files, read_interactions
 from client_app.synthesis.data import UserTable, read_users
@@ -132,7 +133,7 @@ def part_users(users: UserTable, share: float, seed: int) -> tuple[Silo, People]
     held = min(many, max(1, round(share * many))) if share else 0
     if held == many:
         raise SnowdropError(
-            f"{many} user{'s' if many > 1 else ''} with --hold-out {share:g}: nobody is left to "
+            f"{counted(many, 'user')} with --hold-out {share:g}: nobody is left to "
             "train on; give more users, or --hold-out 0"
         )
     order = np.random.default_rng(seed).permutation(many)

@@ -51,19 +51,37 @@ def belongs(public: bytes, private: bytes) -> bool:
         return False
 
 
-def agreed(private: bytes, public: bytes) -> bytes:
-    """The key that a pair shares (elliptic-curve Diffie-Hellman, then HKDF), 32 bytes.
+def agreed(private: bytes, public: Mapping[int, bytes]) -> dict[int, bytes]:
+    """The keys that a node shares with others (elliptic-curve Diffie-Hellman, then HKDF).
+
+    Parameters
+    ----------
+    private : bytes
+    public : Mapping[int, bytes]
+        Of each other one.
+
+    Returns
+    -------
+    dict[int, bytes]
+        32 bytes each.
 
     Raises
     ------
     SnowdropError
-        If the public key is no point of the curve.
+        If a public key is no point of the curve.
     """
+    own = _private(private)
     try:
-        point = ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, public)
+        points = {
+            other: ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, key)
+            for other, key in public.items()
+        }
     except ValueError as error:
         raise SnowdropError("a public key of a masked sum is none") from error
-    return base64.urlsafe_b64decode(generate_shared_key(_private(private), point))
+    return {
+        other: base64.urlsafe_b64decode(generate_shared_key(own, point))
+        for other, point in points.items()
+    }
 
 
 def sealed(key: bytes, content: bytes) -> bytes:

@@ -49,6 +49,14 @@ class Shares:
     mask: bytes
 
 
+@dataclass(frozen=True, config=_STORED)
+class Member:
+    """Another member of the group: the key that its shares are sealed with, and its public one."""
+
+    channel: bytes
+    mask: bytes
+
+
 @dataclass(frozen=True)
 class Sealed:
     """Shares for each other member, encrypted, and what the seed is known by."""
@@ -123,16 +131,18 @@ class Joined:
         places, enough, seed = sorted(group), threshold(len(group)), keys.new_seed()
         of_seed = dict(zip(places, split(seed, enough, len(places)), strict=True))
         of_mask = dict(zip(places, split(self.mask, enough, len(places)), strict=True))
+        channels = keys.agreed(
+            self.channel, {other: group[other].channel for other in places if other != own}
+        )
         sealed = {
             other: keys.sealed(
-                keys.agreed(self.channel, group[other].channel),
-                share_keys_plaintext_concat(own, other, of_seed[other], of_mask[other]),
+                key, share_keys_plaintext_concat(own, other, of_seed[other], of_mask[other])
             )
-            for other in places
-            if other != own
+            for other, key in channels.items()
         }
         kept = Shares(of_seed[own], of_mask[own])
-        sharing = Sharing(self.session, self.channel, self.mask, seed, own, dict(group), kept)
+        members = {other: Member(key, group[other].mask) for other, key in channels.items()}
+        sharing = Sharing(self.session, self.mask, seed, own, members, kept)
         return sharing, Sealed(keys.commitment(seed), sealed)
 
 
@@ -141,11 +151,10 @@ class Sharing:
     """A node whose shares are on their way to the others."""
 
     session: str
-    channel: bytes
     mask: bytes
     seed: bytes
     own: int
-    group: dict[int, PublicKeys]
+    others: dict[int, Member]
     kept: Shares
     stage: Literal["sharing"] = "sharing"
 
@@ -162,22 +171,22 @@ class Sharing:
         SnowdropError
             If shares were changed or are not for this node, or too few members have shared.
         """
-        if self.own in sealed or not sealed.keys() <= self.group.keys():
+        members = len(self.others) + 1
+        if not sealed.keys() <= self.others.keys():
             raise SnowdropError("shares came from nodes that are not in the list of keys")
-        if len(sealed) + 1 < threshold(len(self.group)):
+        if len(sealed) + 1 < threshold(members):
             raise SnowdropError("too few nodes have shared their secrets")
         held = {self.own: self.kept}
         for other, content in sealed.items():
-            key = keys.agreed(self.channel, self.group[other].channel)
             source, target, of_seed, of_mask = share_keys_plaintext_separate(
-                keys.opened(key, content)
+                keys.opened(self.others[other].channel, content)
             )
             if (source, target) != (other, self.own):
                 raise SnowdropError("shares came that are not for this node")
             held[other] = Shares(of_seed, of_mask)
-        pairs = {other: keys.agreed(self.mask, self.group[other].mask) for other in sealed}
-        return Hidden(self.session, self.own, held, len(self.group)), Masks(
-            self.seed, pairs, self.own, threshold(len(self.group))
+        pairs = keys.agreed(self.mask, {other: self.others[other].mask for other in sealed})
+        return Hidden(self.session, self.own, held, members), Masks(
+            self.seed, pairs, self.own, threshold(members)
         )
 
 

@@ -120,6 +120,7 @@ class Total:
 
     def _take_pairs_off(self, lost: int, private: bytes) -> None:
         """Take off the masks that the others share with a node that is not in the total."""
-        for other in self.there.intersection(self.groups[lost]) - {lost}:
-            key = keys.agreed(private, self.public[other].mask)
+        others = self.there.intersection(self.groups[lost]) - {lost}
+        pairs = keys.agreed(private, {other: self.public[other].mask for other in others})
+        for other, key in pairs.items():
             keys.add_mask(self.vector, key, -sign_of(other, lost))

@@ -44,15 +44,15 @@ def test_every_byte_of_a_key_changes_the_mask(byte: int) -> None:
 
 def test_both_of_a_pair_agree_on_a_key_and_nobody_else() -> None:
     first, second, third = (keys.new_private() for _ in range(3))
-    key = keys.agreed(first, keys.public_of(second))
+    key = keys.agreed(first, {2: keys.public_of(second), 3: keys.public_of(third)})[2]
     assert len(key) == keys.KEY_BYTES
-    assert key == keys.agreed(second, keys.public_of(first))
-    assert key != keys.agreed(third, keys.public_of(first))
+    assert key == keys.agreed(second, {1: keys.public_of(first)})[1]
+    assert key != keys.agreed(third, {1: keys.public_of(first)})[1]
     assert keys.belongs(keys.public_of(first), first)
     assert not keys.belongs(keys.public_of(second), first)
     assert not keys.belongs(keys.public_of(second), bytes(32))  # 0 is no private key
     with pytest.raises(SnowdropError, match="a public key of a masked sum is none"):
-        keys.agreed(first, b"\x02" + b"\xff" * 32)
+        keys.agreed(first, {2: b"\x02" + b"\xff" * 32})
 
 
 def test_sealed_content_is_read_by_its_key_alone_and_not_changed_unnoticed() -> None:

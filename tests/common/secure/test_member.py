@@ -56,11 +56,17 @@ def test_stages_are_read_as_they_were_written() -> None:
         read(written(sharing)[:-5])
 
 
+def test_a_node_that_has_shared_keeps_no_private_key_of_its_channel() -> None:
+    group = {place: Joined.anew("session") for place in (1, 2, 3)}
+    sharing, _ = group[1].share(1, {place: one.public() for place, one in group.items()})
+    assert group[1].channel.hex().encode() not in written(sharing)
+
+
 def test_a_node_that_has_hidden_its_numbers_keeps_no_key() -> None:
     one = shared()
     sharing = sharing_of(one, 3)
     one.masked(3)
-    for secret in (sharing.channel, sharing.mask, sharing.seed):
+    for secret in (sharing.others[2].channel, sharing.mask, sharing.seed):
         assert secret.hex().encode() not in one.stages[3]
 
 
@@ -109,7 +115,7 @@ def test_shares_of_another_session_or_said_to_be_anothers_are_refused() -> None:
     with pytest.raises(SnowdropError, match="changed on their way"):
         sharing_of(one, 1).accept({**one.for_node(1), 3: other.for_node(1)[3]})
     sharing = sharing_of(one, 1)
-    key = keys.agreed(sharing.channel, sharing.group[3].channel)
+    key = sharing.others[3].channel
     content = keys.opened(key, one.for_node(1)[3])
     lied = keys.sealed(key, content[:8] + bytes([2]) + content[9:])  # a target of its own choice
     with pytest.raises(SnowdropError, match="not for this node"):
