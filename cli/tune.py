@@ -214,10 +214,11 @@ def search_space(method: str, shared: Mapping[str, Any]) -> dict[str, Range]:
     return {name: r for name, r in methods.card(method).search.items() if name not in shared}
 
 
-def fixed_of(method: str, shared: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of every trial of a method that belong to what was found."""
+def found_with(method: str, tried: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a trial that belong to what was found: what is not searched is as on the card."""
+    named = Chosen.parse(method).named
     kept = {name: value for name, value in shared.items() if name not in SHARED}
-    return {**kept, **Chosen.parse(method).named.fixed}
+    return {**named.card.tuned, **tried, **kept, **named.fixed}
 
 
 def settings_of(
@@ -228,7 +229,7 @@ def settings_of(
     run: Mapping[str, Any],
 ) -> RunSettings:
     """Settings of one run of a trial that tries ``values``."""
-    tuned = {**parts, method: {**values, **fixed_of(method, shared)}}
+    tuned = {**parts, method: found_with(method, values, shared)}
     return Chosen.parse(method).settings(tuned, shared, run)
 
 
@@ -285,7 +286,7 @@ def search_method(
                 own = {**run, "run_dir": place}
                 settings = settings_of(method, tried, shared, parts, own)
                 found.append(in_own_process(validation_recall, (settings,), tell))
-        return {**tried, **fixed_of(method, shared)}, fmean(found)
+        return found_with(method, tried, shared), fmean(found)
 
     search(study, method, space, known, attempt, trials, jobs)
 

@@ -14,7 +14,7 @@ from cli import tune as tuning
 from cli.bench.methods import Chosen, read_tuned
 from cli.bench.runs import data_checksum
 from cli.search import as_choices, open_study
-from cli.tune import searchable, tune
+from cli.tune import searchable, settings_of, tune
 from common import methods
 from common.errors import SnowdropError
 from common.methods.search import Number, OneOf, Together
@@ -145,6 +145,16 @@ def test_a_trial_is_what_bench_runs(
     tuned = read_tuned([tmp_path / f"{data_folder.name}.toml"])
     assert here[0].flat() == Chosen.parse(method).settings(tuned, QUICK, given).flat()
     assert here[0].card.name == method
+
+
+@pytest.mark.parametrize("method", searchable())
+def test_a_trial_keeps_what_the_card_says_of_what_is_not_searched(method: str) -> None:
+    card = methods.card(method)
+    trial = optuna.create_study().ask()
+    tried = {k: v for n, r in card.search.items() for k, v in r.suggest(trial, n).items()}
+    made = settings_of(method, tried, {}, {}, {}).flat()
+    wanted = {**card.tuned, **tried, **Chosen.parse(method).named.fixed}
+    assert {name: made[name] for name in wanted} == wanted
 
 
 @pytest.mark.parametrize("best", [0, 1])
