@@ -138,8 +138,8 @@ class TrainingSettings(SettingsModel):
     )
     laplace_scale: float = setting(
         0.0,
-        "scale δ of the Laplace noise on every entry of a user's change; one round then has "
-        "ε = 2 C / δ",
+        "scale b of the Laplace noise on every entry of a user's change; one round then has "
+        "ε = 2 C / b",
         _TRAVELS,
         ge=0,
     )

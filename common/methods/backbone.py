@@ -81,7 +81,7 @@ NOISES = (
     BOUNDED,
     *(f"{BOUNDED}@laplace_scale={scale}" for scale in (0.002, 0.02, 0.2, 2.0)),
 )
-"""None, a bound C = 100 alone, and with Laplace noise of a scale δ: a round has ε = 2 C / δ."""
+"""None, a bound C = 100 alone, and with Laplace noise of a scale b: a round has ε = 2 C / b."""
 
 
 def published(name: str) -> dict[str, Any]:

@@ -92,14 +92,14 @@ class ClippedLaplace(Mechanism):
     """Local differential privacy with Laplace noise (MDiffFR, section 6.7).
 
     Each user's change is clipped to an L1 norm C, and every entry of it gets Laplace noise of scale
-    δ: one round is ε-LDP with ε = 2 C / δ.
+    b (the paper's δ): one round is ε-LDP with ε = 2 C / b.
 
     Parameters
     ----------
     norm : float
         C; infinite: changes are not clipped, and the noise then gives no ε.
     scale : float
-        δ; 0: no noise.
+        b; 0: no noise.
     """
 
     def __init__(self, norm: float, scale: float) -> None:
