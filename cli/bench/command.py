@@ -72,7 +72,6 @@ def bench(
     of_all = {name: shared[name] for name in SHARED if name in shared}
     first = RunSettings.parse({**of_all, **place})
     folder = check_data(first, measured="test")
-    make_folder(out)
     compared = choose(chosen, twins, first.task)
     if curve:
         compared = Curve.parse(curve, folder).extended(compared)
@@ -84,6 +83,7 @@ def bench(
             "--set release_metrics=true, which asks for them outside ε"
         )
     given = _given(shared, tuned or [], runs)
+    make_folder(out)
     missing = [run for run in runs if not run.whole]
     names = ", ".join(dict.fromkeys(run.chosen.name for run in runs))
     typer.echo(f"{len(runs)} runs, {len(runs) - len(missing)} of them are there already: {names}")

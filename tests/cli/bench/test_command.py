@@ -89,3 +89,10 @@ def test_the_results_name_the_methods_that_have_another_value_than_all_were_give
         "These have another `rounds`: one-round (1), one-round:frozen (1). "
         "These have another `dim`: mdifffr@dim=16 (16), mdifffr:frozen@dim=16 (16)."
     )
+
+
+def test_a_comparison_that_is_refused_leaves_no_folder(data_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "compared"
+    with pytest.raises(SnowdropError, match="cannot read"):
+        command.bench(str(data_folder), out, "ridge", tuned=[tmp_path / "missing.toml"])
+    assert not out.exists()
