@@ -55,7 +55,8 @@ class Interrupt(KeyboardInterrupt):
     """
 
     def __del__(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        if signal.getsignal(signal.SIGALRM) is _interrupt_again:
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
 
 
 if __name__ == "__main__":
