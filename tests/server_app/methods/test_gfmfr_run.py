@@ -6,15 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest, norm
 from torch import Tensor
 
 from cli.in_process import InProcessGrid
 from common import messages
 from common.discrete import STEP
 from common.methods.gfmfr import HISTORY_WEIGHTS
+from common.secure import fixed_point
 from common.settings import RunSettings
 from common.users import mechanism
 from common.users.heads import HEADS
+from server_app import aggregation
 from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
 from server_app.methods import make
@@ -499,3 +502,57 @@ def test_a_node_that_is_silent_or_counts_wrongly_is_left_out(
         assert summary["failed_answers"] > 0
         tables.append(state_of(tmp_path / name, 2)["table"])
     assert torch.equal(*tables)
+
+
+def first_sums(monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What a run's first round adds up over all nodes, as the server gets it."""
+    seen: list[dict[str, np.ndarray]] = []
+    step = GFMFR.step
+
+    def listening(self: GFMFR, summed: Any) -> None:
+        seen.append({name: np.array(one, np.float64) for name, one in summed.sums.items()})
+        step(self, summed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GFMFR, "step", listening)
+        summary = run_here(values, InProcessGrid(3, values))
+    assert summary["privacy"]["noise_by"] == values["noise_by"]
+    return seen[0]
+
+
+@pytest.mark.parametrize("backbone", TAUGHT)
+def test_noise_of_the_sum_covers_all_that_groups_send(
+    warm_folder: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backbone: str,
+) -> None:
+    """Groups' sums and sizes are whole steps, and each number has its own part of the noise."""
+    noise = {"clip_norm": 8.0, "gaussian_scale": 0.5, "average": "users", "nodes": 3, "rounds": 2}
+    bare = fused_values(warm_folder, tmp_path / "bare", backbone, **noise, noise_by="server")
+    with monkeypatch.context() as patch:
+        patch.setattr(aggregation, "discrete_gaussian", lambda shape, _: np.zeros(shape, int))
+        users = first_sums(monkeypatch, bare)
+    drawn: list[np.ndarray] = []
+    draw = fixed_point.discrete_gaussian
+
+    def keeping(shape: tuple[int, ...], deviation: float) -> np.ndarray:
+        drawn.append(draw(shape, deviation))
+        return drawn[-1]
+
+    monkeypatch.setattr(fixed_point, "discrete_gaussian", keeping)
+    given = fused_values(warm_folder, tmp_path / "sum", backbone, **noise, noise_by="sum",
+                         secure_sums=True)  # fmt: skip
+    noisy = first_sums(monkeypatch, given)
+    assert users.keys() == noisy.keys() >= {"change", "heads", "members"}
+    parts = len(drawn) // (2 * 3)  # of each node in each of two rounds
+    added = [sum(drawn[node * parts + part] for node in range(3)) for part in range(parts)]
+    by_size = {one.size: one for one in added}
+    assert len(by_size) == len(users)
+    for name, whole in users.items():
+        assert (whole / STEP == (whole / STEP).round()).all()
+        more = noisy[name] - whole
+        assert (more.ravel() == by_size[whole.size] * STEP).all()
+    assert kstest(np.concatenate(added) * STEP, norm(scale=0.5).cdf).pvalue > 1e-10
+    sizes = users["members"] / 2.0  # member_share · clip_norm
+    assert sizes.sum() == pytest.approx(60, abs=1e-4)
