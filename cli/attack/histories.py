@@ -20,6 +20,7 @@ from scipy.stats import binom, poisson
 
 from cli.attack.seen import Seen, by_source
 from cli.attack.softmax import SENT, histories_in
+from cli.attack.spanned import AXES, SIZES, people_in_span
 from common.settings import TrainingSettings
 from common.users.item_sums import unpacked
 
@@ -28,6 +29,7 @@ MEANS = "mean directions over rounds"
 TOUCHES = "touches over rounds"
 PAIRS = "sum of pairs"
 SOFTMAX = "rows of a softmax"
+SPANNED = "histories in few directions"
 
 _PARALLEL = 1e-6
 """Most that 1 − |cosine| of two rows of one user comes to: float32 leaves no more."""
@@ -137,6 +139,13 @@ def read(seen: Sequence[Seen], known: Known) -> list[Reading]:
     if any({"gram", "sketch"} & one.sums.keys() for one in seen):
         pairs = {source: people_in_pairs(rounds[-1], known) for source, rounds in sources.items()}
         readings.append(Reading(PAIRS, pairs))
+    if any(AXES in one.sent for one in seen):
+        last = {source: rounds[-1] for source, rounds in sources.items()}
+        people = {
+            source: people_in_span(one.sent[AXES], one.sent[SIZES], one.users)
+            for source, one in last.items()
+        }
+        readings.append(Reading(SPANNED, people))
     return readings
 
 

@@ -15,6 +15,7 @@ from flwr.app import Message
 from cli.attack.federation import ALL, FIRST, Federation, name_of
 from cli.attack.histories import Known, Reading, read
 from cli.attack.seen import Seen
+from cli.attack.spanned import AXES, SIZES
 from cli.attack.verdict import Verdict, judge
 from common import messages
 from common.users.item_sums import packed
@@ -137,5 +138,6 @@ def _of_directions(sent: messages.Arrays, users: int) -> Seen:
     sizes *= users / (sizes.sum() or 1.0)
     if "basis" in sent:
         sketch = (axes * sizes) @ (axes.T @ sent["basis"].astype(np.float64))
-        return Seen(ALL, 1, users, {"sketch": sketch})
-    return Seen(ALL, 1, users, {"gram": packed((axes * sizes) @ axes.T)})
+        return Seen(ALL, 1, users, {"sketch": sketch}, {AXES: axes, SIZES: sizes})
+    gram = packed((axes * sizes) @ axes.T)
+    return Seen(ALL, 1, users, {"gram": gram}, {AXES: axes, SIZES: sizes})

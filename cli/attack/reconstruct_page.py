@@ -30,7 +30,9 @@ _WORDS = (
     "node. They are measured on these users.",
     "'Another node' is whoever holds one node and reads what the server sends it, masks or "
     "not: the item table of each round, two of which differ by the sum of all users' changes, or "
-    "the directions of the sum of pairs. It is measured on the users of all other nodes.",
+    "the directions of the sum of pairs. It is measured on the users of all other nodes. "
+    "'Histories in few directions' looks for histories that lie nearly in the span of these "
+    "directions, where there are more users than directions.",
     "Attacks that ask crafted questions need a server that does not follow the protocol. They are "
     "measured on as many nodes as the questions reach, so their numbers of users are smaller. "
     "'Counts' and 'descriptions' announce a catalogue with one warm item, 'losses' sends an item "

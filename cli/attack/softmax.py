@@ -77,12 +77,12 @@ def histories_in(seen: Seen) -> list[np.ndarray]:
     table = seen.sent["table"].astype(np.float64)
     of_heads = _commonest_dimensions(gradients.places, gradients.users)
     axes = np.linalg.qr(gradients.axes.T @ of_heads)[0]
+    outside = gradients.places - gradients.places @ of_heads @ of_heads.T
     contexts, heads = [], []
-    for context in contexts_of(gradients.places - gradients.places @ of_heads @ of_heads.T,
-                               gradients.users):  # fmt: skip
+    for context in filter(len, contexts_of(outside, gradients.users)):
         head = table[context].mean(0)
         head /= np.linalg.norm(head) or 1.0
-        if len(context) and np.linalg.norm(head - axes @ (axes.T @ head)) < _FITS:
+        if np.linalg.norm(head - axes @ (axes.T @ head)) < _FITS:
             contexts.append(context)
             heads.append(head)
     if not heads:
@@ -169,7 +169,7 @@ def _commonest_dimensions(rows: np.ndarray, dimensions: int) -> np.ndarray:
 
 
 def contexts_of(outside: np.ndarray, users: int) -> list[np.ndarray]:
-    """Items of each user's context, int64; empty for users whose context is not found.
+    """Items of each user's context, int64; empty where it is not found.
 
     Parameters
     ----------
