@@ -22,10 +22,10 @@ Its second argument is to be called again and again meanwhile; what it raises en
 _LOOK_SECONDS = 0.2
 
 
-def open_study(out: Path, name: str, seed: int, formerly: str = "") -> "Study":
+def open_study(out: Path, name: str, seed: int) -> "Study":
     """The search of that name in a folder that the caller has locked, as far as it has come.
 
-    What was cut off is not counted. ``formerly`` is the name that an older release gave to it.
+    What was cut off is not counted.
     """
     import optuna
     from optuna.trial import TrialState
@@ -33,11 +33,9 @@ def open_study(out: Path, name: str, seed: int, formerly: str = "") -> "Study":
     from cli.journal import journal
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = journal(out)
-    known = optuna.get_all_study_names(storage)
     study = optuna.create_study(
-        storage=storage,
-        study_name=formerly if formerly in known and name not in known else name,
+        storage=journal(out),
+        study_name=name,
         direction="maximize",
         load_if_exists=True,
     )

@@ -188,10 +188,7 @@ def study_of(
         fixed = {name: value for name, value in values.items() if name not in space}
         return f"{about_fixed}, {json.dumps(fixed, sort_keys=True)}"
 
-    given = [f", {json.dumps(shared, sort_keys=True)}"] if shared else []
-    combined = [f", of {json.dumps(parts, sort_keys=True)}"] if parts else []
-    formerly = "".join([about, *given, *combined])
-    study = open_study(out, named(settings.changed()), run["seed"], formerly)
+    study = open_study(out, named(settings.changed()), run["seed"])
     if other := _older_default(study, settings, space):
         typer.echo(f"{method}: what was tried with {other} stays as it is; this search is another")
         study = open_study(out, named(settings.with_effect()), run["seed"])

@@ -14,7 +14,7 @@ from flwr.app import RecordDict
 from client_app.partners import Partners, Signed
 from client_app.policy import Policy, Sums
 from common import messages
-from common.durable import exclusively, make_folder, read_checked, write_checked
+from common.durable import exclusively, make_folder, read_checked, remove, write_checked
 from common.errors import SnowdropError
 from common.secure.member import Hidden, Joined, Masks, PublicKeys, Sharing, Stage, read, written
 
@@ -114,6 +114,8 @@ class MaskedSums:
         if len(masking.sources) != len(masking.shares):
             raise SnowdropError("malformed Masking")
         shares = dict(zip(masking.sources, masking.shares, strict=True))
+        if len(shares) != len(masking.sources):
+            raise SnowdropError("a place stands twice among those who have shared")
         with self._locked():
             hidden, masks = self._at(masking.session, Sharing).accept(shares)
             write_checked(self._path(masking.session), written(hidden), self._lasting)
@@ -130,7 +132,7 @@ class MaskedSums:
         with self._locked():
             hidden = self._at(request.session, Hidden)
             told = hidden.reveal(request.there, self._policy.fewest_participants)
-            self._path(request.session).unlink()
+            remove(self._path(request.session), self._lasting)
         return messages.UnmaskAnswer(list(told), list(told.values()))
 
     def _at(self, session: str, stage: type[AnyStage]) -> AnyStage:
@@ -146,9 +148,10 @@ class MaskedSums:
 
     def _drop_old(self, under_way: str | None) -> None:
         kept = None if under_way is None else self._path(under_way)
-        for path in self._folder.glob("*.json"):
+        for path in self._folder.glob("*.json*"):
             old = path.stat().st_mtime < time.time() - _LIFETIME
-            if old or (path.name.startswith(self._run) and path != kept):
+            # Its first character is a dot where a process died while it wrote the file.
+            if old or (path.name.removeprefix(".").startswith(self._run) and path != kept):
                 path.unlink()
 
     @contextmanager

@@ -169,6 +169,7 @@ class Node:
                 deviation = settings.gaussian_scale / masks.fewest**0.5
                 layout.add_noise(vector, deviation, public=["users"])
         masks.hide(vector)
+        self.check_withdrawn()
         masked, masking = messages.MaskedAnswer(vector.long, vector.short), self.masking
         if not masking.following:
             return masked.to_record()
@@ -177,6 +178,7 @@ class Node:
     def unmasked(self, request: messages.UnmaskRequest) -> RecordDict:
         """Shares that take the masks off a sum, and those of the next sum where it is asked for."""
         answer, following = self.sums.reveal(request).to_record(), self._following
+        self.check_withdrawn()
         if following is None:
             return answer
         return self.sums.beside(answer, lambda: self.sums.share(following))

@@ -86,18 +86,37 @@ def write_atomic(path: Path, content: bytes, lasting: bool = True) -> None:
                 os.fsync(file.fileno())
         Path(temporary).replace(path)
         temporary = None
-        if not lasting:
-            return
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if lasting:
+            _sync_folder(path.parent)
     except OSError as error:
         raise SnowdropError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def remove(path: Path, lasting: bool = True) -> None:
+    """Delete a file; with ``lasting`` it does not come back after a loss of power.
+
+    Raises
+    ------
+    SnowdropError
+        If it cannot be deleted.
+    """
+    try:
+        path.unlink()
+        if lasting:
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise SnowdropError(f"cannot delete {path}: {error.strerror or error}") from error
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_checked(path: Path, content: bytes, lasting: bool = True) -> None:

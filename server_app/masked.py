@@ -122,11 +122,16 @@ def total_of(
     if not asked:
         return None
     kind = asked[0].metadata.message_type
-    try:
-        return _Protocol(nodes, asked, fields, noise).run(prepares)
-    except SnowdropError as error:
-        log.warning("the secure sum of this %s came to nothing: %s", kind, error)
-        return None
+    may_begin_anew = True
+    while True:
+        protocol = _Protocol(nodes, asked, fields, noise)
+        try:
+            return protocol.run(prepares)
+        except SnowdropError as error:
+            log.warning("the secure sum of this %s came to nothing: %s", kind, error)
+        if not (may_begin_anew and protocol.lost_what_was_prepared):
+            return None
+        may_begin_anew = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +232,8 @@ class _Protocol:
         self._nodes, self._fields, self._noise = nodes, fields, noise
         self._asked = {message.metadata.dst_node_id: message for message in asked}
         self._kind = asked[0].metadata.message_type
+        self.lost_what_was_prepared = False
+        """Whether too few could use what the last sum had prepared, though all have replied."""
 
     def run(self, prepares: bool) -> dict[str, np.ndarray]:
         """The sums by field.
@@ -241,10 +248,12 @@ class _Protocol:
         SnowdropError
             If too few nodes are there at some stage.
         """
-        if not self._is_prepared():
+        prepared = self._is_prepared()
+        if not prepared:
             self._use(self._shares(self._keys()))
         self._enough(set(self._shared.answers), "have shared their secrets")
         following = self._masked(secrets.token_hex(16) if prepares else "")
+        self.lost_what_was_prepared = prepared and self._all_replied
         self._enough(self._total.there, "have sent their part")
         liars = self._total.unmask(self._unmasking(following))
         for place in liars:
@@ -326,6 +335,7 @@ class _Protocol:
             node, ttl = message.metadata.dst_node_id, message.metadata.ttl
             asked.append(Message(masking.beside(message.content), node, self._kind, ttl=ttl))
         replies = self._nodes.exchange(asked)
+        self._all_replied = len(replies) == len(asked)
         answers = self._nodes.usable(self._kind, replies, messages.MaskedAnswer)
         places = {node: place for place, node in self._node.items()}
         for node, answer in answers:

@@ -1,4 +1,3 @@
-import json
 import threading
 import time
 from pathlib import Path
@@ -12,7 +11,6 @@ from optuna.trial import FixedTrial, TrialState
 
 from cli import tune as tuning
 from cli.bench.methods import Chosen, read_tuned
-from cli.bench.runs import data_checksum
 from cli.search import as_choices, open_study
 from cli.tune import searchable, settings_of, tune
 from common import methods
@@ -223,20 +221,6 @@ def test_another_default_is_another_search(
     study.set_user_attr("settings", {**told, "gone": 1})
     tune(str(data_folder), "ridge", tmp_path, trials=2, set_=FIXED)
     assert "with settings that this release cannot read stays" in capsys.readouterr().out
-
-
-def test_a_journal_of_an_older_release_goes_on(
-    data_folder: Path, tmp_path: Path, here: list[RunSettings]
-) -> None:
-    shared = {k: v for k, v in QUICK.items() if f"{k}={v}" in FIXED}
-    checksum = data_checksum(str(data_folder), {})
-    name = f"ridge on {checksum}, seed 0, {json.dumps(shared, sort_keys=True)}"
-    study = open_study(tmp_path, name, 0)
-    trial = study.ask()
-    trial.set_user_attr("settings", {"head_lr": 1.0})
-    study.tell(trial, 0.0)
-    tune(str(data_folder), "ridge", tmp_path, trials=2, set_=FIXED)
-    assert len(here) == 1
 
 
 def test_when_every_trial_fails_the_last_error_is_told(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
+from client_app import app
 from client_app.masked import FOLDER, MaskedSums
 from client_app.partners import Partners
 from client_app.policy import Policy
@@ -230,6 +231,43 @@ def counts_of(federation: Federation, layout: Layout, following: str = "") -> tu
     return group, federation.send(messages.QUERY_COUNT, group.request)
 
 
+def test_nobody_counts_twice_among_those_who_have_shared(tmp_path: Path) -> None:
+    group = Group(tmp_path)
+    group.keys()
+    group.share()
+    masking = group.masking()
+    twice = replace(masking, sources=[2, 3, 3], shares=[*masking.shares, masking.shares[-1]])
+    with pytest.raises(SnowdropError, match="a place stands twice among those who have shared"):
+        group.sums.accept(twice)
+    group.sums.accept(masking)
+
+
+def test_withdrawing_while_an_answer_is_made_keeps_it_and_the_next_sum_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = Federation(tmp_path).announce()
+    count = app._users_of_items
+
+    def withdraw_meanwhile(node: Any, request: Any) -> Any:
+        answer = count(node, request)
+        withdraw_all(federation.state_dir())
+        return answer
+
+    monkeypatch.setattr(app, "_users_of_items", withdraw_meanwhile)
+    _, reply = counts_of(federation, LAYOUT, following="next")
+    assert_refused(reply, messages.QUERY_COUNT, "withdrawn")
+    assert not list(federation.state_dir().glob(f"{FOLDER}/*.json*"))
+
+
+def test_what_a_killed_process_was_writing_is_deleted_with_its_sum(tmp_path: Path) -> None:
+    group = Group(tmp_path)
+    group.keys()
+    half = group.path.with_name(f".{group.path.name}.half")
+    half.write_bytes(b"a secret")
+    group.keys("another")
+    assert not half.exists()
+
+
 def test_a_node_that_takes_no_part_in_the_next_sum_still_answers_this_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,6 +326,9 @@ def test_a_deployed_node_alone_waits_until_the_disk_has_a_stage(
         synced.clear()
         stage()
         assert len(synced) == 2  # the file and its folder
+    synced.clear()
+    group.sums.reveal(messages.UnmaskRequest(SESSION, [1, 2, 3]))
+    assert len(synced) == 1  # the folder, from which the file is gone
     simulated = Federation(tmp_path / "simulated")
     synced.clear()
     request = messages.KeysRequest(SESSION, messages.TRAIN)

@@ -236,6 +236,34 @@ def test_a_sum_begins_anew_where_not_every_node_is_prepared_for_it(
     assert_same_results(run_here(values(data_folder, tmp_path / "plain")), secure)
 
 
+class LosingGrid(SpoiltGrid):
+    """One node loses what it has prepared for the sum of the first evaluation."""
+
+    folder: Path
+    lost = 0
+
+    def deliver(self, message: Message) -> Message | None:
+        if message.metadata.message_type == messages.EVALUATE and not self.lost:
+            for path in self.folder.glob("nodes/*/sums/*.json"):
+                path.unlink()
+                self.lost += 1
+                break
+        return super().deliver(message)
+
+
+def test_a_sum_begins_anew_where_a_node_has_lost_what_it_prepared(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    given = values(data_folder, tmp_path / "secure", secure_sums=True, nodes=3)
+    grid = LosingGrid(3, given, untouched)
+    grid.folder = tmp_path / "secure"
+    secure = run_here(given, grid)
+    assert grid.lost == 1
+    assert secure["failed_answers"] == 1
+    plain = run_here(values(data_folder, tmp_path / "plain", nodes=3))
+    assert_same_results(plain, {**secure, "failed_answers": plain["failed_answers"]})
+
+
 class LeavingGrid(SpoiltGrid):
     """Some nodes are not there any more once the first sum is known."""
 
