@@ -122,16 +122,11 @@ def total_of(
     if not asked:
         return None
     kind = asked[0].metadata.message_type
-    may_begin_anew = True
-    while True:
-        protocol = _Protocol(nodes, asked, fields, noise)
-        try:
-            return protocol.run(prepares)
-        except SnowdropError as error:
-            log.warning("the secure sum of this %s came to nothing: %s", kind, error)
-        if not (may_begin_anew and protocol.lost_what_was_prepared):
-            return None
-        may_begin_anew = False
+    try:
+        return _Protocol(nodes, asked, fields, noise).run(prepares)
+    except SnowdropError as error:
+        log.warning("the secure sum of this %s came to nothing: %s", kind, error)
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,8 +227,6 @@ class _Protocol:
         self._nodes, self._fields, self._noise = nodes, fields, noise
         self._asked = {message.metadata.dst_node_id: message for message in asked}
         self._kind = asked[0].metadata.message_type
-        self.lost_what_was_prepared = False
-        """Whether too few could use what the last sum had prepared, though all have replied."""
 
     def run(self, prepares: bool) -> dict[str, np.ndarray]:
         """The sums by field.
@@ -253,7 +246,12 @@ class _Protocol:
             self._use(self._shares(self._keys()))
         self._enough(set(self._shared.answers), "have shared their secrets")
         following = self._masked(secrets.token_hex(16) if prepares else "")
-        self.lost_what_was_prepared = prepared and self._all_replied
+        if prepared and self._all_replied and not self._is_enough(self._total.there):
+            log.warning(
+                "too few nodes could use what they had prepared for this %s: its sum begins anew",
+                self._kind,
+            )
+            return self.run(prepares)  # nothing is prepared any more
         self._enough(self._total.there, "have sent their part")
         liars = self._total.unmask(self._unmasking(following))
         for place in liars:
