@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.bench.methods import SHARED, Chosen, read_tuned, shared_settings
+from cli.bench.methods import SHARED, Chosen, of_groups, read_tuned, shared_settings
 from cli.bench.runs import data_checksum, first_difference, in_own_process, share_cores
 from cli.search import as_choices, counted, failed, last_error, open_study, search
 from cli.simulate import check_data
@@ -23,7 +23,7 @@ from common.durable import lock_folder, make_folder, write_atomic
 from common.errors import SnowdropError
 from common.methods import Named
 from common.methods.search import Range
-from common.settings import RunSettings
+from common.settings import RunSettings, active_groups
 from common.toml import toml_lines
 
 if TYPE_CHECKING:
@@ -62,11 +62,18 @@ def tune(
     names = list(dict.fromkeys(filter(None, map(str.strip, chosen.split(",")))))
     check_searchable(names)
     shared = shared_settings(set_ or [])
-    place = {"data": data, "run_dir": str(out.absolute())}
-    for method in names:
-        folder = check_data(
-            RunSettings.parse({"method": method, **shared, **place}), measured="validation"
+    if "preset" in shared:
+        raise SnowdropError(
+            "--set preset is not for a search, which tries settings in place of a preset's; "
+            "leave it out"
         )
+    # A method that combines others is searched with what was found for these.
+    names.sort(key=lambda name: bool(methods.card(name).parts))
+    place = {"data": data, "run_dir": str(out.absolute())}
+    runs = [Chosen.parse(method).settings({}, shared, place) for method in names]
+    refuse_unread(shared, runs)
+    for settings in runs:
+        folder = check_data(settings, measured="validation")
     make_folder(out)
     share_cores(jobs)
     path = out / f"{Path(folder).name}.toml"
@@ -95,6 +102,16 @@ def check_searchable(names: Sequence[str]) -> None:
                 f"method '{method}' has no settings to search; choose from "
                 f"{', '.join(searchable())}"
             )
+
+
+def refuse_unread(shared: Mapping[str, Any], runs: Sequence[RunSettings]) -> None:
+    """Raise a SnowdropError where a setting belongs to a method that no run has."""
+    read = of_groups(shared, {group for settings in runs for group in settings.groups})
+    if unread := [name for name in shared if name not in read]:
+        raise SnowdropError(
+            f"--set {unread[0]} belongs to the method {unread[0].partition('.')[0]}, which is not "
+            "searched here; leave it out"
+        )
 
 
 def tune_method(
@@ -162,7 +179,8 @@ def tune_method(
         typer.echo(f"{method}: all trials came out the same, so nothing tells their settings apart")
     best = study.best_trial
     values: dict[str, Any] = best.user_attrs["settings"]
-    of_card = best.params == study.trials[0].params
+    card = settings_of(method, {}, shared, {}, {}).flat()
+    of_card = values.items() <= card.items()
     where = f"{Path(folder).name}, {told}"
     return as_toml(method, values, best.value or 0.0, where, trials, of_card)
 
@@ -214,7 +232,8 @@ def search_space(method: str, shared: Mapping[str, Any]) -> dict[str, Range]:
 def found_with(method: str, tried: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a trial that belong to what was found: what is not searched is as on the card."""
     named = Chosen.parse(method).named
-    kept = {name: value for name, value in shared.items() if name not in SHARED}
+    given = of_groups(shared, active_groups({"method": method, **shared}))
+    kept = {name: value for name, value in given.items() if name not in SHARED}
     return {**named.card.tuned, **tried, **kept, **named.fixed}
 
 

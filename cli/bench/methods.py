@@ -10,7 +10,7 @@ over all users, which is no local rule.
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,12 +127,7 @@ class Chosen:
         own = Named(self.named.card, self.named.variant).name
         changes = translated({"method": own, **self.changes}, active_groups)
         common = translated({"method": own, **shared}, active_groups, stored=True)
-        active = active_groups({**common, **changes})
-        common = {
-            name: value
-            for name, value in common.items()
-            if "." not in name or name.partition(".")[0] in active
-        }
+        common = of_groups(common, active_groups({**common, **changes}))
         form = self.named.form or ("paper" if common.get("preset") == "paper" else "tuned")
         base = base_values(self.named, form, {**common, **changes}, tuned)
         brought = {name: value for name, value in base.items() if name not in SHARED}
@@ -143,6 +138,11 @@ class Chosen:
         return RunSettings.of_complete(
             {**brought, **common, **fixed, **changes, **frozen, **given, **preset}
         )
+
+
+def of_groups(values: Mapping[str, Any], groups: Collection[str]) -> dict[str, Any]:
+    """Flat settings that all methods have, and those of these methods' own groups."""
+    return {k: v for k, v in values.items() if "." not in k or k.partition(".")[0] in groups}
 
 
 def shared_settings(assignments: Sequence[str]) -> dict[str, Any]:

@@ -166,6 +166,20 @@ def test_it_is_told_when_the_settings_of_the_card_were_the_best(
     assert ("with the settings of its card" in told) == (best == 0)
 
 
+def test_a_card_outside_the_search_is_not_said_to_be_the_best(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "in_own_process", lambda *_: 0.1)
+    card = methods.card("ipfedrec")
+    assert card.tuned["rounds"] not in card.search["rounds"].values  # type: ignore[attr-defined]
+    tune(str(data_folder), "ipfedrec", tmp_path, trials=1)
+    path = tmp_path / f"{data_folder.name}.toml"
+    assert "with the settings of its card" not in path.read_text()
+    of_card = ["rounds=60", "ipfedrec.weight_decay=0"]
+    tune(str(data_folder), "ipfedrec", tmp_path, trials=1, set_=of_card)
+    assert "with the settings of its card" in path.read_text()
+
+
 def test_the_mean_over_seeds_chooses(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,6 +365,33 @@ def test_a_mixture_is_searched_with_the_tuned_settings_of_its_parts(
     path.write_text("[ridge]\nhead_lr = 8.0\n")  # other parts make another search
     tune(str(data_folder), "mixture", tmp_path, trials=2, set_=fixed)
     assert [settings.head_lr for settings in here] == [7.0, 7.0, 8.0, 8.0]
+
+
+def test_parts_are_searched_before_what_combines_them(
+    data_folder: Path, tmp_path: Path, here: list[RunSettings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = [*FIXED, "mixture.first=ridge", "mixture.second=similar-items"]
+    tune(str(data_folder), "mixture,ridge", tmp_path, trials=2, set_=fixed)
+    assert [settings.card.name for settings in here] == 2 * ["ridge"] + 2 * ["mixture"]
+    tuned = read_tuned([tmp_path / f"{data_folder.name}.toml"])
+    assert not [name for name in tuned["ridge"] if name.startswith("mixture.")]
+    found = tuned["ridge"]["head_lr"]
+    assert found in {settings.head_lr for settings in here[:2]}
+    assert [settings.head_lr for settings in here[2:]] == 2 * [found]
+
+
+def test_a_setting_of_a_method_that_is_not_searched_is_refused(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SnowdropError, match=r"mdifffr\.steps belongs to the method mdifffr, which"):
+        tune(str(data_folder), "ridge", tmp_path, trials=1, set_=["mdifffr.steps=3"])
+
+
+@pytest.mark.parametrize("preset", ["paper", "default"])
+def test_a_preset_is_not_for_a_search(data_folder: Path, tmp_path: Path, preset: str) -> None:
+    with pytest.raises(SnowdropError, match="--set preset is not for a search, which tries"):
+        tune(str(data_folder), "ridge", tmp_path / "out", trials=1, set_=[f"preset={preset}"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_search_says_where_a_name_is_misspelt() -> None:
