@@ -114,14 +114,18 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
     Raises
     ------
     SnowdropError
-        If it is malformed, no user could take part, or nothing could be measured.
+        If it is malformed, no user could take part, nothing could be measured, or an encoder
+        cannot be had.
     """
     if measured and not settings.tells_metrics:
         raise SnowdropError(
             "with noise nodes tell no metrics, so there is nothing to compare: --set "
             "release_metrics=true asks for them, outside ε"
         )
+    from server_app.modality import check_encoders
+
     if settings.data == DEMO:
+        check_encoders(None, settings)
         return DEMO
     from cli.prepare.folder import with_splits
     from client_app.interactions import arrange, interaction_files, read_interactions
@@ -132,6 +136,7 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
     folder = check_folder(Path(settings.data).absolute())
     folder = with_splits(folder, Path(settings.run_dir) / "data" / folder.name)
     catalogue = load_catalogue(settings.model_copy(update={"data": str(folder)}))
+    check_encoders(folder, settings)
     cold = draws_cold(settings.task)
     if cold and "test" not in catalogue.splits:
         raise SnowdropError(f"the split of {folder} leaves no cold test item to recommend")

@@ -19,10 +19,11 @@ from common.settings import RunSettings
 from server_app import accountant
 from server_app.baselines import TWIN, compare, forget_twin, frozen_twin, to_best
 from server_app.checkpoint import Checkpoints
-from server_app.items import load_catalogue, tell_of_lost, world_of
+from server_app.items import data_folder, load_catalogue, tell_of_lost, world_of
 from server_app.measure import Task, count_users, describe, order_of
 from server_app.methods import World
 from server_app.metrics import serving
+from server_app.modality import check_encoders
 from server_app.nodes import Nodes
 from server_app.pace import Stopwatch
 from server_app.publish import publish, publish_todays_items
@@ -67,6 +68,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
     spent = Stopwatch()
     device = pick_device(settings.server_device)
     catalogue = load_catalogue(settings)
+    check_encoders(data_folder(settings), settings)
     folder = RunFolder(Path(settings.run_dir))
     with ExitStack() as stack:
         checkpoints = Checkpoints(folder.path / "checkpoint")

@@ -5,6 +5,7 @@ One file for each kind of encoder. Encoders of one's own are registered by a nam
 """
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ import numpy as np
 from common.catalogue import Catalogue
 from common.errors import SnowdropError
 from common.settings import RunSettings, weighted_modalities
-from server_app.modality.base import ImageEncoder, TextEncoder
+from server_app.modality.base import ImageEncoder, TextEncoder, local_files_only
+from server_app.modality.cache import holds_some
 from server_app.modality.file import features_file, read_features
 from server_app.modality.image import IMAGE_ENCODERS, encode_images, register_image_encoder
 from server_app.modality.text import TEXT_ENCODERS, encode, register_text_encoder
@@ -26,6 +28,7 @@ __all__ = [
     "TEXT_ENCODERS",
     "ImageEncoder",
     "TextEncoder",
+    "check_encoders",
     "encode",
     "encode_features",
     "modality_names",
@@ -84,6 +87,34 @@ def encode_features(
                 f"name text or image{f', or {place}' if folder else ''}"
             )
     return features
+
+
+def check_encoders(folder: Path | None, settings: RunSettings) -> None:
+    """Refuse an encoder of Hugging Face that cannot be had, before anything is made.
+
+    One that has encoded something before may not be needed any more.
+
+    Parameters
+    ----------
+    folder : Path or None
+        The data folder; None for generated items.
+    settings : RunSettings
+        As for `encode_features`.
+
+    Raises
+    ------
+    SnowdropError
+        If one that is needed is neither on this machine nor on the Hub.
+    """
+    encoders: dict[str, tuple[str, str, Collection[str]]] = {
+        "text": ("encoder", settings.encoder, TEXT_ENCODERS),
+        "image": ("image_encoder", settings.image_encoder, IMAGE_ENCODERS),
+    }
+    for name in modality_names(settings):
+        if name in encoders and not features_file(folder, name):
+            setting, encoder, registered = encoders[name]
+            if encoder not in registered and not holds_some(encoder, settings):
+                local_files_only(setting, encoder, registered)
 
 
 def modality_names(settings: RunSettings) -> list[str]:

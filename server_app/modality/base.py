@@ -19,6 +19,9 @@ log = logging.getLogger("snowdrop")
 
 _PROGRESS_SECONDS = 5.0
 
+_CONFIG = "config.json"
+"""The file that every model of transformers has."""
+
 
 class TextEncoder(Protocol):
     """Makes features of texts.
@@ -127,11 +130,59 @@ def quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def cannot_load(setting: str, name: str, error: Exception, registered: Iterable[str]) -> Exception:
-    """The error for a model that transformers cannot load, one sentence."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+def local_files_only(setting: str, model: str, registered: Iterable[str]) -> bool:
+    """Whether transformers shall look for a Hugging Face model on this machine alone.
+
+    So it is where the model is a folder, or was downloaded and the Hugging Face Hub cannot be asked
+    now. The Hub is asked once: transformers asks for file after file, each several times, which
+    takes minutes without a network.
+
+    Parameters
+    ----------
+    setting, model : str
+        Which setting names the model, and its name or folder.
+    registered : Iterable[str]
+        Other encoders that the setting may name.
+
+    Raises
+    ------
+    SnowdropError
+        If the model is neither on this machine nor on the Hub, or the Hub cannot be asked.
+    """
+    if Path(model).is_dir():
+        return True
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        get_hf_file_metadata(hf_hub_url(model, _CONFIG))
+    except RepositoryNotFoundError as error:
+        reason = "the Hugging Face Hub has no such model, or shows it after a login alone"
+        raise cannot_load(setting, model, reason, registered) from error
+    except HFValidationError as error:
+        reason = "there is no such folder, and no model has a name like that"
+        raise cannot_load(setting, model, reason, registered) from error
+    except HfHubHTTPError:
+        return False  # the Hub answers, and transformers tells what is wrong
+    except Exception as error:  # whichever the library raises with which it asks
+        if isinstance(try_to_load_from_cache(model, _CONFIG), str):
+            return True
+        reason = "the Hugging Face Hub cannot be reached, and this machine has no copy of the model"
+        raise cannot_load(setting, model, reason, registered) from error
+    return False
+
+
+def cannot_load(
+    setting: str, name: str, reason: str | Exception, registered: Iterable[str]
+) -> Exception:
+    """The error for a model that cannot be loaded, one sentence."""
+    first = (str(reason).splitlines() or [type(reason).__name__])[0].rstrip(".")
     known = " or ".join(repr(name) for name in registered)
     return SnowdropError(
-        f"{setting} {name!r} cannot be loaded: {reason}; give a Hugging Face name, "
+        f"{setting} {name!r} cannot be loaded: {first}; give a Hugging Face name, "
         f"a local folder, or {known}"
     )

@@ -1,5 +1,6 @@
 """Features that were made before, on disk: one file for each encoder, rows by content digest."""
 
+import glob
 import hashlib
 import io
 import logging
@@ -34,10 +35,19 @@ def cache_path(identity: str, suffix: str, settings: RunSettings) -> Path | None
     """
     if not identity:
         return None
-    folder = Path(settings.encode_cache) if settings.encode_cache else cache_home()
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     name = Path(identity.splitlines()[0]).name
-    return folder / "features" / f"{name}{suffix}-{digest}.npz"
+    return _folder(settings) / f"{name}{suffix}-{digest}.npz"
+
+
+def holds_some(encoder: str, settings: RunSettings) -> bool:
+    """Whether the cache may have features of an encoder, by its name."""
+    return any(_folder(settings).glob(f"{glob.escape(Path(encoder).name)}-*.npz"))
+
+
+def _folder(settings: RunSettings) -> Path:
+    place = Path(settings.encode_cache) if settings.encode_cache else cache_home()
+    return place / "features"
 
 
 def through_cache(

@@ -18,6 +18,7 @@ from server_app.modality.base import (
     Progress,
     cannot_load,
     checked,
+    local_files_only,
     model_identity,
     quiet_transformers,
 )
@@ -256,9 +257,12 @@ class HuggingFaceImage:
         from transformers import AutoImageProcessor, AutoModel
 
         quiet_transformers()
+        here = local_files_only("image_encoder", self.model, IMAGE_ENCODERS)
         try:
-            processor = AutoImageProcessor.from_pretrained(self.model)
-            network, info = AutoModel.from_pretrained(self.model, output_loading_info=True)
+            processor = AutoImageProcessor.from_pretrained(self.model, local_files_only=here)
+            network, info = AutoModel.from_pretrained(
+                self.model, output_loading_info=True, local_files_only=here
+            )
         except (OSError, ValueError, ImportError) as error:
             raise cannot_load("image_encoder", self.model, error, IMAGE_ENCODERS) from error
         # Weights that a checkpoint lacks are drawn at random, so that they differ in every run.

@@ -17,6 +17,7 @@ from server_app.modality.base import (
     TextEncoderFactory,
     cannot_load,
     checked,
+    local_files_only,
     model_identity,
     quiet_transformers,
 )
@@ -108,9 +109,11 @@ class HuggingFaceText:
 
         settings = self.settings
         quiet_transformers()
+        here = local_files_only("encoder", self.model, TEXT_ENCODERS)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.model)
-            bert = AutoModel.from_pretrained(self.model).to(self.device).eval()
+            tokenizer = AutoTokenizer.from_pretrained(self.model, local_files_only=here)
+            bert = AutoModel.from_pretrained(self.model, local_files_only=here)
+            bert = bert.to(self.device).eval()
         except (OSError, ValueError) as error:
             raise cannot_load("encoder", settings.encoder, error, TEXT_ENCODERS) from error
         order = sorted(range(len(texts)), key=lambda k: len(texts[k]), reverse=True)
