@@ -130,8 +130,11 @@ def up(
 @app.command()
 def down(folder: Dir) -> None:
     """End the federation and all its processes."""
-    ran = local.down(folder.absolute())
-    typer.echo("all ended" if ran else "nothing was running")
+    folder = folder.absolute()
+    under_way = bool(supervisor.serverapps(folder))
+    ran = local.down(folder)
+    everything = "all ended, the run that was under way too" if under_way else "all ended"
+    typer.echo(everything if ran else "nothing was running")
 
 
 @app.command()

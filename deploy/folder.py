@@ -11,7 +11,7 @@ from common.settings import LEAST, Answer
 from common.toml import toml_lines
 from deploy import certificate, credentials
 from deploy.federation import Federation
-from deploy.processes import POLICY, SYNTHETIC, processes
+from deploy.processes import POLICY, SECRET, SYNTHETIC, processes
 from deploy.systemd import write_start_files
 
 
@@ -43,7 +43,7 @@ def make(folder: Path, federation: Federation, force: bool, keep: bool) -> Feder
     for stale in ("superlink.db", "registered.json"):
         (folder / "server" / stale).unlink(missing_ok=True)
     certificate.renew(folder, federation)
-    credentials.make_secret(folder / "server" / "executor.secret")
+    credentials.make_secret(folder / SECRET)
     for name in federation.node_names():
         give_key(folder, name)
     _write_settings(folder, federation)

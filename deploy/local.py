@@ -13,12 +13,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from common.durable import write_atomic
 from common.errors import SnowdropError
 from deploy import supervisor
 from deploy.certificate import check_certificate
 from deploy.federation import Federation
-from deploy.flower import Flower
+from deploy.flower import Flower, end_family
 from deploy.folder import check_synthetic, give_policies
 from deploy.health import healthy
 from deploy.processes import SUPERLINK, processes
@@ -66,12 +68,12 @@ def up(folder: Path, say: Callable[[str], None]) -> None:
             )
         if name not in known:  # the SuperLink would refuse it; it starts once it is registered
             write_atomic(supervisor.held_path(folder, name), b"")
-    _start_supervisor(folder)
     began = time.monotonic()
 
     def has_come(name: str) -> bool:
         return name in online(folder, federation, within=time.monotonic() - began)
 
+    _start_supervisor(folder)
     try:
         say("starting the SuperLink")
         superlink = processes(federation)[0]
@@ -229,19 +231,36 @@ def _signal(pid: int, number: signal.Signals) -> None:
 def _start_supervisor(folder: Path) -> None:
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
-    with (logs / "supervisor.log").open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.supervisor", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    command = [sys.executable, "-m", "deploy.supervisor", str(folder)]
     deadline = time.monotonic() + _START_SECONDS
-    while supervisor.supervisor_pid(folder) != process.pid:
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SnowdropError(f"the supervisor did not start; {logs / 'supervisor.log'} says why")
-        time.sleep(0.05)
+    try:
+        with (logs / "supervisor.log").open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        while supervisor.supervisor_pid(folder) != process.pid:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SnowdropError(
+                    f"the supervisor did not start; {logs / 'supervisor.log'} says why"
+                )
+            time.sleep(0.05)
+    except BaseException:  # Ctrl-C may come before Popen has returned
+        end_family(_children(command))
+        raise
+
+
+def _children(command: list[str]) -> list[psutil.Process]:
+    """The processes that this one has started with a command."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.cmdline() == command:
+                found.append(child)
+    return found
 
 
 def _wait(ready: Callable[[], bool], folder: Path, name: str) -> None:

@@ -14,6 +14,8 @@ from deploy.flower import ENVIRONMENT
 
 SUPERLINK = "superlink"
 EXECUTOR = "executor"
+SECRET = "server/executor.secret"
+"""What the executor shows the SuperLink, within the federation's folder."""
 WARM = ("python", "-P", "-m", "deploy.warm")
 """What starts a SuperNode, so that a warm process handles its messages."""
 
@@ -67,7 +69,7 @@ def superlink(federation: Federation) -> Process:
             "--enable-supernode-auth",
             "--database", str(server / "superlink.db"),
             "--isolation", "process",
-            "--superexec-auth-secret-file", str(server / "executor.secret"),
+            "--superexec-auth-secret-file", str(federation.root / SECRET),
             "--host", federation.control_host,
             "--port", str(federation.control_port),
             "--fleet-api-address", address(federation.fleet_host, federation.fleet_port),
@@ -91,7 +93,7 @@ def executor(federation: Federation) -> Process:
             _program(federation, "flower-superexec"),
             "--runtime-api-address", federation.control_address,
             "--root-certificates", str(server / "ca.crt"),
-            "--superexec-auth-secret-file", str(server / "executor.secret"),
+            "--superexec-auth-secret-file", str(federation.root / SECRET),
             "--health-server-address", health,
         ),
         health=health,

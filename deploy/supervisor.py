@@ -27,7 +27,7 @@ from common.errors import SnowdropError
 from deploy import certificate
 from deploy.federation import FILE, Federation
 from deploy.flower import end_family
-from deploy.processes import EXECUTOR, SUPERLINK, Process, processes
+from deploy.processes import EXECUTOR, SECRET, SUPERLINK, Process, processes
 
 log = logging.getLogger("snowdrop.supervisor")
 
@@ -222,28 +222,46 @@ def serverapps(folder: Path) -> list[psutil.Process]:
 def end_all(folder: Path) -> None:
     """End every process of the federation; nodes first, while they can still sign off."""
     server = (SUPERLINK, EXECUTOR)
-    end_family([p for p in family(folder) if _mark(p, NAME_MARK) not in server])
+    end_family([p for p in family(folder) if _part(p, folder) not in server])
     end_family(family(folder, EXECUTOR))
     end_family(family(folder))
 
 
 def family(folder: Path, name: str | None = None) -> list[psutil.Process]:
     """The processes of the federation, or of one of its parts, with all that they started."""
-    return [p for p in started_with(MARK, str(folder)) if name in (None, _mark(p, NAME_MARK))]
+    parts = ((process, _part(process, folder)) for process in _others())
+    return [process for process, part in parts if part and name in (None, part)]
 
 
 def started_with(variable: str, value: str) -> list[psutil.Process]:
     """All other processes whose environment holds a variable with this value."""
+    return [p for p in _others() if _environment(p).get(variable) == value]
+
+
+def _others() -> Iterator[psutil.Process]:
     psutil.process_iter.cache_clear()  # it may hold another process that had the same pid
-    members = (p for p in psutil.process_iter() if p.pid != os.getpid())
-    return [p for p in members if _mark(p, variable) == value]
+    return (process for process in psutil.process_iter() if process.pid != os.getpid())
 
 
-def _mark(process: psutil.Process, variable: str) -> str | None:
+def _part(process: psutil.Process, folder: Path) -> str | None:
+    """Name of the federation's part that a process belongs to; None where it is a stranger's."""
+    marks = _environment(process)
+    if marks:
+        return marks.get(NAME_MARK) if marks.get(MARK) == str(folder) else None
+    with suppress(psutil.Error):  # Flower hides the environment of its executors from all but root
+        if str(folder / SECRET) in process.cmdline():
+            return EXECUTOR
+        if (parent := process.parent()) is not None:  # a node starts an executor of its own
+            return _part(parent, folder)
+    return None
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """The environment of a process; empty where it cannot be read, or the process has ended."""
     try:
-        return process.environ().get(variable)
+        return process.environ()
     except (psutil.Error, OSError):
-        return None
+        return {}
 
 
 def supervisor_pid(folder: Path) -> int | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cli.deploy import up
+from cli.deploy import down, up
 from cli.deploy_status import age, certificate_line, local_time, run_line, status_table
 from common.settings import RunSettings
-from deploy import local
+from deploy import local, supervisor
 from deploy.federation import Federation
 from server_app.run_folder import RunFolder
 
@@ -106,6 +106,28 @@ def test_what_is_started_tells_a_user_whom_a_node_has(
     monkeypatch.setattr(local, "up", lambda *_: None)
     up(tmp_path)
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ran", "at_work", "told"),
+    [
+        (False, [], "nothing was running\n"),
+        (True, [], "all ended\n"),
+        (True, [1], "all ended, the run that was under way too\n"),
+    ],
+)
+def test_down_tells_of_a_run_that_it_ended(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ran: bool,
+    at_work: list[int],
+    told: str,
+) -> None:
+    monkeypatch.setattr(supervisor, "serverapps", lambda _: at_work)
+    monkeypatch.setattr(local, "down", lambda _: at_work.clear() or ran)
+    down(tmp_path)
+    assert capsys.readouterr().out == told
 
 
 def test_a_missing_certificate_is_told(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,6 +17,8 @@ import pytest
 from common.errors import SnowdropError
 from deploy import certificate, credentials, local, supervisor
 from deploy.federation import Federation
+from deploy.flower import end_family
+from deploy.processes import EXECUTOR, SECRET, SUPERLINK
 from tests.deploy.test_credentials import Made
 
 # Flower's programs, as far as the supervisor can tell: they start a child and wait.
@@ -64,6 +67,14 @@ def state(folder: Path, name: str) -> str | None:
 def pid(folder: Path, name: str) -> int | None:
     report = supervisor.report(folder, name)
     return report.pid if report else None
+
+
+def cmdline(process: psutil.Process) -> list[str]:
+    """Of a process; empty once it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def test_a_process_that_dies_is_started_again_without_its_orphans(folder: Path) -> None:
@@ -134,6 +145,75 @@ def test_down_ends_what_a_killed_supervisor_left(folder: Path) -> None:
     assert supervisor.family(folder)
     assert local.down(folder)
     assert not supervisor.family(folder)
+
+
+def test_executors_that_hide_their_environment_are_known_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flower shuts it off (PR_SET_DUMPABLE), and only root can read it then."""
+    mine, other = tmp_path / "fed", tmp_path / "fed-2"
+    marks = {supervisor.MARK: str(mine), supervisor.NAME_MARK: "node-0"}
+    executor, stranger, node = started = [
+        subprocess.Popen(["sh", "-c", *command], stdin=subprocess.PIPE, env=os.environ | extra)
+        for command, extra in (
+            (["read line", "sh", str(mine / SECRET)], {}),
+            (["read line", "sh", str(other / SECRET)], {}),
+            (["sh -c 'read line'; read line"], marks),
+        )
+    ]
+    readable = psutil.Process.environ
+
+    def hidden(process: psutil.Process) -> dict[str, str]:
+        if process.pid != node.pid:
+            raise psutil.AccessDenied(process.pid)
+        return readable(process)
+
+    try:
+        wait_for(lambda: psutil.Process(node.pid).children())
+        of_node = [node.pid, *(child.pid for child in psutil.Process(node.pid).children())]
+        wait_for(lambda: all(cmdline(psutil.Process(p.pid))[:1] == ["sh"] for p in started))
+        monkeypatch.setattr(psutil.Process, "environ", hidden)
+        for name, pids in (
+            (None, [executor.pid, *of_node]),
+            (EXECUTOR, [executor.pid]),
+            ("node-0", of_node),
+            (SUPERLINK, []),
+        ):
+            assert sorted(p.pid for p in supervisor.family(mine, name)) == sorted(pids)
+        supervisor.end_all(mine)
+        assert executor.wait(10) == node.wait(10) == -signal.SIGTERM
+        assert not supervisor.family(mine)
+        assert stranger.poll() is None
+    finally:
+        for process in started:
+            process.communicate()
+
+
+def test_ctrl_c_before_the_supervisor_is_there_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while it starts, nor before anybody knows its process id."""
+    Federation.new(tmp_path, "fed", 1, (), 0, programs="/nowhere").save(tmp_path)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            raise KeyboardInterrupt
+
+    for where, name, what in (
+        (supervisor, "supervisor_pid", interrupted),
+        (subprocess, "Popen", Interrupted),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, what)
+            with pytest.raises(KeyboardInterrupt):
+                local._start_supervisor(tmp_path)
+        left = [p for p in psutil.process_iter() if str(tmp_path) in cmdline(p)]
+        end_family(left)
+        assert not left
 
 
 def test_a_supervisor_that_fails_leaves_nothing(folder: Path) -> None:
