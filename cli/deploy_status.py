@@ -67,6 +67,11 @@ def run_line(run: RunFolder, under_way: bool) -> str:
         settings, rounds = run.read_settings(), run.read_rounds()
     except SnowdropError as error:
         return f"run: {error}"
+    if settings is None and under_way:
+        return (
+            f"run: under way, with nothing in {run.path} yet: it encodes the items' texts, or "
+            "writes to another folder (--run-dir)"
+        )
     if settings is None:
         return f"run: none yet in {run.path}"
     parts = [f"round {rounds[-1]['round'] if rounds else 0} of {settings.rounds}"]

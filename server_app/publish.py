@@ -106,6 +106,7 @@ def send_out(training: Training, grid: Grid, folder: RunFolder) -> dict[str, Any
     if isinstance(training.method, ItemTable):
         training.method.ensure_fitted()
     users, served = recommend(training, nodes)
+    folder.write_answered(nodes.monitored.answered)
     if not served:
         raise SnowdropError("no node took the new items; the warnings above say why")
     log.info("%d new items are recommended to %d users on %d nodes", items, users, served)

@@ -145,9 +145,11 @@ class RunFolder:
         return rounds[-1]["round"] if rounds else 0
 
     def write_answered(self, answered: Mapping[int, str]) -> None:
-        """Write ``nodes.json``: when each node last answered, with what it held of other nodes."""
-        now = {str(node): moment for node, moment in answered.items()}
-        self._write_object(NODES, {"answered": {**self.read_answered(), **now}})
+        """Write ``nodes.json``: when each node last answered, with what it held already."""
+        latest = self.read_answered()
+        for node, moment in answered.items():
+            latest[str(node)] = max(moment, latest.get(str(node), ""))
+        self._write_object(NODES, {"answered": latest})
 
     def read_answered(self) -> dict[str, str]:
         """When each node last answered, in ISO format, by its id; empty where that is unknown."""

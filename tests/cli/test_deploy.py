@@ -67,6 +67,7 @@ def test_the_age_of_an_answer_is_in_its_largest_unit(seconds: int, said: str) ->
 def test_a_run_is_told_in_one_line(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert run_line(run, False) == f"run: none yet in {tmp_path}"
+    assert run_line(run, True).startswith(f"run: under way, with nothing in {tmp_path} yet")
     run.write_settings(RunSettings.parse({"rounds": 8, "run_dir": str(tmp_path)}))
     assert run_line(run, True) == "run: round 0 of 8 · under way"
     row = {"round": 2, "validation_recall@20": 0.25, "epsilon_total": 1.234, "failed_nodes": 0}

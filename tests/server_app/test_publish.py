@@ -26,6 +26,7 @@ from server_app import run as running
 from server_app.checkpoint import Checkpoints
 from server_app.measure import Task
 from server_app.methods.network import NetworkGenerator
+from server_app.run_folder import RunFolder
 from server_app.training import former_index
 from tests.server_app.encoders import HASHED, encoded, hashed_features
 from tests.server_app.runs import run_here, run_values
@@ -187,6 +188,7 @@ def test_new_items_reach_every_user_without_training(world: World, method: str) 
     states = {p: p.read_bytes() for p in world.folder.glob("node-*/state/trainings/*/*")}
     assert len(states) >= 2 * NODES
     world.add("new-1", "new-2", "a-new-3")
+    (world.run_dir / "nodes.json").unlink()
     published, grid = world.run(mode="publish", top=50)  # the training's settings, not these
     assert encoded == [f"the title of {i}" for i in ("a-new-3", "new-1", "new-2")]
     assert published == {
@@ -196,6 +198,9 @@ def test_new_items_reach_every_user_without_training(world: World, method: str) 
         "round": trained["best_round"],
     }
     assert json.loads((world.run_dir / "published.json").read_text()) == {"format": 2} | published
+    assert RunFolder(world.run_dir).read_answered().keys() == {
+        str(message.metadata.src_node_id) for message in grid.answers
+    }
     for node in range(NODES):
         known = world.known(node)
         lists = world.recommended(node)

@@ -58,6 +58,7 @@ def test_when_a_node_last_answered_is_kept_over_runs(folder: RunFolder) -> None:
     assert folder.read_answered() == {}
     folder.write_answered({1: "2026-11-24T08:00:00+00:00", 2: "2026-11-24T08:00:00+00:00"})
     folder.write_answered({2: "2026-11-25T08:00:00+00:00"})
+    folder.write_answered({2: "2026-11-24T23:00:00+00:00"})  # noted earlier, and written later
     assert folder.read_answered() == {
         "1": "2026-11-24T08:00:00+00:00",
         "2": "2026-11-25T08:00:00+00:00",
