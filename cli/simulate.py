@@ -240,12 +240,23 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
         except KeyboardInterrupt:
             typer.echo("\nstopping the run …", err=True)
             flower.call("stop", run_id, CONNECTION)
-            raise SnowdropError(
-                f"stopped; what was trained is kept in {settings.run_dir}: the same command with "
-                "--set resume=true goes on"
-            ) from None
+            raise SnowdropError(stopped(settings)) from None
     if status != "finished:completed":
         raise SnowdropError(failure(status, explained, flower_log))
+
+
+def stopped(settings: RunSettings) -> str:
+    """What is left of a run that was stopped, and how it goes on."""
+    from server_app.run_folder import RunFolder
+
+    if not RunFolder(Path(settings.run_dir)).holds_training:
+        return "stopped before there was anything to keep; the same command begins anew"
+    again = "the same command"
+    if not settings.resume:
+        again += " with --set resume=true"
+    if settings.fresh:
+        again += " in place of fresh=true"
+    return f"stopped; the training in {settings.run_dir} is kept: {again} goes on with it"
 
 
 def failure(status: str, explained: bool, flower_log: str) -> str:

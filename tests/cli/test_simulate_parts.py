@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from cli.assignments import parse_assignments
 from cli.commands import app
 from cli.recommend import find_recommendations, recommendation_table, titles
-from cli.simulate import check_data, checked_policy, failure, run_config, sample_user
+from cli.simulate import check_data, checked_policy, failure, run_config, sample_user, stopped
 from client_app.lists import FILE
 from common.catalogue import COLD_SPLITS
 from common.errors import SnowdropError
@@ -273,6 +273,21 @@ def test_a_folder_with_a_training_is_refused_before_anything_starts(tmp_path: Pa
     assert isinstance(refused.exception, SnowdropError)
     assert "holds a training: --set resume=true goes on" in str(refused.exception)
     assert "starting" not in refused.output
+
+
+def test_a_stopped_simulation_says_what_is_kept_and_how_it_goes_on(tmp_path: Path) -> None:
+    def told(**values: Any) -> str:
+        return stopped(RunSettings.parse({"run_dir": str(tmp_path), **values}))
+
+    nothing = "stopped before there was anything to keep; the same command begins anew"
+    assert {told(), told(fresh=True), told(resume=True)} == {nothing}
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "round-000002.ckpt").touch()
+    kept = f"stopped; the training in {tmp_path} is kept: the same command"
+    assert told() == f"{kept} with --set resume=true goes on with it"
+    assert told(resume=True) == f"{kept} goes on with it"
+    instead = "--set resume=true in place of fresh=true"
+    assert told(fresh=True) == f"{kept} with {instead} goes on with it"
 
 
 def check_last(folder: Path, tmp_path: Path, interactions: str) -> str:
