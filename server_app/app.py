@@ -19,11 +19,13 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run what the run configuration asks for; a failure is one clear sentence in the log.
 
-    The error is raised on, for Flower to call the run failed.
+    The error is raised on, for Flower to call the run failed. `flwr run` has ended well by then:
+    it submits a run, and its exit status says nothing about what becomes of it.
     """
     from server_app.run import run
 
     _log_to_stdout()
+    logging.getLogger("flwr").addFilter(without_traceback)
     try:
         settings = RunSettings.of_run(context.run_config, context.run_id)
         if settings.log_format == "json":
@@ -32,6 +34,13 @@ def main(grid: Grid, context: Context) -> None:
     except SnowdropError as error:
         log.error("snowdrop: %s", error)
         raise
+
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """Take the traceback off a record of an error that one sentence explains; keep every record."""
+    if record.exc_info and isinstance(record.exc_info[1], SnowdropError):
+        record.exc_info = None
+    return True
 
 
 class JsonLines(logging.Formatter):

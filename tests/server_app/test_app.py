@@ -24,6 +24,17 @@ def own_handlers() -> Iterator[None]:
     log.handlers[:] = kept
     log.setLevel(level)
     log.propagate = propagate
+    logging.getLogger("flwr").removeFilter(serverapp.without_traceback)
+
+
+def test_flower_logs_no_traceback_of_what_one_sentence_explains(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    told = lines_of({"rounds": "many"}, capsys)
+    assert told == ["snowdrop: setting 'rounds' is 'many': it must be a whole number"]
+    for error in (SnowdropError("explained"), ValueError("a fault of the app")):
+        logging.getLogger("flwr").error("ServerApp raised an exception", exc_info=error)
+    assert [bool(record.exc_info) for record in caplog.records] == [False, True]
 
 
 def lines_of(config: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> list[str]:
