@@ -261,9 +261,10 @@ def backup(
     authority: Annotated[
         bool, typer.Option(help="with ca/, whose key can sign certificates")
     ] = True,
+    force: Annotated[bool, typer.Option(help="replace a file that is there")] = False,
 ) -> None:
     """Write all of the federation that is on this machine into one file, while it runs too."""
-    count = back_up(folder.absolute(), archive.absolute(), authority)
+    count = back_up(folder.absolute(), archive.absolute(), authority, force)
     typer.echo(f"{archive} holds {count} files, private keys and interactions among them")
 
 

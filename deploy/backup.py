@@ -24,7 +24,7 @@ _ANYWHERE = ("flower-home", "lock")
 """Names that are left out wherever they are: Flower's own files, and locks."""
 
 
-def back_up(folder: Path, archive: Path, authority: bool = True) -> int:
+def back_up(folder: Path, archive: Path, authority: bool = True, force: bool = False) -> int:
     """Write all that a federation needs to come back into one file that only its owner can read.
 
     Every file is whole in it, while the federation runs too.
@@ -34,9 +34,11 @@ def back_up(folder: Path, archive: Path, authority: bool = True) -> int:
     folder : Path
         Of the federation, or of the part of it that is on this machine.
     archive : Path
-        A gzip-compressed tar file, replaced in one step.
+        A gzip-compressed tar file, written in one step.
     authority : bool
         Whether ``ca`` is in it.
+    force : bool
+        Replace a file that is there.
 
     Returns
     -------
@@ -46,11 +48,13 @@ def back_up(folder: Path, archive: Path, authority: bool = True) -> int:
     Raises
     ------
     SnowdropError
-        If the folder holds no federation, or the file cannot be written.
+        If the folder holds no federation, or the file is there or cannot be written.
     """
     Federation.load(folder)
     if archive.resolve().is_relative_to(folder.resolve()):
         raise SnowdropError(f"{archive} is inside {folder}; give a file elsewhere")
+    if archive.exists() and not force:
+        raise SnowdropError(f"{archive} exists; give --force to replace it")
     make_folder(archive.parent)
     count, aside = 0, archive.with_name(f".{archive.name}.{os.getpid()}")
     try:

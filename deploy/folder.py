@@ -38,6 +38,7 @@ def make(folder: Path, federation: Federation, force: bool, keep: bool) -> Feder
         raise SnowdropError(f"{folder} holds a federation; --force replaces all its keys")
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
+    _keep_out_of_git(folder)
     credentials.make_authority(folder / "ca", federation.name)
     shutil.rmtree(folder / "server" / "node-keys", ignore_errors=True)
     for stale in ("superlink.db", "registered.json"):
@@ -79,6 +80,7 @@ def add_node(folder: Path, name: str, free_port: bool) -> Federation:
 def move(folder: Path, federation: Federation, root: PurePosixPath) -> Federation:
     """Say in all files of a federation's folder that it will stand in ``root``."""
     moved = federation.model_copy(update={"root": root})
+    _keep_out_of_git(folder)
     settings = folder / "server" / "settings.toml"
     if settings.exists():
         told = settings.read_text().replace(str(federation.root), str(root))
@@ -151,6 +153,11 @@ def check_synthetic(folder: Path, federation: Federation) -> None:
     for node in federation.nodes:
         if node.answer != "updates":
             read_mark(folder / "nodes" / node.name / SYNTHETIC)
+
+
+def _keep_out_of_git(folder: Path) -> None:
+    """Private keys and interactions are in it, whatever its name is."""
+    write_atomic(folder / ".gitignore", b"*\n")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import sqlite3
 import stat
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -88,8 +89,32 @@ def test_what_cannot_be_backed_up_is_one_sentence(used: Made, tmp_path: Path) ->
         back_up(used[0], used[0] / "backup.tar.gz")
     (tmp_path / "folder").mkdir()
     with pytest.raises(SnowdropError, match="cannot write"):
-        back_up(used[0], tmp_path / "folder")
+        back_up(used[0], tmp_path / "folder", force=True)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_back_up_that_is_there_is_replaced_only_if_that_is_said(
+    used: Made, tmp_path: Path
+) -> None:
+    archive = tmp_path / "backup.tar.gz"
+    archive.write_text("of yesterday")
+    with pytest.raises(SnowdropError, match=r"backup\.tar\.gz exists; give --force to replace it"):
+        back_up(used[0], archive)
+    assert archive.read_text() == "of yesterday"
+    back_up(used[0], archive, force=True)
+    restore(archive, tmp_path / "new")
+
+
+def test_git_leaves_a_federation_alone_whatever_its_name(used: Made, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    back_up(used[0], tmp_path / "backup.tar.gz")
+    restore(tmp_path / "backup.tar.gz", tmp_path / "another name")
+    (tmp_path / "backup.tar.gz").unlink()
+    told = subprocess.run(
+        ["git", "-C", str(tmp_path), "status", "--porcelain", "--untracked-files=all"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout == ""
 
 
 def test_a_damaged_back_up_leaves_nothing(used: Made, tmp_path: Path) -> None:
