@@ -197,6 +197,13 @@ def share_secrets(node: Node, request: messages.SharesRequest) -> RecordDict:
     return node.sums.share(request).to_record()
 
 
+@app.query("confirm")
+@_guarded(messages.ConfirmRequest)
+def confirm_sum(node: Node, request: messages.ConfirmRequest) -> RecordDict:
+    """What this node says to the others of its group about who is in the sum."""
+    return node.sums.confirm(request).to_record()
+
+
 @app.query("unmask")
 @_guarded(messages.UnmaskRequest)
 def unmask_sum(node: Node, request: messages.UnmaskRequest) -> RecordDict:

@@ -16,14 +16,24 @@ from client_app.policy import Policy, Sums
 from common import messages
 from common.durable import exclusively, make_folder, read_checked, remove, write_checked
 from common.errors import SnowdropError
-from common.secure.member import Hidden, Joined, Masks, PublicKeys, Sharing, Stage, read, written
+from common.secure.member import (
+    Confirmed,
+    Hidden,
+    Joined,
+    Masks,
+    PublicKeys,
+    Sharing,
+    Stage,
+    read,
+    written,
+)
 
 FOLDER = "sums"
 
 _LIFETIME = 86_400.0
 """Seconds after which what is left of an older sum is deleted."""
 
-AnyStage = TypeVar("AnyStage", Joined, Sharing, Hidden)
+AnyStage = TypeVar("AnyStage", bound=Stage)
 
 
 class MaskedSums:
@@ -98,7 +108,8 @@ class MaskedSums:
         self._partners.check(request.session, told)
         group = {place: one.public for place, one in told.items()}
         with self._locked():
-            sharing, sealed = self._at(request.session, Joined).share(request.own, group)
+            joined, fewest = self._at(request.session, Joined), self._policy.fewest_participants
+            sharing, sealed = joined.share(request.own, group, fewest)
             write_checked(self._path(request.session), written(sharing), self._lasting)
         places, shares = list(sealed.shares), list(sealed.shares.values())
         return messages.SharesAnswer(sealed.commitment, places, shares)
@@ -121,8 +132,8 @@ class MaskedSums:
             write_checked(self._path(masking.session), written(hidden), self._lasting)
         return masks
 
-    def reveal(self, request: messages.UnmaskRequest) -> messages.UnmaskAnswer:
-        """Shares of the others' secrets; all that is kept of this sum is deleted.
+    def confirm(self, request: messages.ConfirmRequest) -> messages.ConfirmAnswer:
+        """Say to the others of the group who is in the sum; of another list nothing is said.
 
         Raises
         ------
@@ -131,7 +142,34 @@ class MaskedSums:
         """
         with self._locked():
             hidden = self._at(request.session, Hidden)
-            told = hidden.reveal(request.there, self._policy.fewest_participants)
+            confirmed, said = hidden.confirm(request.there, self._policy.fewest_participants)
+            write_checked(self._path(request.session), written(confirmed), self._lasting)
+        return messages.ConfirmAnswer(list(said), list(said.values()))
+
+    def reveal(
+        self, request: messages.UnmaskRequest, heard: messages.ConfirmAnswer | None = None
+    ) -> messages.UnmaskAnswer:
+        """Shares of the others' secrets; all that is kept of this sum is deleted.
+
+        Parameters
+        ----------
+        request : UnmaskRequest
+        heard : ConfirmAnswer or None
+            What the others have said to this node. None where all of them are in the sum.
+
+        Raises
+        ------
+        SnowdropError
+            If the message comes out of turn, the sum is over too few nodes, or they were not told
+            the same.
+        """
+        fewest = self._policy.fewest_participants
+        with self._locked():
+            if heard is None:
+                told = self._at(request.session, Hidden).reveal(request.there, fewest)
+            else:
+                said = dict(zip(heard.places, heard.words, strict=False))
+                told = self._at(request.session, Confirmed).reveal(request.there, said, fewest)
             remove(self._path(request.session), self._lasting)
         return messages.UnmaskAnswer(list(told), list(told.values()))
 

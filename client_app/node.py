@@ -75,6 +75,7 @@ class Node:
         self.withdrawn = Withdrawn.read(self.settings.state_dir)
         self.masking = messages.Masking.found_beside(content)
         self._following = messages.SharesRequest.found_beside(content)
+        self._heard = messages.ConfirmAnswer.found_beside(content)
         deployed = not self.settings.simulated
         partners = Partners(self.settings.policy, self.policy, deployed)
         self.sums = MaskedSums(
@@ -177,7 +178,7 @@ class Node:
 
     def unmasked(self, request: messages.UnmaskRequest) -> RecordDict:
         """Shares that take the masks off a sum, and those of the next sum where it is asked for."""
-        answer, following = self.sums.reveal(request).to_record(), self._following
+        answer, following = self.sums.reveal(request, self._heard).to_record(), self._following
         self.check_withdrawn()
         if following is None:
             return answer

@@ -27,6 +27,7 @@ QUERY_RECOMMEND = "query.recommend"
 QUERY_SYNTHETIC = "query.synthetic"
 QUERY_KEYS = "query.keys"
 QUERY_SHARES = "query.shares"
+QUERY_CONFIRM = "query.confirm"
 QUERY_UNMASK = "query.unmask"
 TRAIN = "train"
 TRAIN_HEADS = "train.heads"
@@ -540,12 +541,37 @@ class MaskedAnswer(Body):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class UnmaskRequest(Body):
-    """Asks for shares of the secrets that take the masks off the sum."""
+class ConfirmRequest(Body):
+    """Tells a node who is in the sum, for it to say so to the others of its group."""
 
     session: str
     there: list[int]
-    """Places of the node's group whose masked vectors are in the sum."""
+    """Places of all nodes whose masked vectors have come, in ascending order."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ConfirmAnswer(Companion):
+    """What a node says to each other node of its group that is in the sum.
+
+    What the others have said to it stands beside an `UnmaskRequest`.
+    """
+
+    RECORD: ClassVar[str] = "confirmed"
+
+    places: list[int]
+    words: list[bytes]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class UnmaskRequest(Body):
+    """Asks for shares of the secrets that take the masks off the sum.
+
+    Where a node of its group is missing, a `ConfirmAnswer` stands beside it.
+    """
+
+    session: str
+    there: list[int]
+    """As in `ConfirmRequest`."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -253,7 +253,8 @@ class _Protocol:
             )
             return self.run(prepares)  # nothing is prepared any more
         self._enough(self._total.there, "have sent their part")
-        liars = self._total.unmask(self._unmasking(following))
+        said = {} if self._everyone_is_there() else self._confirmed()
+        liars = self._total.unmask(self._unmasking(following, said))
         for place in liars:
             self._nodes.refuse(self._node[place], messages.QUERY_UNMASK, "its shares are false")
         if self._noise:
@@ -345,23 +346,54 @@ class _Protocol:
         keys = self._nodes.beside(replies, messages.KeysAnswer, there)
         return Joined.of(following, keys) if len(keys) >= LEAST else None
 
-    def _unmasking(self, following: Joined | None) -> dict[int, dict[int, bytes]]:
+    def _everyone_is_there(self) -> bool:
+        """Whether no node is missing in any group, and all are in one."""
+        every = set(self._node)
+        return self._total.there == every == set(self._total.groups[min(every)])
+
+    def _confirmed(self) -> dict[int, messages.ConfirmAnswer]:
+        """What each node that is there is told by the others of its group, by its place."""
+        kind, there = messages.QUERY_CONFIRM, sorted(self._total.there)
+        request = messages.ConfirmRequest(self._shared.joined.session, there).to_record()
+        contents = {self._node[place]: request for place in there}
+        answers = self._nodes.usable(
+            kind, self._nodes.stage(kind, contents), messages.ConfirmAnswer
+        )
+        places = {node: place for place, node in self._node.items()}
+        heard: dict[int, dict[int, bytes]] = {places[node]: {} for node, _ in answers}
+        for node, answer in answers:
+            for listener, word in zip(answer.places, answer.words, strict=False):
+                if listener in heard:
+                    heard[listener][places[node]] = word
+        self._enough(set(heard), "have confirmed who is in the sum")
+        return {
+            place: messages.ConfirmAnswer(list(said), list(said.values()))
+            for place, said in heard.items()
+        }
+
+    def _unmasking(
+        self, following: Joined | None, said: Mapping[int, messages.ConfirmAnswer]
+    ) -> dict[int, dict[int, bytes]]:
         """Shares of each node's one secret or other, by the node that told them.
 
         Parameters
         ----------
         following : Joined or None
             Who is in the next sum; they share their secrets for it, too.
+        said : Mapping[int, ConfirmAnswer]
+            What each node is told by the others, by its place; nothing where all are there.
         """
-        kind, there = messages.QUERY_UNMASK, self._total.there
+        kind, there = messages.QUERY_UNMASK, sorted(self._total.there)
         next_requests = {} if following is None else following.requests()
+        request = messages.UnmaskRequest(self._shared.joined.session, there).to_record()
         contents: dict[int, RecordDict] = {}
-        for place in there:
-            node, members = self._node[place], sorted(there.intersection(self._total.groups[place]))
-            request = messages.UnmaskRequest(self._shared.joined.session, members).to_record()
-            contents[node] = (
-                next_requests[node].beside(request) if node in next_requests else request
-            )
+        for place in said or there:
+            node, content = self._node[place], RecordDict(dict(request))
+            if place in said:
+                content = said[place].beside(content)
+            if node in next_requests:
+                content = next_requests[node].beside(content)
+            contents[node] = content
         replies = self._nodes.stage(kind, contents)
         answers = self._nodes.usable(kind, replies, messages.UnmaskAnswer)
         if following is not None:

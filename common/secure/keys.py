@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 
@@ -101,6 +102,21 @@ def opened(key: bytes, content: bytes) -> bytes:
         return decrypt(base64.urlsafe_b64encode(key), content)
     except InvalidToken as error:
         raise SnowdropError("shares of a masked sum were changed on their way") from error
+
+
+def for_words(key: bytes) -> bytes:
+    """The key of the words of a pair, from the one that their shares are sealed with."""
+    return word(key, b"snowdrop words about a masked sum")
+
+
+def word(key: bytes, content: bytes) -> bytes:
+    """What only the two who hold a key can say of some content (HMAC with SHA-256)."""
+    return hmac.digest(key, content, "sha256")
+
+
+def is_word(said: bytes, right: bytes) -> bool:
+    """Whether a word is the right one."""
+    return hmac.compare_digest(said, right)
 
 
 def new_seed() -> bytes:

@@ -2,9 +2,18 @@
 
 A stage is what a node keeps on its disk until the next message. Each is used once: the node writes
 the next one before it answers, so that no message can be replayed, and masks serve one vector.
+
+The server tells each node who is in the sum, and a node cannot see what the others are told. Where
+somebody is missing, the members of a group therefore confirm the list to each other before they
+reveal anything (Bonawitz et al., CCS 2017, round 3), by a word that only the two of them can make.
+A member confirms one list of each sum, and each needs the words of more than two thirds of its
+group. So no two lists are used while fewer than a third of a group conspire with the server. Where
+all members are there, nothing needs to be confirmed: to take a member out of the sum later takes
+more than two thirds of its group who have confirmed another list, and those are all in the sum.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from flwr.common.secure_aggregation.secaggplus_utils import (
@@ -57,6 +66,43 @@ class Member:
     mask: bytes
 
 
+@dataclass(frozen=True, config=_STORED)
+class Told:
+    """What a member tells each other one with its shares, so that all of them know the same."""
+
+    group: bytes
+    """Digest of the list of keys that it was given."""
+    members: int
+    """How many are in that list."""
+    fewest: int
+    """Fewest nodes in a sum that its owner agrees to."""
+
+    _DIGEST = hashlib.sha256().digest_size
+    _NUMBER = 4
+
+    @classmethod
+    def of(cls, session: str, group: Mapping[int, PublicKeys], fewest: int) -> Self:
+        """What a member with this list of keys tells."""
+        every = [(place, one.channel, one.mask) for place, one in sorted(group.items())]
+        digest = hashlib.sha256(repr((session, every)).encode()).digest()
+        return cls(digest, len(group), fewest)
+
+    def before(self, shares: bytes) -> bytes:
+        """Shares with this before them."""
+        numbers = (self.members, self.fewest)
+        return self.group + b"".join(one.to_bytes(self._NUMBER) for one in numbers) + shares
+
+    @classmethod
+    def read(cls, content: bytes) -> tuple[Self, bytes]:
+        """What `before` was made of."""
+        begin, middle = cls._DIGEST, cls._DIGEST + cls._NUMBER
+        end = middle + cls._NUMBER
+        members, fewest = (
+            int.from_bytes(part) for part in (content[begin:middle], content[middle:end])
+        )
+        return cls(content[:begin], members, fewest), content[end:]
+
+
 @dataclass(frozen=True)
 class Sealed:
     """Shares for each other member, encrypted, and what the seed is known by."""
@@ -105,7 +151,9 @@ class Joined:
         """What it tells the others."""
         return PublicKeys(keys.public_of(self.channel), keys.public_of(self.mask))
 
-    def share(self, own: int, group: Mapping[int, PublicKeys]) -> tuple["Sharing", Sealed]:
+    def share(
+        self, own: int, group: Mapping[int, PublicKeys], fewest: int = LEAST
+    ) -> tuple["Sharing", Sealed]:
         """Split both secrets among the group.
 
         Parameters
@@ -114,6 +162,9 @@ class Joined:
             This node's place in the group.
         group : Mapping[int, PublicKeys]
             Of all members by place, this node among them.
+        fewest : int
+            Fewest nodes in a sum that this node's owner agrees to. No member reveals anything of a
+            sum over fewer.
 
         Raises
         ------
@@ -134,15 +185,19 @@ class Joined:
         channels = keys.agreed(
             self.channel, {other: group[other].channel for other in places if other != own}
         )
+        told = Told.of(self.session, group, fewest)
         sealed = {
             other: keys.sealed(
-                key, share_keys_plaintext_concat(own, other, of_seed[other], of_mask[other])
+                key,
+                told.before(
+                    share_keys_plaintext_concat(own, other, of_seed[other], of_mask[other])
+                ),
             )
             for other, key in channels.items()
         }
         kept = Shares(of_seed[own], of_mask[own])
         members = {other: Member(key, group[other].mask) for other, key in channels.items()}
-        sharing = Sharing(self.session, self.mask, seed, own, members, kept)
+        sharing = Sharing(self.session, self.mask, seed, own, members, kept, told)
         return sharing, Sealed(keys.commitment(seed), sealed)
 
 
@@ -156,6 +211,7 @@ class Sharing:
     own: int
     others: dict[int, Member]
     kept: Shares
+    told: Told
     stage: Literal["sharing"] = "sharing"
 
     def accept(self, sealed: Mapping[int, bytes]) -> tuple["Hidden", Masks]:
@@ -169,25 +225,35 @@ class Sharing:
         Raises
         ------
         SnowdropError
-            If shares were changed or are not for this node, or too few members have shared.
+            If shares were changed or are not for this node, too few members have shared, or what
+            they were told of the group does not fit what this node was told.
         """
-        members = len(self.others) + 1
+        members, enough = self.told.members, threshold(self.told.members)
         if not sealed.keys() <= self.others.keys():
             raise SnowdropError("shares came from nodes that are not in the list of keys")
-        if len(sealed) + 1 < threshold(members):
+        if len(sealed) + 1 < enough:
             raise SnowdropError("too few nodes have shared their secrets")
-        held = {self.own: self.kept}
+        held, heard = {self.own: self.kept}, [self.told]
         for other, content in sealed.items():
-            source, target, of_seed, of_mask = share_keys_plaintext_separate(
-                keys.opened(self.others[other].channel, content)
-            )
+            told, shares = Told.read(keys.opened(self.others[other].channel, content))
+            source, target, of_seed, of_mask = share_keys_plaintext_separate(shares)
             if (source, target) != (other, self.own):
                 raise SnowdropError("shares came that are not for this node")
             held[other] = Shares(of_seed, of_mask)
+            heard.append(told)
+        if any(told.members != members for told in heard):
+            raise SnowdropError("nodes of one group were told different sizes of it")
+        fewest = max(told.fewest for told in heard)
+        alike = all(told.group == self.told.group for told in heard)
+        if not alike and enough < fewest:
+            raise SnowdropError(
+                f"{enough} nodes of a group can unmask a sum, and a node of it asks for {fewest}"
+            )
         pairs = keys.agreed(self.mask, {other: self.others[other].mask for other in sealed})
-        return Hidden(self.session, self.own, held, members), Masks(
-            self.seed, pairs, self.own, threshold(members)
-        )
+        words = {other: keys.for_words(self.others[other].channel) for other in sealed}
+        group = sorted([self.own, *self.others])
+        hidden = Hidden(self.session, self.own, group, held, words, alike, fewest)
+        return hidden, Masks(self.seed, pairs, self.own, enough)
 
 
 @dataclass(frozen=True, config=_STORED)
@@ -196,19 +262,52 @@ class Hidden:
 
     session: str
     own: int
+    group: list[int]
+    """Places of all members, this node among them."""
     held: dict[int, Shares]
-    members: int
+    words: dict[int, bytes]
+    """The key of the words that this node and another one say to each other."""
+    alike: bool
+    """Whether the others have the same list of keys."""
+    fewest: int
+    """Fewest nodes in the sum that the owner of any of them agrees to."""
     stage: Literal["hidden"] = "hidden"
 
-    def reveal(self, there: list[int], fewest: int = LEAST) -> dict[int, bytes]:
-        """Shares of the seeds of members that are in the sum, and of the masks of the others.
+    def confirm(
+        self, there: list[int], fewest: int = LEAST
+    ) -> tuple["Confirmed", dict[int, bytes]]:
+        """Say to the others which list of nodes this node was told.
 
         Parameters
         ----------
         there : list[int]
-            Places of the members whose masked vectors have come.
+            Places of all nodes whose masked vectors have come, in ascending order.
         fewest : int
-            Fewest of them that this node's owner agrees to.
+            Fewest of them that this node's owner agrees to now.
+
+        Returns
+        -------
+        Confirmed
+        dict[int, bytes]
+            The word for each other member that is there, by its place.
+
+        Raises
+        ------
+        SnowdropError
+            If they are too few, this node is not among them, or they never shared.
+        """
+        members = self.members(there, fewest)
+        said = {other: self._word(self.own, other, there) for other in members - {self.own}}
+        return Confirmed(self, there), said
+
+    def reveal(self, there: list[int], fewest: int = LEAST) -> dict[int, bytes]:
+        """Shares of the seeds of all members, where all of them are in the sum.
+
+        Parameters
+        ----------
+        there : list[int]
+        fewest : int
+            As in `confirm`.
 
         Returns
         -------
@@ -218,21 +317,90 @@ class Hidden:
         Raises
         ------
         SnowdropError
-            If they are too few, this node is not among them, or they never shared.
+            As `confirm`, and if a member is missing or has another list of keys.
         """
-        if len(set(there)) != len(there) or not set(there) <= self.held.keys():
+        if self.members(there, fewest) != set(self.group) or not self.alike:
+            raise SnowdropError("the nodes must confirm to each other first who is in the sum")
+        return self.shares(there)
+
+    def members(self, there: list[int], fewest: int) -> set[int]:
+        """Those of the group that are there; the errors of `confirm`."""
+        if there != sorted(set(there)):
+            raise SnowdropError("malformed list of the nodes in the sum")
+        members = set(there).intersection(self.group)
+        if not members <= self.held.keys():
             raise SnowdropError("the sum is said to hold nodes that never shared their secrets")
-        if self.own not in there:
+        if self.own not in members:
             raise SnowdropError("the sum is said to be without this node")
-        if len(there) < max(threshold(self.members), fewest, LEAST):
+        if len(members) < max(threshold(len(self.group)), self.fewest, fewest, LEAST):
             raise SnowdropError("the sum would be over too few nodes")
+        return members
+
+    def _word(self, speaker: int, other: int, there: Sequence[int]) -> bytes:
+        """What one of a pair, this node or the other one, says of a list."""
+        return keys.word(self.words[other], repr((speaker, list(there))).encode())
+
+    def shares(self, there: list[int]) -> dict[int, bytes]:
+        """One share of each member, of its seed where it is there, else of its mask."""
         return {
             other: shares.seed if other in there else shares.mask
             for other, shares in self.held.items()
         }
 
+    def heard(self, there: list[int], said: Mapping[int, bytes]) -> int:
+        """Members that have the same list of nodes, this one among them."""
+        return 1 + sum(
+            keys.is_word(said[other], self._word(other, other, there))
+            for other in self.words.keys() & said.keys()
+        )
 
-Stage = Joined | Sharing | Hidden
+
+@dataclass(frozen=True, config=_STORED)
+class Confirmed:
+    """A node that has said to the others which nodes are in the sum."""
+
+    hidden: Hidden
+    there: list[int]
+    stage: Literal["confirmed"] = "confirmed"
+
+    @property
+    def session(self) -> str:
+        return self.hidden.session
+
+    def reveal(
+        self, there: list[int], said: Mapping[int, bytes], fewest: int = LEAST
+    ) -> dict[int, bytes]:
+        """Shares of the seeds of members that are in the sum, and of the masks of the others.
+
+        Parameters
+        ----------
+        there : list[int]
+            As in `Hidden.confirm`.
+        said : Mapping[int, bytes]
+            What the others have said to this node, by place.
+        fewest : int
+            As in `Hidden.confirm`.
+
+        Returns
+        -------
+        dict[int, bytes]
+            As from `Hidden.reveal`.
+
+        Raises
+        ------
+        SnowdropError
+            As `Hidden.confirm`, and if this node has confirmed another list, or too few members
+            have confirmed this one.
+        """
+        self.hidden.members(there, fewest)
+        if there != self.there:
+            raise SnowdropError("this node has confirmed another list of the nodes in the sum")
+        if self.hidden.heard(there, said) < threshold(len(self.hidden.group)):
+            raise SnowdropError("too few nodes have confirmed who is in the sum")
+        return self.hidden.shares(there)
+
+
+Stage = Joined | Sharing | Hidden | Confirmed
 
 _ANY: TypeAdapter[Stage] = TypeAdapter(Stage)
 

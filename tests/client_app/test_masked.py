@@ -3,6 +3,7 @@
 import os
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,17 @@ from client_app.policy import Policy
 from client_app.withdrawal import withdraw_all
 from common import messages
 from common.errors import PolicyError, SnowdropError
+from common.secure import keys
 from common.secure.fixed_point import Field, Layout
-from common.secure.member import Joined, PublicKeys
+from common.secure.member import Joined, PublicKeys, Told
 from tests.client_app.test_app import Federation
 from tests.client_app.test_policy import agreeing, assert_refused
 
 SESSION = "s" * 16
 OUT_OF_TURN = "out of turn, or a second time"
+EVERYONE = [1, 2, 3]
+CONFIRM = messages.ConfirmRequest(SESSION, EVERYONE)
+UNMASK = messages.UnmaskRequest(SESSION, EVERYONE)
 LAYOUT = Layout((Field("users", 10, bits=32),), 3)
 
 
@@ -38,6 +43,7 @@ class Group:
 
     request: RecordDict
     """What the node was asked last."""
+    heard: messages.ConfirmAnswer
 
     def __init__(self, folder: Path, run_id: int = 1, **policy: Any) -> None:
         self.sums = sums(folder, run_id, **policy)
@@ -63,7 +69,8 @@ class Group:
         return messages.SharesRequest(session, 1, [1, 2, 3], channels, masks, ["-"] * 3, [b"-"] * 3)
 
     def share(self, session: str = SESSION) -> messages.SharesAnswer:
-        return self.sums.share(self.list_of_keys(session))
+        self.shared = self.sums.share(self.list_of_keys(session))
+        return self.shared
 
     def masking(
         self, session: str = SESSION, layout: Layout = LAYOUT, following: str = ""
@@ -73,9 +80,20 @@ class Group:
             place: PublicKeys(*pair)
             for place, pair in enumerate(zip(told.channels, told.masks, strict=True), 1)
         }
-        sealed = {place: one.share(place, group)[1] for place, one in self.others.items()}
-        shares = {place: one.shares[1] for place, one in sealed.items()}
+        self.sharing = {place: one.share(place, group) for place, one in self.others.items()}
+        shares = {place: sealed.shares[1] for place, (_, sealed) in self.sharing.items()}
         return messages.Masking.of(session, layout, shares, following)
+
+    def confirmed_by_others(self) -> messages.ConfirmAnswer:
+        """What the others say to the node of the list of everyone."""
+        to_others = dict(zip(self.shared.places, self.shared.shares, strict=True))
+        said: dict[int, bytes] = {}
+        for place, (sharing, _) in self.sharing.items():
+            other = 5 - place
+            received = {1: to_others[place], other: self.sharing[other][1].shares[place]}
+            hidden, _ = sharing.accept(received)
+            said[place] = hidden.confirm(EVERYONE)[1][1]
+        return messages.ConfirmAnswer(list(said), list(said.values()))
 
 
 def test_stages_are_kept_for_this_account_alone_and_deleted_at_the_end(tmp_path: Path) -> None:
@@ -83,20 +101,25 @@ def test_stages_are_kept_for_this_account_alone_and_deleted_at_the_end(tmp_path:
     for stage in (group.keys, group.share, lambda: group.sums.accept(group.masking())):
         stage()
         assert stat.S_IMODE(group.path.stat().st_mode) == 0o600
-    told = group.sums.reveal(messages.UnmaskRequest(SESSION, [1, 2, 3]))
+    told = group.sums.reveal(UNMASK)
     assert sorted(told.places) == [1, 2, 3]
     assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["lock"]
 
 
-def test_no_stage_is_answered_twice_or_out_of_turn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("confirming", [False, True])
+def test_no_stage_is_answered_twice_or_out_of_turn(tmp_path: Path, confirming: bool) -> None:
     group = Group(tmp_path)
-    unmask = messages.UnmaskRequest(SESSION, [1, 2, 3])
     group.answer = Group(tmp_path / "other").keys()
-    steps = {
+    steps: dict[str, Callable[[], Any]] = {
         "share": group.share,
         "accept": lambda: group.sums.accept(group.masking()),
-        "reveal": lambda: group.sums.reveal(unmask),
     }
+    if confirming:
+        steps["confirm"] = lambda: group.sums.confirm(CONFIRM)
+        steps["reveal"] = lambda: group.sums.reveal(UNMASK, group.heard)
+    else:
+        steps["reveal"] = lambda: group.sums.reveal(UNMASK)
+    group.heard = messages.ConfirmAnswer([2], [b"none"])
     for name in steps:  # nothing was joined
         with pytest.raises(SnowdropError, match=OUT_OF_TURN):
             steps[name]()
@@ -105,6 +128,8 @@ def test_no_stage_is_answered_twice_or_out_of_turn(tmp_path: Path) -> None:
         for name in steps.keys() - {due}:
             with pytest.raises(SnowdropError, match=OUT_OF_TURN):
                 steps[name]()
+        if due == "confirm":
+            group.heard = group.confirmed_by_others()
         steps[due]()
         with pytest.raises(SnowdropError, match=OUT_OF_TURN):
             steps[due]()
@@ -151,7 +176,7 @@ def test_the_next_sum_is_prepared_with_secrets_of_its_own_while_one_is_under_way
     group.answer = group.sums.join_next(masking)
     assert len({first.channel, first.mask, group.answer.channel, group.answer.mask}) == 4
     assert len(group.paths()) == 2
-    group.sums.reveal(messages.UnmaskRequest(SESSION, [1, 2, 3]))
+    group.sums.reveal(UNMASK)
     assert len(group.paths()) == 1
     with pytest.raises(SnowdropError, match=OUT_OF_TURN):
         group.share()
@@ -196,9 +221,26 @@ def test_the_owners_policy_is_asked_at_each_stage(tmp_path: Path) -> None:
     group.share()
     group.sums.accept(group.masking())
     group.sums = sums(tmp_path, fewest_participants=4)
-    with pytest.raises(SnowdropError, match="too few nodes"):
-        group.sums.reveal(messages.UnmaskRequest(SESSION, [1, 2, 3]))
+    for step in (lambda: group.sums.reveal(UNMASK), lambda: group.sums.confirm(CONFIRM)):
+        with pytest.raises(SnowdropError, match="too few nodes"):
+            step()
     assert group.paths()
+    heard = group.confirmed_by_others()
+    sums(tmp_path).confirm(CONFIRM)
+    with pytest.raises(SnowdropError, match="too few nodes"):
+        group.sums.reveal(UNMASK, heard)
+    assert group.paths()
+
+
+@pytest.mark.parametrize("fewest", [1, 3])
+def test_the_others_are_told_the_fewest_participants(tmp_path: Path, fewest: int) -> None:
+    group = Group(tmp_path, fewest_participants=fewest)
+    group.keys()
+    group.share()
+    group.masking()
+    sealed = dict(zip(group.shared.places, group.shared.shares, strict=True))[2]
+    told, _ = Told.read(keys.opened(group.sharing[2][0].others[1].channel, sealed))
+    assert told.fewest == fewest
 
 
 @pytest.mark.parametrize("change", [{"places": [1, 2]}, {"places": [1, 2, 2]}, {"masks": []}])
@@ -274,9 +316,8 @@ def test_a_node_that_takes_no_part_in_the_next_sum_still_answers_this_one(
     federation = agreeing(tmp_path, {"fewest_participants": 3})
     group, reply = counts_of(federation, LAYOUT, following="next")
     group.answer = messages.KeysAnswer.found_beside(reply.content)
-    unmask = messages.UnmaskRequest(SESSION, [1, 2, 3]).to_record()
     following = replace(group.list_of_keys("next"), places=[1, 2])
-    reply = federation.send(messages.QUERY_UNMASK, following.beside(unmask))
+    reply = federation.send(messages.QUERY_UNMASK, following.beside(UNMASK.to_record()))
     assert sorted(messages.UnmaskAnswer.from_record(reply.content).places) == [1, 2, 3]
     assert messages.SharesAnswer.found_beside(reply.content) is None
     assert "takes no part in the next sum: fewest_participants" in capsys.readouterr().err
@@ -327,7 +368,7 @@ def test_a_deployed_node_alone_waits_until_the_disk_has_a_stage(
         stage()
         assert len(synced) == 2  # the file and its folder
     synced.clear()
-    group.sums.reveal(messages.UnmaskRequest(SESSION, [1, 2, 3]))
+    group.sums.reveal(UNMASK)
     assert len(synced) == 1  # the folder, from which the file is gone
     simulated = Federation(tmp_path / "simulated")
     synced.clear()

@@ -70,6 +70,8 @@ BODIES: list[messages.Body] = [
     messages.SharesAnswer(b"h", [2], [b"s"]),
     messages.Masking("s", [2], [b"s"], 3, ["users"], [1], [0], [64]),
     messages.MaskedAnswer(np.arange(3, dtype=np.uint64), np.arange(2, dtype=np.uint32)),
+    messages.ConfirmRequest("s", [1, 2]),
+    messages.ConfirmAnswer([1, 2], [b"s", b"t"]),
     messages.UnmaskRequest("s", [1, 2]),
     messages.UnmaskAnswer([1, 2], [b"s", b"t"]),
 ]

@@ -71,6 +71,10 @@ class Run:
             messages.QUERY_SYNTHETIC: {"answer": "'updates'"},
             messages.QUERY_KEYS: keys,
             messages.QUERY_SHARES: shares,
+            messages.QUERY_CONFIRM: {
+                "places": r"\d+ of int",
+                "words": r"\d+ of 32 bytes",
+            },
             messages.QUERY_UNMASK: {
                 "places": f"{self.nodes} of int",
                 "shares": f"{self.nodes} of \\d+ bytes",

@@ -13,6 +13,7 @@ from flwr.app import Message
 from cli.in_process import InProcessGrid
 from common import messages
 from common.errors import SnowdropError
+from common.secure import total
 from common.settings import RunSettings
 from deploy import folder as federation_folder
 from deploy.federation import Federation
@@ -155,6 +156,7 @@ def test_a_sum_that_follows_another_takes_two_messages_and_has_keys_of_its_own(
     asked = maskings(grid)
     sums = len(asked) // NODES
     assert len({one.session for one in asked}) == sums == len(grid.of(messages.QUERY_UNMASK)) / 5
+    assert not grid.of(messages.QUERY_CONFIRM)
     told = [
         messages.KeysAnswer.from_record(reply.content)
         if reply.metadata.message_type == messages.QUERY_KEYS
@@ -326,8 +328,11 @@ def test_a_node_that_drops_out_at_any_stage_is_survived(
 ) -> None:
     """The same table as in a plain run without the node's answer, or with it where it came."""
     given = values(data_folder, tmp_path / "secure", secure_sums=True, rounds=1, round_retries=0)
-    secure = run_here(given, SpoiltGrid(NODES, given, **spoilt))
+    grid = SpoiltGrid(NODES, given, **spoilt)
+    secure = run_here(given, grid)
     assert told in caplog.text
+    joined_and_left = users_are_left_out and spoilt["kind"] != messages.QUERY_KEYS
+    assert bool(grid.of(messages.QUERY_CONFIRM)) == joined_and_left
     assert secure["failed_answers"] > 0
     given = values(data_folder, tmp_path / "plain", rounds=1)
     spoil = failing if users_are_left_out else untouched
@@ -336,6 +341,76 @@ def test_a_node_that_drops_out_at_any_stage_is_survived(
     assert np.abs(tables[0] - tables[1]).max() < 1e-6
     users = [rounds_of(tmp_path / name)[0]["users"] for name in ("plain", "secure")]
     assert users[0] == users[1]
+
+
+class DroppingGrid(SpoiltGrid):
+    """Node 3 does not answer the training, and some nodes not what is asked of them after it."""
+
+    gone: dict[str, set[int]]
+
+    def deliver(self, message: Message) -> Message | None:
+        reply, kind = super().deliver(message), message.metadata.message_type
+        if reply is None or message.metadata.dst_node_id not in self.gone.get(kind, ()):
+            return reply
+        return failing(message, reply)
+
+
+def dropping(folder: Path, data: Path, kind: str, *gone: int) -> Callable[[], dict[str, Any]]:
+    """A round of seven nodes, of which five are needed, that will end in a model or in an error."""
+    given = values(data, folder, secure_sums=True, rounds=1, round_retries=0, nodes=7)
+    grid = DroppingGrid(7, given, failing)
+    grid.gone = {kind: set(gone)}
+    return lambda: run_here(given, grid)
+
+
+@pytest.mark.parametrize("kind", [messages.QUERY_CONFIRM, messages.QUERY_UNMASK])
+def test_nodes_that_drop_out_after_others_have_are_survived_down_to_the_threshold(
+    data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    dropping(tmp_path / "one", data_folder, kind, 4)()
+    assert f"node 4 is left out of this {kind}" in caplog.text
+    given = values(data_folder, tmp_path / "plain", rounds=1, nodes=7)
+    run_here(given, SpoiltGrid(7, given, failing))
+    tables = [state_of(tmp_path / name, 1)["table"].numpy() for name in ("plain", "one")]
+    assert np.abs(tables[0] - tables[1]).max() < 1e-6
+    with pytest.raises(SnowdropError, match="round 1 brought no usable answer"):
+        dropping(tmp_path / "two", data_folder, kind, 4, 5)()
+    if kind == messages.QUERY_CONFIRM:
+        assert "4 of 7 nodes have confirmed who is in the sum, and more than two thirds" in (
+            caplog.text
+        )
+
+
+def test_a_server_that_tells_nodes_different_lists_gets_no_sum(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class TwoLists(SpoiltGrid):
+        def deliver(self, message: Message) -> Message | None:
+            confirms = message.metadata.message_type == messages.QUERY_CONFIRM
+            if confirms and message.metadata.dst_node_id > 4:
+                values = message.content.config_records["values"]
+                values["there"] = [place for place in values["there"] if place != 1]
+            return super().deliver(message)
+
+    given = values(data_folder, tmp_path, secure_sums=True, rounds=1, round_retries=0, nodes=7)
+    with pytest.raises(SnowdropError, match="round 1 brought no usable answer"):
+        run_here(given, TwoLists(7, given, failing))
+    told = capsys.readouterr().err
+    assert "this node has confirmed another list of the nodes in the sum" in told
+    assert "too few nodes have confirmed who is in the sum" in told
+
+
+def test_a_sum_of_nodes_that_share_with_their_neighbours_alone_is_confirmed(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(total, "degree_of", lambda nodes: 4)
+    given = values(data_folder, tmp_path / "secure", secure_sums=True, rounds=1, nodes=7)
+    grid = SpoiltGrid(7, given, untouched)
+    secure = run_here(given, grid)
+    assert secure["failed_answers"] == 0
+    assert len(grid.of(messages.QUERY_CONFIRM)) == len(grid.of(messages.QUERY_UNMASK)) > 0
+    plain = run_here(values(data_folder, tmp_path / "plain", rounds=1, nodes=7))
+    assert_same_results(plain, secure)
 
 
 def test_a_node_that_lies_about_shares_is_named_and_the_round_fails_only_if_all_are_needed(

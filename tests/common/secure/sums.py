@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from common.secure.fixed_point import Layout, Vector
-from common.secure.member import Hidden, Joined, Sharing, read, written
+from common.secure.member import Confirmed, Hidden, Joined, Sharing, read, written
 from common.secure.total import Total, neighbourhoods
+from common.settings import LEAST
 
 
 @dataclass
@@ -32,13 +34,15 @@ class Sum:
         self.total = Total(public, groups, Vector.zeros(*self.layout.sizes()))
         self.stages = {place: written(one) for place, one in joined.items()}
 
-    def share(self, without: Collection[int] = ()) -> None:
+    def share(
+        self, without: Collection[int] = (), fewest: Mapping[int, int] = MappingProxyType({})
+    ) -> None:
         self.sealed: dict[int, Mapping[int, bytes]] = {}
         for place in self.stages.keys() - set(without):
             joined = read(self.stages[place])
             assert isinstance(joined, Joined)
             group = {other: self.total.public[other] for other in self.total.groups[place]}
-            sharing, sealed = joined.share(place, group)
+            sharing, sealed = joined.share(place, group, fewest.get(place, LEAST))
             self.stages[place] = written(sharing)
             self.total.commitments[place] = sealed.commitment
             self.sealed[place] = sealed.shares
@@ -60,18 +64,39 @@ class Sum:
         for place in self.sealed.keys() - set(without):
             self.total.add(place, self.masked(place))
 
+    def hidden(self, place: int) -> Hidden:
+        hidden = read(self.stages[place])
+        assert isinstance(hidden, Hidden)
+        return hidden
+
+    def confirm(self, place: int, there: list[int]) -> dict[int, bytes]:
+        confirmed, said = self.hidden(place).confirm(there)
+        self.stages[place] = written(confirmed)
+        return said
+
+    def reveal(
+        self, place: int, there: list[int], said: Mapping[int, Mapping[int, bytes]]
+    ) -> dict[int, bytes]:
+        """Shares of a node to which others have said what stands in ``said``, by speaker."""
+        confirmed = read(self.stages[place])
+        assert isinstance(confirmed, Confirmed)
+        heard = {other: own[place] for other, own in said.items() if place in own}
+        return confirmed.reveal(there, heard)
+
     def unmask(
         self,
         without: Collection[int] = (),
         change: Callable[[int, dict[int, bytes]], dict[int, bytes]] = lambda _, told: told,
     ) -> set[int]:
-        told = {}
-        for place in self.total.there - set(without):
-            hidden = read(self.stages[place])
-            assert isinstance(hidden, Hidden)
-            there = sorted(self.total.there.intersection(self.total.groups[place]))
-            told[place] = change(place, hidden.reveal(there))
-        return self.total.unmask(told)
+        there = sorted(self.total.there)
+        if there == sorted(self.numbers) == list(self.total.groups[1]):
+            told = {place: self.hidden(place).reveal(there) for place in there}
+        else:
+            said = {place: self.confirm(place, there) for place in there}
+            told = {place: self.reveal(place, there, said) for place in there}
+        return self.total.unmask(
+            {place: change(place, told[place]) for place in there if place not in without}
+        )
 
     def found(self) -> dict[str, np.ndarray]:
         return self.layout.decode(self.total.vector)
