@@ -31,6 +31,9 @@ _METHODS_HELP = (
 
 _LOOK_SECONDS = 0.2
 
+FormerRuns = Annotated[int | None, typer.Option("--runs", min=1, hidden=True)]
+"""The former name of ``--seeds``."""
+
 
 def bench_synthetic(
     data: Annotated[
@@ -47,7 +50,8 @@ def bench_synthetic(
     modes: Annotated[
         str, typer.Option(help="augment real users with synthetic ones, replace them, or both")
     ] = ",".join(MODES),
-    runs: Annotated[int, typer.Option(min=1, help="trainings of each method")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings of each method")] = 5,
+    runs: FormerRuns = None,
     users: Annotated[
         int, typer.Option(min=0, help="synthetic users; 0: as many as there are to train on")
     ] = 0,
@@ -78,13 +82,14 @@ def bench_synthetic(
     from cli.bench_synthetic.runs import Plan, checksum_of
     from common.device import pick_device
 
+    seeds = runs or seeds
     rows, names = choose(chosen), choose_recommenders(recommenders)
     if cold_start:
         from cli.bench_synthetic.cold_start import bench_cold_start
 
         if tuned:
             raise SnowdropError("--tuned is not for --cold-start; give --set NAME.SETTING=VALUE")
-        bench_cold_start(data, out, rows, cold_start, runs, users, set_ or [], jobs, keep)
+        bench_cold_start(data, out, rows, cold_start, seeds, users, set_ or [], jobs, keep)
         return
     shared, files = shared_settings(set_ or []), read_tuned(tuned or [])
     pick_device(device, "--device")
@@ -92,7 +97,7 @@ def bench_synthetic(
     users = users or len(world.train.users)
     plan = Plan(
         rows, names, cast(list[Protocol], listed(protocols, PROTOCOLS, "--protocols")),
-        cast(list[Mode], listed(modes, MODES, "--modes")), runs, data.resolve().name,
+        cast(list[Mode], listed(modes, MODES, "--modes")), seeds, data.resolve().name,
         checksum_of(world), users, files, shared,
     )  # fmt: skip
     cells = plan.cells(out)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from cli.bench.runs import in_own_process
-from cli.bench_synthetic.command import PRELOADED, listed
+from cli.bench_synthetic.command import PRELOADED, FormerRuns, listed
 from cli.bench_synthetic.names import MODES, PROTOCOLS, RECOMMENDERS, Mode, Protocol
 from cli.search import as_choices, counted, failed, last_error, open_study, search
 from common import methods
@@ -43,7 +43,8 @@ def tune_synthetic(
     ),
     protocol: Annotated[str, typer.Option(help="published or likes")] = "likes",
     trials: Annotated[int, typer.Option(min=1, help="settings to try of each method")] = 30,
-    runs: Annotated[int, typer.Option(min=1, help="trainings of each trial")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings of each trial")] = 1,
+    runs: FormerRuns = None,
     users: Annotated[
         int, typer.Option(min=0, help="synthetic users; 0: as many as there are to train on")
     ] = 0,
@@ -60,6 +61,7 @@ def tune_synthetic(
     from cli.bench_synthetic.runs import checksum_of
     from common.device import pick_device
 
+    seeds = runs or seeds
     rows = {row.name: row for row in map(Row.parse, filter(None, chosen.split(",")))}
     for row in rows.values():
         check_searchable(row)
@@ -78,9 +80,9 @@ def tune_synthetic(
     make_folder(out)
     with lock_folder(out, "give another --out"):
         for row in rows.values():
-            told = [checksum_of(world), name, which, rule, runs, users, seed, shared]
+            told = [checksum_of(world), name, which, rule, seeds, users, seed, shared]
             study = open_study(out, f"{row.name} on {json.dumps(told, sort_keys=True)}", seed)
-            attempt = Attempts(row, world, name, which, rule, runs, users, shared, device)
+            attempt = Attempts(row, world, name, which, rule, seeds, users, shared, device)
             try:
                 attempt.search(study, trials)
             except KeyboardInterrupt:

@@ -45,7 +45,7 @@ def test_the_evaluation_on_demo_items(
     monkeypatch.setattr(benching, "execute", execute)
     given = [f"{k}={v}" for k, v in QUICK.items() if "." not in k]
     bench_synthetic(
-        data_folder, tmp_path, "drawn", runs=1, users=40, set_=given, cold_start="ridge"
+        data_folder, tmp_path, "drawn", seeds=1, users=40, set_=given, cold_start="ridge"
     )
     table = pl.read_csv(tmp_path / "results.csv").filter(pl.col("kind") == "trained")
     rows = dict(table.select("method", "test_ndcg@20").rows())

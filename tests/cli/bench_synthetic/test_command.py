@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 from scipy.sparse import csr_array
+from typer.testing import CliRunner
 
 import cli.bench_synthetic.work
 from cli.bench_synthetic import bench_synthetic, command
@@ -22,6 +23,7 @@ from cli.bench_synthetic.protocol import World
 from cli.bench_synthetic.recommenders import recommender
 from cli.bench_synthetic.runs import Ticker, read_sample, write_sample
 from cli.bench_synthetic.work import TRAINING_EFFORT
+from cli.commands import app
 from client_app.synthesis import synthesizer_of
 from client_app.synthesis.base import Sample
 from client_app.synthesis.silo import Silo
@@ -64,7 +66,7 @@ def test_a_comparison_has_all_rows_and_trains_each_synthesizer_once_a_run(
 ) -> None:
     out = tmp_path / "out"
     multi = "drawn@drawn.sampling=multi"
-    bench_synthetic(users, out, f"drawn,{multi},drawn:paper", runs=2, device="cpu")
+    bench_synthetic(users, out, f"drawn,{multi},drawn:paper", seeds=2, device="cpu")
     world = World.read(users)
     # One training per run of the first two rows together, and of the third one per protocol.
     assert len(here) == 2 + 2 * 2
@@ -105,28 +107,35 @@ def test_a_comparison_has_all_rows_and_trains_each_synthesizer_once_a_run(
 
 def test_only_what_is_missing_is_made(users: Path, tmp_path: Path, here: list[Silo]) -> None:
     out = tmp_path / "out"
-    bench_synthetic(users, out, "drawn", runs=1, modes="augment", device="cpu")
+    bench_synthetic(users, out, "drawn", seeds=1, modes="augment", device="cpu")
     assert len(here) == 1
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*")}
-    bench_synthetic(users, out, "drawn", runs=2, device="cpu")
+    bench_synthetic(users, out, "drawn", seeds=2, device="cpu")
     assert len(here) == 2  # the second run alone; the first has its sample
     for path, moment in before.items():
         assert path.stat().st_mtime_ns == moment
     assert table_of(out).height == 2 * (4 + 2) + 2
 
 
+def test_the_former_name_of_seeds_counts(users: Path, tmp_path: Path, here: list[Silo]) -> None:
+    given = ["--methods", "original", "--device", "cpu", "--runs", "2"]
+    call = ["bench-synthetic", str(users), "--out", str(tmp_path / "out"), *given]
+    assert CliRunner().invoke(app, call).exit_code == 0
+    assert table_of(tmp_path / "out")["run"].unique().sort().to_list() == [0, 1]
+
+
 def test_a_comparison_that_was_stopped_goes_on_to_the_same_numbers(
     users: Path, tmp_path: Path, here: list[Silo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    bench_synthetic(users, whole, "drawn", runs=2, device="cpu")
+    bench_synthetic(users, whole, "drawn", seeds=2, device="cpu")
     told = r"stopped; 7 of 14 cells.*the same command goes on"
     with monkeypatch.context() as patch, pytest.raises(SnowdropError, match=told):
         stop_after(7, patch)
-        bench_synthetic(users, cut, "drawn", runs=2, device="cpu")
+        bench_synthetic(users, cut, "drawn", seeds=2, device="cpu")
     assert "cells are missing" in (cut / "results.md").read_text()
     assert "not made yet" in table_of(cut)["reason"].to_list()
-    bench_synthetic(users, cut, "drawn", runs=2, device="cpu")
+    bench_synthetic(users, cut, "drawn", seeds=2, device="cpu")
     assert numbers(table_of(cut)).equals(numbers(table_of(whole)))
 
 
@@ -147,11 +156,11 @@ def test_a_training_that_was_stopped_goes_on(users: Path, tmp_path: Path, here: 
     out = tmp_path / "out"
     name = "drawn@drawn.interrupt=1"
     with pytest.raises(SnowdropError, match="stopped"):
-        bench_synthetic(users, out, name, runs=1, device="cpu")
+        bench_synthetic(users, out, name, seeds=1, device="cpu")
     assert [path.read_text() for path in out.glob("runs/drawn*/training/epoch")] == ["1"]
-    bench_synthetic(users, out, name, runs=1, device="cpu")
+    bench_synthetic(users, out, name, seeds=1, device="cpu")
     other = tmp_path / "other"
-    bench_synthetic(users, other, "drawn@drawn.copies=0", runs=1, device="cpu")
+    bench_synthetic(users, other, "drawn@drawn.copies=0", seeds=1, device="cpu")
     mine, others = (
         table_of(folder).filter(pl.col("recommender") == "svd").select(METRICS)
         for folder in (out, other)
@@ -163,7 +172,7 @@ def test_a_row_that_cannot_be_made_says_why_and_the_others_are_made(
     users: Path, tmp_path: Path, here: list[Silo], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    bench_synthetic(users, out, "drawn@drawn.overflow=true,drawn", runs=2, device="cpu")
+    bench_synthetic(users, out, "drawn@drawn.overflow=true,drawn", seeds=2, device="cpu")
     text = (out / "results.md").read_text()
     why = "the loss is no number; give a smaller learning rate"
     assert f"| SVD | drawn@drawn.overflow=true | – ({why})" in text
@@ -181,7 +190,7 @@ def test_when_all_named_methods_fail_the_tables_of_real_users_are_written(
     out = tmp_path / "out"
     told = rf"^every named method failed; the first: the loss is no number.*real users are in {out}"
     with pytest.raises(SnowdropError, match=told):
-        bench_synthetic(users, out, "drawn@drawn.overflow=true", runs=1, device="cpu")
+        bench_synthetic(users, out, "drawn@drawn.overflow=true", seeds=1, device="cpu")
     assert "did not run: drawn@drawn.overflow=true" in capsys.readouterr().out
     real = table_of(out).filter(method="original")
     assert real["recall@10"].null_count() == 0
@@ -194,7 +203,7 @@ def test_progress_never_goes_back(
 ) -> None:
     told: list[tuple[str, float]] = []
     monkeypatch.setattr(Ticker, "tell", lambda _, now, done: told.append((now, done)))
-    bench_synthetic(users, tmp_path / "out", "drawn", runs=1, protocols="likes", device="cpu")
+    bench_synthetic(users, tmp_path / "out", "drawn", seeds=1, protocols="likes", device="cpu")
     first = next(at for at, (now, _) in enumerate(told) if now == "doing nothing")
     done = [part for _, part in told[first:]]
     assert done == sorted(done)
@@ -211,7 +220,7 @@ def test_a_recommender_that_fails_does_not_stop_the_others(
 
     monkeypatch.setattr(cli.bench_synthetic.work, "evaluate", scarce)
     out = tmp_path / "out"
-    bench_synthetic(users, out, "drawn", runs=1, device="cpu")
+    bench_synthetic(users, out, "drawn", seeds=1, device="cpu")
     reasons = table_of(out).select("mode", "reason").unique().rows()
     assert ("replace", "there is not enough memory for it") in reasons
     assert ("augment", "") in reasons
@@ -225,7 +234,7 @@ def test_when_all_fail_the_first_reason_is_told(
 
     monkeypatch.setattr(cli.bench_synthetic.work, "evaluate", failing)
     with pytest.raises(SnowdropError, match="every cell failed; the first: no luck"):
-        bench_synthetic(users, tmp_path / "out", "drawn", runs=1, device="cpu")
+        bench_synthetic(users, tmp_path / "out", "drawn", seeds=1, device="cpu")
 
 
 def test_other_numbers_of_users_and_other_data_are_other_samples(
@@ -250,7 +259,7 @@ def test_what_is_kept_is_trained_once_for_later_samplings(
     users: Path, tmp_path: Path, here: list[Silo], drawn: Any
 ) -> None:
     out = tmp_path / "out"
-    bench_synthetic(users, out, "drawn", runs=1, keep=True, device="cpu")
+    bench_synthetic(users, out, "drawn", seeds=1, keep=True, device="cpu")
     assert [path.name for path in out.glob("runs/drawn*/training/*")] == ["epoch"]
 
 
@@ -299,16 +308,16 @@ def test_samples_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_damaged_cell_is_told(users: Path, tmp_path: Path, here: list[Silo]) -> None:
     out = tmp_path / "out"
-    bench_synthetic(users, out, "original", runs=1, device="cpu")
+    bench_synthetic(users, out, "original", seeds=1, device="cpu")
     path = next(out.glob("runs/*/*-svd-*.json"))
     told = json.loads(path.read_text())
     assert {"format", "method", "metrics", "seconds"} <= set(told)
     path.write_text(json.dumps({**told, "format": 99}))
     with pytest.raises(SnowdropError, match="of another release"):
-        bench_synthetic(users, out, "original", runs=1, device="cpu")
+        bench_synthetic(users, out, "original", seeds=1, device="cpu")
     path.write_text("{")
     with pytest.raises(SnowdropError, match="is damaged; delete it to make it anew"):
-        bench_synthetic(users, out, "original", runs=1, device="cpu")
+        bench_synthetic(users, out, "original", seeds=1, device="cpu")
 
 
 @pytest.mark.slow
@@ -316,7 +325,7 @@ def test_the_command_as_a_process(users: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", "bench-synthetic", str(users), "--methods", "original",
-         "--runs", "2", "--jobs", "2", "--out", str(out)],
+         "--seeds", "2", "--jobs", "2", "--out", str(out)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=280, check=True,
     )  # fmt: skip

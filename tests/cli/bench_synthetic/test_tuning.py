@@ -66,7 +66,7 @@ def test_a_search_finds_settings_that_a_comparison_takes(
     assert best in tried[:4]
     assert "38 users to train on, 10 held out" in capsys.readouterr().out
     bench_synthetic(
-        users, tmp_path / "bench", "drawn", runs=1, tuned=[out / TUNED], device="cpu"
+        users, tmp_path / "bench", "drawn", seeds=1, tuned=[out / TUNED], device="cpu"
     )  # fmt: skip
     tune_synthetic(users, "drawn", out, trials=5, device="cpu")
     assert len(tried) == 9  # it goes on
@@ -86,7 +86,7 @@ def test_no_reported_user_takes_part(
         fit(self, silo, *given, **more)
 
     monkeypatch.setattr(Drawn, "fit", seen)
-    tune_synthetic(users, "drawn:paper", tmp_path / "out", trials=1, runs=2, device="cpu")
+    tune_synthetic(users, "drawn:paper", tmp_path / "out", trials=1, seeds=2, device="cpu")
     world = World.read(users)
     part = world.held_out_part(0.2, 0)
     assert len(silos) == 2
