@@ -51,12 +51,17 @@ def page(
         Today's date, as shown.
     """
     items = " and items.csv" if summary["with_items"] else ""
+    origin = (
+        "Made from generated data: those whom this page calls real users are no people either."
+        if summary["generated_data"]
+        else "Made from the interactions of real users."
+    )
     around = Page(
         kind="synthetic users",
         title="Synthetic users of",
         data=summary["data"],
         badge="No real person did any of this",
-        lede=f"Made from the interactions of real users. interactions.csv{items} can be passed on "
+        lede=f"{origin} interactions.csv{items} can be passed on "
         "as far as what stands below allows. Keep this page and summary.json: their numbers were "
         "computed from the real users themselves.",
         made=made,

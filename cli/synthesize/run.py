@@ -21,6 +21,7 @@ from client_app.synthesis import synthesizer_of
 from client_app.synthesis.base import Synthesizer, is_private
 from client_app.synthesis.chosen import Chosen
 from client_app.synthesis.measured import Measured, measure
+from common.demo import is_generated
 from common.errors import SnowdropError
 
 
@@ -120,6 +121,7 @@ def run(order: Order, out: Path, force: bool) -> Iterator[str]:
     if order.replay:
         planted_users(people.held_out, order.replay, order.seed)  # refuses what cannot be
     users = order.users or len(source.users.users)
+    place = order.data if order.data.is_dir() else order.data.parent
     with Target(out, order.request(source), force) as target:
         try:
             with Shown() as watch:
@@ -149,6 +151,7 @@ def run(order: Order, out: Path, force: bool) -> Iterator[str]:
             "interactions": int(likes.nnz),
             "warm_only": source.warm_only,
             "with_items": source.items is not None,
+            "generated_data": is_generated(str(place)),
             "real": {
                 "users": len(source.users.users),
                 "trained": people.trained.shape[0],

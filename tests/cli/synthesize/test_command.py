@@ -345,5 +345,10 @@ def test_users_that_are_made_from_generated_data_are_known_to_be_generated(
     (data / MARK).write_text("{}")
     synthesize(data, tmp_path / "out")
     assert (tmp_path / "out" / MARK).read_text() == "{}"
+    no_people = "whom this page calls real users are no people"
+    assert no_people in (tmp_path / "out" / "report.html").read_text()
+    synthesize(data / "interactions.csv", tmp_path / "of-a-file")
+    assert no_people in (tmp_path / "of-a-file" / "report.html").read_text()
     synthesize(data_folder, tmp_path / "out", "--force")
     assert not (tmp_path / "out" / MARK).exists()
+    assert no_people not in (tmp_path / "out" / "report.html").read_text()
