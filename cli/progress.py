@@ -30,7 +30,7 @@ class Progress:
     Parameters
     ----------
     unit : str
-        What is counted, in the plural: ``"runs"``.
+        What is counted, in the plural: ``"runs"``; or ``"%"``.
     total : float, optional
         How many there are, if that is known.
     work : float, optional
@@ -123,6 +123,8 @@ class Progress:
         return ended or whole or moment - told >= PLAIN_SECONDS
 
     def _count(self) -> str:
+        if self._unit == "%":
+            return f"{self.done:.0f} % done"
         form = "d" if self._each else ".1f"
         done = format(int(self.done) if self._each else self.done, form)
         if self._total is None:

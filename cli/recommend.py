@@ -24,7 +24,10 @@ def recommend(
 ) -> None:
     """Print one user's new items with scores and titles, from what the node keeps."""
     frame = find_recommendations(folder, user)
-    Console().print(recommendation_table(frame.head(top), titles(folder, items)))
+    texts = titles(folder, items)
+    Console().print(recommendation_table(frame.head(top), texts))
+    if not texts and items is None:
+        typer.echo("titles: --items DATA, the data folder that the items come from")
     if frame.height < top:
         typer.echo(f"no more than {frame.height} are kept for this user")
 

@@ -71,7 +71,7 @@ class ColdStart(Strategy):
         """Log what is about to be trained."""
         s, catalogue = self.settings, self.training.world.catalogue
         items = {split: len(catalogue.rows(split)) for split in ("warm", "validation", "test")}
-        dim = f", d = {s.dim}" if self._method.has_loss else ""
+        dim = f", d = {s.dim}" if s.card.has_dimensions else ""
         head = f", head {s.head}" if self._method.has_heads else ""
         log.info(
             "training %s: %d round%s on %d warm items%s%s; "
@@ -111,7 +111,9 @@ class ColdStart(Strategy):
         curves = Curves(self.folder.path, training.round) if settings.tensorboard else None
         first = training.round
         if first >= last:
-            log.warning("all %d rounds are trained; to go on, set rounds above %d", last, first)
+            log.warning(
+                "rounds up to %d are trained already; to go on, set rounds above %d", last, first
+            )
         result = Result()
         while training.round < last:
             row = self._round(training.round + 1, grid)

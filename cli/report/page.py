@@ -83,7 +83,7 @@ def _chapter(subject: Subject) -> Chapter:
         sample_caption=subject.sample(shown) if shown else "",
         cost=parts.cost_part(subject),
         settings=_shown_settings(main_runs[0]) if main_runs else [],
-        maker=parts.BENCH if subject.bench else parts.SIMULATE,
+        maker=parts.maker(subject),
     )
 
 

@@ -177,11 +177,10 @@ class Subject:
         if settings and (split := _split_words(settings, self.seeds)):
             facts.append(("Split", split))
         if settings and not self.bench:
-            facts += [
-                ("Preset", settings.preset),
-                ("Dimensions", str(settings.dim)),
-                ("Nodes", str(settings.nodes)),
-            ]
+            facts.append(("Preset", settings.preset))
+            if settings.card.has_dimensions:
+                facts.append(("Dimensions", str(settings.dim)))
+            facts.append(("Nodes", str(settings.nodes)))
         told = self.summary.get("synthetic", {})
         if told.get("users"):
             sent = f"{told['users']:,} of {told['silos']} nodes, {told['bytes_up'] / 1e6:.2f} MB"

@@ -117,6 +117,8 @@ class Card:
         Settings of its own group that name other methods which it combines.
     search : Mapping[str, Range]
         What `snowdrop tune` may choose; empty where nothing is searched.
+    item_table : bool
+        Whether a trained method has an item table, of ``dim`` numbers for each item.
     tasks : tuple[str, ...]
         Tasks that it can be measured on, by name (`common.task`).
     control : bool
@@ -146,6 +148,7 @@ class Card:
     variants: Mapping[str, Variant] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
     search: Mapping[str, Range] = field(default_factory=dict)
+    item_table: bool = True
     tasks: tuple[str, ...] = ("cold-items", "last-warm-item")
     control: bool = False
     scored_by_search: bool = False
@@ -157,6 +160,11 @@ class Card:
     def ranks_new_items(self) -> bool:
         """Whether it can rank items that nobody has touched."""
         return "cold-items" in self.tasks
+
+    @property
+    def has_dimensions(self) -> bool:
+        """Whether the setting ``dim`` means anything to it."""
+        return self.kind == "trained" and self.item_table
 
     @property
     def all_variants(self) -> dict[str, Variant]:

@@ -112,6 +112,7 @@ CARD = Card(
         "one-round.sum_whitening": Number(0, 1, log=False),
         "one-round.sum_sharpness": Number(1, 12),
     },
+    item_table=False,
     tasks=("cold-items",),
     comparisons={"table2": ("one-round",)},
     order=5,

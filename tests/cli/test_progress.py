@@ -57,6 +57,19 @@ def test_a_line_whenever_a_unit_ends_and_else_now_and_then(
     assert lines(capsys) == ["3 of 3 runs done"]
 
 
+def test_a_share_is_told_in_whole_per_cent(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress("%", 100, each=False, clock=clock) as progress:
+        progress.update(0, "training")
+        clock.now = shown.PLAIN_SECONDS
+        progress.update(41.7, "training")
+        progress.update(100, "training")
+    first, second, third = lines(capsys)
+    assert (first, third) == ("0 % done · training", "100 % done · training")
+    assert second.startswith("42 % done · training · ")
+
+
 def left(line: str) -> float | None:
     """Seconds left that a line tells."""
     found = re.search(r"(?:(\d+) min )?(\d+) s left", line)

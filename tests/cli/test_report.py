@@ -332,6 +332,17 @@ def test_a_method_without_embeddings_has_no_section_of_them(
     assert ("How far generated items lie from warm ones" in page.text) is shown
 
 
+def test_dimensions_are_told_of_methods_that_have_some(run_folder: Path) -> None:
+    folder = RunFolder(run_folder)
+    settings = folder.read_settings()
+    assert settings is not None
+    for method, told in (("mdifffr", True), ("one-round", False), ("kernel-ridge", False)):
+        place = {"data": settings.data, "run_dir": settings.run_dir}
+        folder.write_settings(RunSettings.parse({"method": method, **place}))
+        _, page = page_of(run_folder)
+        assert ("Dimensions" in page.text) is told
+
+
 def test_the_loss_of_a_generator_is_told_where_there_is_one(run_folder: Path) -> None:
     _, page = page_of(run_folder)
     assert "Mean loss of the users' local training and of the generator, shop" in page.text
@@ -752,7 +763,14 @@ def test_a_running_run_is_told_as_far_as_it_is(run_folder: Path) -> None:
     assert "Recall over rounds" in page.text
     for words in ("Test results", "Embeddings over rounds", "Distances", "Users' recommendations"):
         assert words in page.text, words
-    assert "snowdrop simulate DATA_DIR --run-dir DIR" in page.text
+    assert "snowdrop simulate DATA_DIR --run-dir DIR makes it" in page.text
+
+
+def test_a_run_that_was_stopped_is_told_to_go_on(run_folder: Path) -> None:
+    (run_folder / "summary.json").unlink()
+    _, page = page_of(run_folder)
+    goes_on = "not in this folder; snowdrop simulate DATA_DIR --run-dir DIR --set resume=true makes"
+    assert f"Test results, which a run has at its end: {goes_on}" in page.text
 
 
 def test_damaged_parts_are_left_out(bench_folder: Path, tmp_path: Path) -> None:

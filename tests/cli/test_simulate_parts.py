@@ -207,6 +207,18 @@ def test_titles_come_from_the_items_or_from_the_runs_data(tmp_path: Path) -> Non
     assert titles(tmp_path, None) == expected
 
 
+def test_a_state_folder_without_titles_says_what_gives_them(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    data = data_folder(tmp_path / "data", "")
+    call = ["recommend", str(run_folder / "nodes" / "00001"), "--user", "v"]
+    told = CliRunner().invoke(app, call).output
+    assert "titles: --items DATA, the data folder that the items come from" in told
+    told = CliRunner().invoke(app, [*call, "--items", str(data)]).output
+    assert "Cheese" in told
+    assert "--items" not in told
+
+
 def test_without_texts_there_is_no_column_of_titles() -> None:
     frame = pl.DataFrame({"item_id": ["a"], "score": [0.5], "rank": [1]})
     heads = [column.header for column in recommendation_table(frame, {}).columns]

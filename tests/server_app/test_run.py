@@ -154,9 +154,15 @@ def test_resume_goes_back_to_the_last_whole_checkpoint(
     torch.testing.assert_close(resumed["table"], whole["table"], atol=1e-6, rtol=0)
 
 
-def test_resume_where_there_is_nothing_begins(data_folder: Path, tmp_path: Path) -> None:
+def test_resume_where_there_is_nothing_begins_or_is_told_to_set_more_rounds(
+    data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     values = run_values(data_folder, tmp_path, rounds=1, resume=True, baselines=False)
     assert run_here(values)["training"] == state_of(tmp_path, 1)["id"]
+    told = "rounds up to 1 are trained already; to go on, set rounds above 1"
+    assert told not in caplog.text
+    run_here(values)
+    assert told in caplog.text
 
 
 def test_a_folder_with_a_training_is_refused_unless_fresh(

@@ -5,13 +5,11 @@ from cli.report.parts.curve import curve_part
 from cli.report.parts.embeddings import MapPart, distance_part, map_part
 from cli.report.parts.groups import Group, groups_of, groups_part
 from cli.report.parts.learning import learning_part
-from cli.report.parts.part import BENCH, SIMULATE, Part
+from cli.report.parts.part import Part, maker
 from cli.report.parts.people import people_part
 from cli.report.parts.results import results_part
 
 __all__ = [
-    "BENCH",
-    "SIMULATE",
     "Group",
     "MapPart",
     "Part",
@@ -21,6 +19,7 @@ __all__ = [
     "groups_of",
     "groups_part",
     "learning_part",
+    "maker",
     "map_part",
     "people_part",
     "results_part",

@@ -3,7 +3,7 @@
 from statistics import fmean
 
 from cli.report.charts import Row, Unit
-from cli.report.parts.part import BENCH, SIMULATE, Part, value_figure
+from cli.report.parts.part import Part, maker, value_figure
 from cli.report.run import Run
 from cli.report.subject import Subject
 from server_app.run_folder import SUMMARY
@@ -74,7 +74,7 @@ def cost_part(subject: Subject) -> Part:
                     title, rows, axis, unit, f"{caption}, {subject.where}.",
                 ))  # fmt: skip
     if not part.figures:
-        part.lack("Time and memory", BENCH if subject.bench else SIMULATE, SUMMARY)
+        part.lack("Time and memory", maker(subject), SUMMARY)
     return part
 
 

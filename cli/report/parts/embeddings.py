@@ -20,7 +20,7 @@ from cli.report.charts import (
     value_chart,
 )
 from cli.report.distance import Misalignment, misalignment
-from cli.report.parts.part import BENCH, SIMULATE, Part
+from cli.report.parts.part import Part, maker
 from cli.report.run import Points
 from cli.report.subject import Subject
 from server_app.run_folder import EMBEDDINGS
@@ -86,7 +86,7 @@ def distance_part(subject: Subject) -> Part:
         if both is not None and (found := misalignment(*both)) is not None:
             measured.setdefault(run.method, []).append(found)
     if not measured:
-        part.lack("Distances of embeddings", BENCH if subject.bench else SIMULATE, EMBEDDINGS)
+        part.lack("Distances of embeddings", maker(subject), EMBEDDINGS)
         return part
     methods = sorted(measured, key=lambda m: fmean(x.frechet_generated for x in measured[m]))
     everyone = [x for group in measured.values() for x in group]

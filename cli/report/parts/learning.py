@@ -6,7 +6,7 @@ from statistics import fmean
 import numpy as np
 
 from cli.report.charts import COLOURS, Series, Unit
-from cli.report.parts.part import BENCH, SIMULATE, Part, line_figure
+from cli.report.parts.part import Part, line_figure, maker
 from cli.report.run import Run
 from cli.report.subject import Subject
 from common.bar import TRAINED
@@ -64,7 +64,7 @@ def learning_part(subject: Subject) -> Part:
                 )
             )
     if not part.figures:
-        part.lack("Curves over rounds", BENCH if subject.bench else SIMULATE, ROUNDS)
+        part.lack("Curves over rounds", maker(subject), ROUNDS)
     return part
 
 

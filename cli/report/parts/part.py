@@ -13,9 +13,17 @@ from cli.report.charts import (
     line_chart,
     value_chart,
 )
+from cli.report.subject import Subject
 
 BENCH = "snowdrop bench DATA_DIR --out DIR"
-SIMULATE = "snowdrop simulate DATA_DIR --run-dir DIR"
+
+
+def maker(subject: Subject) -> str:
+    """The command that makes what is missing: a run that has begun goes on."""
+    if subject.bench:
+        return BENCH
+    begun = any(run.folder.holds_training for run in subject.runs)
+    return f"snowdrop simulate DATA_DIR --run-dir DIR{' --set resume=true' if begun else ''}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Test results, by method."""
 
 from cli.report.charts import Figure, Row, value_chart
-from cli.report.parts.part import BENCH, SIMULATE, Lack, Part
+from cli.report.parts.part import Lack, Part, maker
 from cli.report.subject import Subject
 from server_app.run_folder import SUMMARY
 
@@ -15,7 +15,7 @@ def results_part(subject: Subject) -> Part:
     """Recall and NDCG on test items, by method."""
     part = Part()
     if not subject.by_method:
-        what, command = "Test results", BENCH if subject.bench else SIMULATE
+        what, command = "Test results", maker(subject)
         if all(run.settings and not run.settings.tells_metrics for run in subject.runs):
             part.missing.append(Lack(what, command, reason=_UNTOLD))
         else:
