@@ -118,6 +118,30 @@ def check(sent: Mapping[str, Sequence[bytes]], run: Run) -> None:
         _check_masked(kind, own)
 
 
+def check_listed(answers: Sequence[bytes]) -> set[str]:
+    """Fail where a field left a node that the page on privacy does not list.
+
+    Parameters
+    ----------
+    answers : Sequence[bytes]
+        Of nodes whose sums are not masked.
+
+    Returns
+    -------
+    set[str]
+        The fields that left, of all messages.
+    """
+    left = set[str]()
+    for content in answers:
+        message = _read(content)
+        fields = _fields(message)
+        if fields != {"status": repr(messages.NEEDS_CATALOGUE)}:
+            kind = message.metadata.message_type
+            assert fields.keys() <= documented(kind), (kind, fields)
+            left |= fields.keys()
+    return left
+
+
 def _read(content: bytes) -> Message:
     """An answer of which every byte is part of what is looked at."""
     sent = Sent.FromString(content)

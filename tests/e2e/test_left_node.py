@@ -12,42 +12,73 @@ from flwr.proto.message_pb2 import Message as Sent
 
 from cli.in_process import InProcessGrid
 from common import messages
-from common.settings import RunSettings
+from common.methods.one_round import ITEM_RIDGES
+from common.metrics import metric_names
+from common.settings import KS, RunSettings
 from server_app.items import load_catalogue
-from tests.e2e.left_node import Run, check
+from tests.e2e.left_node import Run, check, check_listed
 from tests.server_app.runs import run_here, run_values
 
 DIM = 8
 
 
 class KeepingGrid(InProcessGrid):
-    """Keeps every answer."""
+    """Keeps every answer, and of how many forms of each ranking every `evaluate` asks."""
 
-    left: list[bytes]
+    def __init__(self, nodes: int, values: dict[str, Any]) -> None:
+        super().__init__(nodes, values)
+        self.left: list[bytes] = []
+        self.forms: list[list[int]] = []
 
     def deliver(self, message: Message) -> Message | None:
+        if message.metadata.message_type == messages.EVALUATE:
+            self.forms.append(messages.EvaluateRequest.from_record(message.content).forms)
         reply = super().deliver(message)
         assert reply is not None
         self.left.append(message_to_proto(reply).SerializeToString())
         return reply
 
 
-@pytest.fixture(scope="module")
-def recorded(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Run]:
-    """All answers of a run, and what it is to be."""
-    values = run_values(data_folder, tmp_path_factory.mktemp("run"), method="own-features",
-                        nodes=3, rounds=1, baselines=False, dim=DIM, secure_sums=True,
-                        evaluate_every=1)  # fmt: skip
+def keeping(
+    data: Path, run_dir: Path, method: str, secure_sums: bool = True
+) -> tuple[KeepingGrid, int]:
+    """A run whose answers were kept, and its number of warm items."""
+    values = run_values(data, run_dir, method=method, nodes=3, rounds=1, baselines=False, dim=DIM,
+                        secure_sums=secure_sums, evaluate_every=1)  # fmt: skip
     grid = KeepingGrid(3, values)
-    grid.left = []
     run_here(values, grid)
-    warm = load_catalogue(RunSettings.parse(values)).index().splits.count("warm")
+    return grid, load_catalogue(RunSettings.parse(values)).index().splits.count("warm")
+
+
+@pytest.fixture(scope="module")
+def recorded(
+    data_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[bytes], Run]:
+    """All answers of a run that trains in rounds, and what it is to be."""
+    grid, warm = keeping(data_folder, tmp_path_factory.mktemp("run"), "own-features")
     return grid.left, Run(nodes=3, long=warm * DIM + 3, short=warm, signed=False)
 
 
 def test_all_that_leaves_is_masked_or_listed(recorded: tuple[list[bytes], Run]) -> None:
     left, run = recorded
     check({messages.NOBODY: left}, run)
+
+
+def test_so_it_is_with_the_one_sum_of_the_default_method(data_folder: Path, tmp_path: Path) -> None:
+    grid, warm = keeping(data_folder, tmp_path, "one-round")
+    pairs = warm * (warm + 1) // 2
+    check({messages.NOBODY: grid.left}, Run(3, long=pairs + 3, short=0, signed=False))
+    assert max(map(sum, grid.forms)) > len(ITEM_RIDGES)  # validation items chose among many
+    answers = [message_from_proto(Sent.FromString(content)) for content in grid.left]
+    told = [one.content.array_records["single"]["long"].shape for one in answers
+            if one.metadata.message_type == messages.EVALUATE]  # fmt: skip
+    metrics = len(metric_names(KS))
+    assert told == [(1 + len(forms) + metrics * sum(forms),) for forms in grid.forms]
+
+
+def test_all_that_leaves_without_masks_is_listed(data_folder: Path, tmp_path: Path) -> None:
+    grid, _ = keeping(data_folder, tmp_path, "one-round", secure_sums=False)
+    assert {"sums.gram", "loss_sum", "names", "sums", "order"} <= check_listed(grid.left)
 
 
 def field(record: RecordDict) -> None:
