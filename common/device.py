@@ -35,6 +35,24 @@ def pick_device(name: str, asked: str = "server_device") -> "torch.device":
     return torch.device(name)
 
 
+def pick_dtype(name: str, device: "torch.device") -> "torch.dtype":
+    """The torch dtype of a name; 'auto' takes bfloat16 where the processor multiplies in it."""
+    import torch
+
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    fast = device.type == "cpu" and has_bfloat16()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16 (AVX-512 BF16 or AMX)."""
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One CPU thread within.

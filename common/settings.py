@@ -487,6 +487,13 @@ class RunSettings(TrainingSettings):
     max_tokens: int = setting(
         256, "tokens of a text that are read", _IDENTITY, _FEATURES, ge=8, le=512
     )
+    encoder_dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto",
+        "numbers that the text encoder computes with; auto: bfloat16 on a processor that has "
+        "instructions for it",
+        _OPERATION,
+        _FEATURES,
+    )
     encode_batch: Count = setting(64, "texts encoded at once", _OPERATION, _NEUTRAL)
     encode_cache: str = setting("", "cache folder; empty: ~/.cache/snowdrop", _OPERATION, _NEUTRAL)
 

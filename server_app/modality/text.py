@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.device import pick_dtype
 from common.errors import SnowdropError
 from common.settings import RunSettings
 from server_app.modality.base import (
@@ -36,7 +37,8 @@ def encode(texts: Sequence[str], settings: RunSettings, device: "torch.device") 
     ----------
     texts : Sequence[str]
     settings : RunSettings
-        ``encoder``, ``pooling``, ``max_tokens``, ``encode_batch``, ``encode_cache``.
+        ``encoder``, ``pooling``, ``max_tokens``, ``encoder_dtype``, ``encode_batch``,
+        ``encode_cache``.
     device : torch.device
 
     Returns
@@ -94,7 +96,15 @@ class HuggingFaceText:
 
     @property
     def identity(self) -> str:
-        return model_identity(self.model, [self.settings.pooling, str(self.settings.max_tokens)])
+        form = [self.settings.pooling, str(self.settings.max_tokens)]
+        if (dtype := self._dtype) != "float32":
+            form.append(dtype)
+        return model_identity(self.model, form)
+
+    @property
+    def _dtype(self) -> str:
+        dtype = pick_dtype(self.settings.encoder_dtype, self.device)
+        return str(dtype).removeprefix("torch.")
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Features, float32 (texts, hidden size).
@@ -112,7 +122,7 @@ class HuggingFaceText:
         here = local_files_only("encoder", self.model, TEXT_ENCODERS)
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.model, local_files_only=here)
-            bert = AutoModel.from_pretrained(self.model, local_files_only=here)
+            bert = AutoModel.from_pretrained(self.model, local_files_only=here, dtype=self._dtype)
             bert = bert.to(self.device).eval()
         except (OSError, ValueError) as error:
             raise cannot_load("encoder", settings.encoder, error, TEXT_ENCODERS) from error
@@ -129,13 +139,13 @@ class HuggingFaceText:
                     max_length=settings.max_tokens,
                     return_tensors="pt",
                 ).to(self.device)
-                hidden = bert(**tokens).last_hidden_state
+                hidden = bert(**tokens).last_hidden_state.float()
                 if settings.pooling == "cls":
                     pooled = hidden[:, 0]
                 else:
                     mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
                     pooled = (hidden * mask).sum(1) / mask.sum(1)
-                features[at] = pooled.float().cpu().numpy()
+                features[at] = pooled.cpu().numpy()
                 progress.step(len(at), sum(len(texts[k]) for k in at))
         return features
 

@@ -85,7 +85,7 @@ def test_batches_give_what_single_texts_give_and_the_cache_the_same_again(
     pooling: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = settings_of(tmp_path, pooling=pooling)
+    settings = settings_of(tmp_path, pooling=pooling, encoder_dtype="float32")
     features = encode(TEXTS, settings, CPU)
     expected = np.stack([one_at_a_time(text, pooling) for text in TEXTS])
     assert features.dtype == np.float32
@@ -94,8 +94,23 @@ def test_batches_give_what_single_texts_give_and_the_cache_the_same_again(
     np.testing.assert_array_equal(encode(TEXTS[::-1], settings, CPU), features[::-1])
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_bfloat16_is_close_to_float32_and_has_a_cache_of_its_own(
+    tmp_path: Path, pooling: str
+) -> None:
+    half, whole = (
+        encode(TEXTS, settings_of(tmp_path, pooling=pooling, encoder_dtype=dtype), CPU)
+        for dtype in ("bfloat16", "float32")
+    )
+    assert half.dtype == whole.dtype == np.float32
+    lengths = np.linalg.norm(half, axis=1) * np.linalg.norm(whole, axis=1)
+    cosines = (half * whole).sum(axis=1) / lengths
+    assert cosines.min() > 0.999
+    assert (half != whole).any()
+
+
 def test_long_texts_are_cut_at_max_tokens(tmp_path: Path) -> None:
-    settings = settings_of(tmp_path, max_tokens=8)
+    settings = settings_of(tmp_path, max_tokens=8, encoder_dtype="float32")
     short, long = encode(["one two three four five six", "one two three four five six seven eight"],
                          settings, CPU)  # fmt: skip
     np.testing.assert_allclose(short, long, atol=1e-5)
@@ -155,7 +170,7 @@ def test_an_unknown_encoder_is_one_sentence(tmp_path: Path) -> None:
 
 def test_batches_are_made_of_texts_of_like_length(tmp_path: Path) -> None:
     """Bit for bit: the batches decide on the padding, and with it on the last digits."""
-    settings = settings_of(tmp_path, max_tokens=16)
+    settings = settings_of(tmp_path, max_tokens=16, encoder_dtype="float32")
     tokenizer = AutoTokenizer.from_pretrained(bundled_model())
     bert = AutoModel.from_pretrained(bundled_model()).eval()
     expected = np.zeros((4, 384), np.float32)
@@ -210,7 +225,13 @@ def test_caches_of_before_stay_valid(tmp_path: Path, monkeypatch: pytest.MonkeyP
     np.savez(buffer, digests=np.asarray(digests), features=features)
     path = tmp_path / "features" / "bert-tiny-cls-a83bcccaa457.npz"
     write_checked(path, buffer.getvalue())
-    settings = settings_of(tmp_path, encoder="prajjwal1/bert-tiny", pooling="cls", max_tokens=32)
+    settings = settings_of(
+        tmp_path,
+        encoder="prajjwal1/bert-tiny",
+        pooling="cls",
+        max_tokens=32,
+        encoder_dtype="float32",
+    )
     np.testing.assert_array_equal(encode(["Snow"], settings, CPU), features[1:])
 
 
