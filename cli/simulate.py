@@ -114,8 +114,8 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
     Raises
     ------
     SnowdropError
-        If it is malformed, no user could take part, nothing could be measured, or an encoder
-        cannot be had.
+        If it is the folder that results go to, it is malformed, no user could take part, nothing
+        could be measured, or an encoder cannot be had.
     """
     if measured and not settings.tells_metrics:
         raise SnowdropError(
@@ -134,6 +134,8 @@ def check_data(settings: RunSettings, measured: str | None = None) -> str:
     from server_app.items import check_folder, load_catalogue
 
     folder = check_folder(Path(settings.data).absolute())
+    if folder.resolve() == Path(settings.run_dir).resolve():
+        raise SnowdropError(f"{folder} is the data folder; give results a folder of their own")
     folder = with_splits(folder, Path(settings.run_dir) / "data" / folder.name)
     catalogue = load_catalogue(settings.model_copy(update={"data": str(folder)}))
     check_encoders(folder, settings)

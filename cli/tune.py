@@ -5,6 +5,7 @@ kept in a journal, so that a stopped search goes on.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.bench.methods import SHARED, Chosen, of_groups, read_tuned, shared_settings
+from cli import counting
+from cli.bench.methods import (
+    SHARED,
+    Chosen,
+    of_groups,
+    read_tuned,
+    shared_settings,
+    unread,
+)
 from cli.bench.runs import data_checksum, first_difference, in_own_process, share_cores
 from cli.search import as_choices, counted, failed, last_error, open_study, search
 from cli.simulate import check_data
@@ -71,7 +80,8 @@ def tune(
     names.sort(key=lambda name: bool(methods.card(name).parts))
     place = {"data": data, "run_dir": str(out.absolute())}
     runs = [Chosen.parse(method).settings({}, shared, place) for method in names]
-    refuse_unread(shared, runs)
+    if sentence := unread(shared, runs):
+        raise SnowdropError(sentence)
     for settings in runs:
         folder = check_data(settings, measured="validation")
     make_folder(out)
@@ -90,28 +100,24 @@ def tune(
 
 def check_searchable(names: Sequence[str]) -> None:
     """Raise a SnowdropError where a method's card does not say what may be chosen."""
-    for method in names or [""]:
+    if not names:
+        raise SnowdropError(f"no method is named; choose from {', '.join(searchable())}")
+    for method in names:
+        if (plain := re.split("[:@]", method)[0]) != method:
+            raise SnowdropError(
+                f"'{method}' cannot be searched: write {plain} alone, and --set for a setting that "
+                "is not searched"
+            )
         if method in methods.synthesizers():
             raise SnowdropError(
                 f"the method {method} makes synthetic users: `snowdrop tune-synthetic` searches it"
             )
         if method not in searchable():
-            if method:
-                Named.parse(method)  # which says where a name is misspelt
+            Named.parse(method)  # which says where a name is misspelt
             raise SnowdropError(
                 f"method '{method}' has no settings to search; choose from "
                 f"{', '.join(searchable())}"
             )
-
-
-def refuse_unread(shared: Mapping[str, Any], runs: Sequence[RunSettings]) -> None:
-    """Raise a SnowdropError where a setting belongs to a method that no run has."""
-    read = of_groups(shared, {group for settings in runs for group in settings.groups})
-    if unread := [name for name in shared if name not in read]:
-        raise SnowdropError(
-            f"--set {unread[0]} belongs to the method {unread[0].partition('.')[0]}, which is not "
-            "searched here; leave it out"
-        )
 
 
 def tune_method(
@@ -169,9 +175,7 @@ def tune_method(
             "goes on"
         ) from None
     if not study.best_trials:
-        raise SnowdropError(
-            f"all {trials} trials of {method} failed; the last: {last_error(study)}"
-        )
+        raise SnowdropError(f"every trial of {method} failed; the last: {last_error(study)}")
     if lost := failed(study):
         typer.echo(f"{method}: {lost} of {trials} trials failed; the last: {last_error(study)}")
     found = [trial.value for trial in study.trials if trial.value is not None]
@@ -332,7 +336,8 @@ def as_toml(
     of_card: bool,
 ) -> str:
     """A table as `cli.bench.methods.read_tuned` reads it."""
-    told = f"# {trials} trials on {where}: validation Recall@20 {100 * value:.2f} %"
+    tried = counting.counted(trials, "trial")
+    told = f"# {tried} on {where}: validation Recall@20 {100 * value:.2f} %"
     if of_card:
         told += ", with the settings of its card"
     return f"{told}\n[{method}]\n{toml_lines(values)}"

@@ -16,6 +16,7 @@ from cli.bench.methods import (
     only_task,
     read_tuned,
     shared_settings,
+    unread,
 )
 from cli.bench.runs import Run, execute, plan, share_cores
 from cli.progress import Progress
@@ -68,6 +69,7 @@ def bench(
         shared["tensorboard"] = True
     if "task" not in shared and (task := only_task(chosen)):
         shared["task"] = task
+    found = read_tuned(tuned or [])
     place = {"data": data, "run_dir": str(out.absolute())}
     of_all = {name: shared[name] for name in SHARED if name in shared}
     first = RunSettings.parse({**of_all, **place})
@@ -76,7 +78,9 @@ def bench(
     if curve:
         compared = Curve.parse(curve, folder).extended(compared)
     numbers = range(first_seed, first_seed + seeds)
-    runs = plan(compared, numbers, folder, out, read_tuned(tuned or []), shared)
+    runs = plan(compared, numbers, folder, out, found, shared)
+    if sentence := unread(shared, [run.settings for run in runs]):
+        typer.echo(f"warning: {sentence}")
     if silent := [run.chosen.name for run in runs if not run.settings.tells_metrics]:
         raise SnowdropError(
             f"{silent[0]} would have no results: with noise, metrics stay on the nodes; add "

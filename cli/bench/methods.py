@@ -10,7 +10,7 @@ over all users, which is no local rule.
 """
 
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,23 @@ def of_groups(values: Mapping[str, Any], groups: Collection[str]) -> dict[str, A
     return {k: v for k, v in values.items() if "." not in k or k.partition(".")[0] in groups}
 
 
+def unread(shared: Mapping[str, Any], runs: Iterable[RunSettings]) -> str:
+    """What is said of a setting of a method that no run has, as a sentence; empty where none is.
+
+    Parameters
+    ----------
+    shared : Mapping[str, Any]
+        Flat settings that ``--set`` gave to all runs.
+    runs : Iterable[RunSettings]
+    """
+    read = of_groups(shared, {group for settings in runs for group in settings.groups})
+    for name in shared:
+        if name not in read:
+            group = name.partition(".")[0]
+            return f"--set {name} changes nothing: none of these methods is or contains {group}"
+    return ""
+
+
 def shared_settings(assignments: Sequence[str]) -> dict[str, Any]:
     """What ``--set`` says for all runs of a comparison or a search.
 
@@ -164,10 +181,9 @@ def shared_settings(assignments: Sequence[str]) -> dict[str, Any]:
             f"--set names a setting of '{strange.pop()}', which is no method; choose from "
             f"{', '.join(methods.names())}"
         )
-    for name in shared:  # a method that is not compared would leave it out unread
-        group, dot, field = name.partition(".")
-        if dot and field not in (there := methods.card(group).settings.model_fields):
-            raise SnowdropError(unknown_setting(name, [f"{group}.{one}" for one in there]))
+    # Of shared settings, former names are known too, and each run says which are not.
+    if wrong := [sentence for name in shared if "." in name and (sentence := _unknown(name))]:
+        raise SnowdropError(wrong[0])
     return shared
 
 
@@ -227,6 +243,16 @@ def choose(text: str, twins: bool = True, task: str = "cold-items") -> list[Chos
     return list(found.values())
 
 
+def _unknown(name: str) -> str:
+    """What is wrong with the name of a setting; empty where there is such a setting."""
+    group, dot, _ = name.rpartition(".")
+    if dot and group not in methods.cards():
+        return unknown_setting(name)
+    model = methods.card(group).settings if dot else RunSettings
+    there = [".".join(filter(None, [group, one])) for one in model.model_fields if one != "groups"]
+    return "" if name in there else unknown_setting(name, there)
+
+
 def read_tuned(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Tuned settings by method, as files of `snowdrop tune` say; the last file counts.
 
@@ -251,5 +277,7 @@ def read_tuned(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
             if taken := [key for key in flat if key in given]:
                 raise SnowdropError(f"{file} sets {taken[0]} of {name}: {given[taken[0]]}")
             flat = translated({"method": name, **flat}, active_groups)
+            if unknown := [sentence for key in flat if (sentence := _unknown(key))]:
+                raise SnowdropError(f"{file}, [{name}]: {unknown[0]}")
             tuned[name] = {key: value for key, value in flat.items() if key != "method"}
     return tuned

@@ -157,6 +157,14 @@ def test_a_split_in_files_moves_into_a_folder_of_the_run(tmp_path: Path) -> None
     }
 
 
+def test_the_data_folder_is_no_place_for_results(tmp_path: Path) -> None:
+    folder = data_folder(tmp_path / "data", "u,a\nu,c\n")
+    (tmp_path / "same").symlink_to(folder)
+    settings = RunSettings(data=str(folder), run_dir=str(tmp_path / "same"))
+    with pytest.raises(SnowdropError, match="is the data folder; give results a folder of their"):
+        check_data(settings)
+
+
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     """A run of two nodes with a user each, u and v."""

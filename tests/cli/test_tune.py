@@ -244,7 +244,7 @@ def test_when_every_trial_fails_the_last_error_is_told(
         raise SnowdropError("no room")
 
     monkeypatch.setattr(tuning, "in_own_process", call)
-    with pytest.raises(SnowdropError, match="all 2 trials of ridge failed; the last: no room"):
+    with pytest.raises(SnowdropError, match="every trial of ridge failed; the last: no room"):
         tune(str(data_folder), "ridge", tmp_path, trials=2, set_=FIXED)
 
 
@@ -383,7 +383,7 @@ def test_parts_are_searched_before_what_combines_them(
 def test_a_setting_of_a_method_that_is_not_searched_is_refused(
     data_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(SnowdropError, match=r"mdifffr\.steps belongs to the method mdifffr, which"):
+    with pytest.raises(SnowdropError, match=r"--set mdifffr\.steps changes nothing: none of"):
         tune(str(data_folder), "ridge", tmp_path, trials=1, set_=["mdifffr.steps=3"])
 
 
@@ -392,6 +392,21 @@ def test_a_preset_is_not_for_a_search(data_folder: Path, tmp_path: Path, preset:
     with pytest.raises(SnowdropError, match="--set preset is not for a search, which tries"):
         tune(str(data_folder), "ridge", tmp_path / "out", trials=1, set_=[f"preset={preset}"])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("", "^no method is named; choose from one-round, "),
+        ("mdifffr:paper", "^'mdifffr:paper' cannot be searched: write mdifffr alone, and --set"),
+        ("ridge@dim=8", "^'ridge@dim=8' cannot be searched: write ridge alone, and --set"),
+    ],
+)
+def test_a_search_takes_plain_names(
+    data_folder: Path, tmp_path: Path, written: str, sentence: str
+) -> None:
+    with pytest.raises(SnowdropError, match=sentence):
+        tune(str(data_folder), written, tmp_path)
 
 
 def test_a_search_says_where_a_name_is_misspelt() -> None:

@@ -203,6 +203,24 @@ def test_a_file_of_tuned_settings_sets_nothing_that_is_given(tmp_path: Path, key
         read_tuned([file])
 
 
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("nosuch = 3", "unknown setting 'nosuch'"),
+        ("rounds = 3\nroundz = 3", r"unknown setting 'roundz' \(did you mean 'rounds'\?\)"),
+        ("ridge.targe = 3", r"'ridge.targe' \(did you mean 'ridge.target'\?\)"),
+        ("gone.steps = 3", "unknown setting 'gone.steps'"),
+    ],
+)
+def test_a_file_of_tuned_settings_says_where_a_setting_is_unknown(
+    tmp_path: Path, written: str, sentence: str
+) -> None:
+    file = tmp_path / "tuned.toml"
+    file.write_text(f"[ridge]\n{written}\n")
+    with pytest.raises(SnowdropError, match=rf"tuned\.toml, \[ridge\]: .*{sentence}"):
+        read_tuned([file])
+
+
 def test_a_file_of_tuned_settings_goes_before_the_built_in(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("[cs-fcf]\ncs-fcf.neighbours = 3\nhead_lr = 4.0\n")

@@ -405,6 +405,11 @@ def test_only_what_is_missing_is_made(
     assert f"{count} runs, 2 of them are there already" in capsys.readouterr().out
     command.bench(str(data_folder), tmp_path, set_=settings, **arguments)
     assert len(made) == count
+    told = capsys.readouterr().out
+    unread = (
+        "warning: --set mdifffr.fit_steps changes nothing: none of these methods is or contains"
+    )
+    assert told.count(unread) == 1
     written = (tmp_path / "results.md").read_text()
     assert "random" in written and "have not run yet" not in written
 
