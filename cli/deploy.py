@@ -194,11 +194,13 @@ def add(folder: Dir, name: Annotated[str, typer.Argument(help="the new node's na
     used = Federation.load(folder)
     # Ports that were picked free do not follow the first one.
     picked = used.control_port != used.fleet_port + 1
-    federation_folder.add_node(folder, name, free_port=picked)
+    larger = federation_folder.add_node(folder, name, free_port=picked)
     typer.echo(
         f"{folder / 'nodes' / name} is made; put its interactions.csv into data/ there, then "
         f"`snowdrop deploy register {folder}`"
     )
+    for sentence in federation_folder.where_sums_are_plain(folder, larger):
+        typer.echo(sentence)
 
 
 @app.command()

@@ -18,14 +18,16 @@ def policy(
 ) -> None:
     """Check a node's policy.toml, and show what it says and how much ε is spent."""
     from client_app.ledger import Ledger
-    from client_app.policy import FILE, Policy, template
+    from client_app.partners import known_partners
+    from client_app.policy import FILE, PARTNERS, Policy, template
     from client_app.withdrawal import Withdrawn
     from common.durable import write_atomic
     from common.toml import toml_lines
 
     state = _state(folder)
     if write and not (folder / FILE).exists():
-        write_atomic(folder / FILE, template().encode())
+        nodes = len(known_partners(folder / PARTNERS)) if (folder / PARTNERS).exists() else 1
+        write_atomic(folder / FILE, template(nodes).encode())
     agreed = Policy.read(folder / FILE)
     typer.echo(toml_lines(agreed.model_dump()), nl=False)
     spent = Ledger(state).read()

@@ -64,14 +64,24 @@ class Partners:
         """
         if self._folder is None or not self._file:
             return
-        path = self._folder / self._file
-        try:
-            known = names_in(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SnowdropError(f"the partners {path} cannot be read") from error
+        known = known_partners(self._folder / self._file)
         signers = {one.signer for one in group.values()}
         if len(signers) != len(group) or not signers <= known:
             raise refusal("partners")
         if not all(is_signed(one.signer, one.signature, session, one.public)
                    for one in group.values()):  # fmt: skip
             raise refusal("partners")
+
+
+def known_partners(path: Path) -> frozenset[str]:
+    """The public keys in a file of partners.
+
+    Raises
+    ------
+    SnowdropError
+        If it cannot be read.
+    """
+    try:
+        return names_in(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SnowdropError(f"the partners {path} cannot be read") from error

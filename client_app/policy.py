@@ -17,7 +17,7 @@ from common.durable import check_format
 from common.errors import PolicyError, SnowdropError
 from common.privacy import Cost
 from common.roles import explain
-from common.settings import TrainingSettings
+from common.settings import LEAST, TrainingSettings
 from common.toml import toml_value
 
 FILE = "policy.toml"
@@ -166,6 +166,11 @@ class Policy(BaseModel):
         """Whether ε has a limit, so that what leaves must carry noise."""
         return math.isfinite(self.epsilon_total) or math.isfinite(self.epsilon_round)
 
+    @property
+    def allows_plain_sums(self) -> bool:
+        """Whether it answers where the server sees the sum of this node alone."""
+        return not self.secure_sums and self.fewest_participants == 1
+
     def may_be_bare(self, kind: str) -> bool:
         """Whether an answer of this kind may leave without noise."""
         return not self.limits_epsilon or kind in self.without_noise
@@ -271,17 +276,36 @@ def refusal(entry: str) -> PolicyError:
     return PolicyError(f"{entry}: {REFUSALS[entry]}")
 
 
-def template() -> str:
-    """The file that a new node gets: the defaults, but for `query.count` and the partners."""
+def template(nodes: int) -> str:
+    """The file that a new node gets.
+
+    It has the defaults, but for `query.count` and the partners. Where there are enough nodes for
+    secure sums, it wants them.
+
+    Parameters
+    ----------
+    nodes : int
+        Nodes of the federation, this one among them.
+    """
     answers = [kind for kind in KINDS if kind != messages.QUERY_COUNT]
-    values = Policy(answers=tuple(answers), partners=PARTNERS).model_dump()
+    secure = {"secure_sums": True, "fewest_participants": LEAST} if nodes >= LEAST else {}
+    values = Policy(answers=tuple(answers), partners=PARTNERS, **secure).model_dump()
     lines = [
         "# What this node agrees to. Its owner may change everything here; the node reads it anew",
         "# for every message, and refuses what is outside it. The server cannot read or change it.",
         "# Whose runs are answered cannot be said here: Flower tells a node the number of a run,",
         "# and not who submitted it.",
-        f"format = {values.pop('format')}",
     ]
+    if secure:
+        lines += [
+            "#",
+            *_comment(
+                "With secure_sums and fewest_participants as below, the server sees this node's "
+                f"sums only as parts of sums over {LEAST} nodes or more, and runs with "
+                "secure_sums = false are refused."
+            ),
+        ]
+    lines.append(f"format = {values.pop('format')}")
     for name, value in values.items():
         told = Policy.model_fields[name].description or ""
         written = list(value) if isinstance(value, tuple) else value

@@ -1,7 +1,9 @@
 """The folder of a federation: making it, and adding nodes to it."""
 
 import shutil
+import tomllib
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import typer
 
@@ -11,7 +13,7 @@ from common.settings import LEAST, Answer
 from common.toml import toml_lines
 from deploy import certificate, credentials
 from deploy.federation import Federation
-from deploy.processes import POLICY, SECRET, SYNTHETIC, processes
+from deploy.processes import POLICY, SECRET, SETTINGS, SYNTHETIC, processes
 from deploy.systemd import write_start_files
 
 
@@ -81,7 +83,7 @@ def move(folder: Path, federation: Federation, root: PurePosixPath) -> Federatio
     """Say in all files of a federation's folder that it will stand in ``root``."""
     moved = federation.model_copy(update={"root": root})
     _keep_out_of_git(folder)
-    settings = folder / "server" / "settings.toml"
+    settings = folder / "server" / SETTINGS
     if settings.exists():
         told = settings.read_text().replace(str(federation.root), str(root))
         write_atomic(settings, told.encode())
@@ -121,10 +123,55 @@ def give_policies(folder: Path, federation: Federation) -> None:
     for name in federation.node_names():
         path = folder / "nodes" / name / POLICY
         if not path.exists():
-            credentials.write_public(path, template().encode())
+            credentials.write_public(path, template(len(federation.nodes)).encode())
         if not path.with_name(PARTNERS).exists():
             credentials.write_public(path.with_name(PARTNERS), _public_keys(folder, federation))
         Policy.read(path)
+
+
+def where_sums_are_plain(folder: Path, federation: Federation) -> list[str]:
+    """Sentences on nodes, and settings, that do without secure sums though enough nodes are there.
+
+    Returns
+    -------
+    list[str]
+        One on the nodes whose policies allow plain sums, and one on the server's settings where
+        some nodes refuse what these ask for; each with what to do.
+    """
+    from client_app.policy import Policy
+
+    nodes = len(federation.nodes)
+    if nodes < LEAST:
+        return []
+    paths = {name: folder / "nodes" / name / POLICY for name in federation.node_names()}
+    policies = {name: Policy.read(path) for name, path in paths.items() if path.exists()}
+    plain = [name for name, policy in policies.items() if policy.allows_plain_sums]
+    strict = [name for name in policies if name not in plain]
+    told = []
+    if plain:
+        told.append(
+            f"{_listed(plain)} would also answer without secure sums, by the {POLICY} that is "
+            "here: the owners can write secure_sums = true and fewest_participants = "
+            f"{LEAST} into it."
+        )
+    settings = folder / "server" / SETTINGS
+    if strict and settings.exists() and not _given(settings).get("secure_sums"):
+        told.append(
+            f"{_listed(strict)} will refuse every run without secure sums, and {settings} does not "
+            f"ask for them: write secure_sums = true and nodes = {nodes} into it."
+        )
+    return told
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _given(settings: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(settings.read_text(encoding="utf-8"))
+    except ValueError:  # each run says what is wrong with it
+        return {}
 
 
 def give_partners(folder: Path, federation: Federation) -> None:
@@ -185,7 +232,7 @@ def _write_settings(folder: Path, federation: Federation) -> None:
         "\n# The frozen twin, the same method with the federation switched off, takes as many\n"
         "# rounds again. For a comparison: --run-config 'twin=true'.\n"
     )
-    path = folder / "server" / "settings.toml"
+    path = folder / "server" / SETTINGS
     write_atomic(path, (text + toml_lines({"twin": False})).encode())
 
 
@@ -208,3 +255,5 @@ def describe(folder: Path, federation: Federation) -> None:
     typer.echo("  server/  for the server's machine, with systemd units and start scripts")
     for process in processes(federation)[2:]:
         typer.echo(f"  nodes/{process.name}/  for that node's machine, with the same")
+    for sentence in where_sums_are_plain(folder, federation):
+        typer.echo(sentence)

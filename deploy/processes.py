@@ -23,6 +23,8 @@ SYNTHETIC = "synthetic"
 """Folder of a node's synthetic users, in its own."""
 POLICY = "policy.toml"
 """What a node agrees to, in its own folder; as `client_app.policy` reads it."""
+SETTINGS = "settings.toml"
+"""The server's settings of every run, in its own folder."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def executor(federation: Federation) -> Process:
         ),
         health=health,
         environment=_environment(federation, server)
-        | {"SNOWDROP_SETTINGS": str(server / "settings.toml")},
+        | {"SNOWDROP_SETTINGS": str(server / SETTINGS)},
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """A node that can say no: what its policy refuses, and what the server is told."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,42 @@ def assert_refused(reply: Message, kind: str, entry: str) -> None:
     )
 
 
-def test_the_template_is_the_defaults_but_for_counts(tmp_path: Path) -> None:
-    (tmp_path / "policy.toml").write_text(template())
+@pytest.mark.parametrize(
+    ("nodes", "strict"),
+    [
+        (1, {}),
+        (2, {}),
+        (3, {"secure_sums": True, "fewest_participants": 3}),
+        (40, {"secure_sums": True, "fewest_participants": 3}),
+    ],
+)
+def test_the_template_is_the_defaults_but_for_counts_and_secure_sums(
+    tmp_path: Path, nodes: int, strict: dict[str, Any]
+) -> None:
+    (tmp_path / "policy.toml").write_text(template(nodes))
     written = Policy.read(tmp_path / "policy.toml")
     assert set(KINDS) - set(written.answers) == {messages.QUERY_COUNT}
     assert written.partners == PARTNERS
-    changed = {"answers": KINDS, "partners": ""}
-    assert written.model_copy(update=changed) == Policy() == Policy.read(None)
-    told = [line for line in template().splitlines() if line.startswith("#")]
+    changed = {"answers": written.answers, "partners": PARTNERS}
+    assert written == Policy(**changed, **strict)
+    assert Policy() == Policy.read(None)
+    told = [line for line in template(nodes).splitlines() if line.startswith("#")]
     assert len(told) >= len(Policy.model_fields)
     assert all(len(line) <= 100 for line in told)
+    assert ("runs with secure_sums = false are refused" in " ".join(told)) is bool(strict)
+
+
+@pytest.mark.parametrize(
+    ("policy", "allowed"),
+    [({}, True), ({"secure_sums": True}, False), ({"fewest_participants": 2}, False)],
+)
+def test_plain_sums_are_allowed_where_they_are_answered(
+    policy: dict[str, Any], allowed: bool
+) -> None:
+    agreed = Policy(**policy)
+    assert agreed.allows_plain_sums is allowed
+    with nullcontext() if allowed else pytest.raises(PolicyError):
+        agreed.check(messages.TRAIN, Sums())
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_an_owner_withdraws_by_one_command(trained: Federation, tmp_path: Path) 
         run(app, ["deploy", "policy", str(folder)]).exception
     )
     assert run(app, ["deploy", "policy", str(folder), "--write"]).exit_code == 0
-    assert (folder / POLICY).read_text() == template()
+    assert (folder / POLICY).read_text() == template(1)
     (folder / POLICY).write_text("epsilon_total = 4.0\n")
     shown = run(app, ["deploy", "policy", str(folder)])
     assert shown.exit_code == 0

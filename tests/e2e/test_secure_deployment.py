@@ -29,12 +29,8 @@ def recording_app(folder: Path) -> Path:
     return folder
 
 
-def test_three_nodes_have_secure_sums_and_may_insist_on_them(tmp_path: Path) -> None:
+def test_three_nodes_have_secure_sums_and_insist_on_them(tmp_path: Path) -> None:
     with federation(tmp_path / "fed", nodes=3) as fed:
-        for node in fed.description.node_names():
-            path = fed.folder / "nodes" / node / "policy.toml"
-            agreed = path.read_text().replace("secure_sums = false", "secure_sums = true")
-            path.write_text(agreed)
         run = fed.run(app=recording_app(tmp_path / "app"), rounds=1)
         assert run.wait() == "finished:completed", run.log()
         log, summary = run.log(), run.summary()
@@ -55,3 +51,11 @@ def test_three_nodes_have_secure_sums_and_may_insist_on_them(tmp_path: Path) -> 
         # The change of the item table, the users, the loss, and how many numbers were clipped.
         long = WARM * SMALL["dim"] + 3
         left_node.check(sent, left_node.Run(nodes=3, long=long, short=WARM))
+
+        plain = fed.run(rounds=1, secure_sums=False)
+        assert plain.wait() == "finished:failed"
+        refused = plain.log()
+        assert (
+            refused.count("secure_sums: it answers under secure sums alone: set secure_sums") >= 3
+        )
+        assert "no node has agreed to round 1" in refused
