@@ -16,6 +16,7 @@ from client_app.policy import Policy, Sums
 from common import messages
 from common.durable import exclusively, make_folder, read_checked, remove, write_checked
 from common.errors import SnowdropError
+from common.secure.groups import SMALLEST_RING, certain
 from common.secure.member import (
     Confirmed,
     Hidden,
@@ -103,7 +104,10 @@ class MaskedSums:
         SnowdropError
             If it is malformed, or comes out of turn.
         """
-        self._policy.check_sums(Sums(secure=True, participants=len(request.places)))
+        members = len(request.places)
+        # Of a small group the list of who is there is checked later, node by node.
+        participants = members if members < SMALLEST_RING else certain(members)
+        self._policy.check_sums(Sums(secure=True, participants=participants))
         told = _members(request)
         self._partners.check(request.session, told)
         group = {place: one.public for place, one in told.items()}

@@ -137,9 +137,9 @@ class Node:
     def answered(self, request: OfCatalogue, make: Callable[[], messages.Summable]) -> RecordDict:
         """An answer as it leaves the node: as it is, or as a masked vector of all its numbers.
 
-        With ``noise_by = sum`` each node adds σ² / k of the noise's variance, where k are the
-        members of its group without whom the sum is never unmasked, as `common.secure.member` sees
-        to. So the sum has a variance of σ² at least, whoever of the others drops out.
+        With ``noise_by = sum`` each node adds σ² / k of the noise's variance, where at least k
+        members of its group are in the sum (`common.secure.groups.certain`). So the sum has a
+        variance of σ² at least, whoever of the others drops out.
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class Node:
                     raise SnowdropError(
                         "noise_by = sum needs whole numbers, and this method's sums are none"
                     )
-                deviation = settings.gaussian_scale / masks.fewest**0.5
+                deviation = settings.gaussian_scale / masks.certain**0.5
                 layout.add_noise(vector, deviation, public=["users"])
         masks.hide(vector)
         self.check_withdrawn()

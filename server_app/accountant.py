@@ -15,8 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common.privacy import NOTHING, Cost, cost_of
-from common.secure.member import threshold
-from common.secure.total import degree_of
+from common.secure.groups import certain, degree_of
 from common.settings import NoiseBy, RunSettings, TrainingSettings
 
 if TYPE_CHECKING:
@@ -80,9 +79,9 @@ def noise_in_sum(settings: RunSettings, users: int) -> float:
 def spare_noise(nodes: int) -> float:
     """Times that the noise of a secure sum has its least deviation while all nodes answer.
 
-    Each node's part is so large that a sum over as few nodes as may be there has enough.
+    Each node's part is so large that a sum over as few nodes as it can be about has enough.
     """
-    return float((nodes / threshold(degree_of(nodes) + 1)) ** 0.5)
+    return float((nodes / certain(degree_of(nodes) + 1)) ** 0.5)
 
 
 def delta_of(settings: RunSettings, users: int) -> float:

@@ -12,8 +12,9 @@ from common import messages
 from common.discrete import EXPONENT, STEP
 from common.errors import SnowdropError
 from common.secure.fixed_point import CLIPPED, Field, Layout, Vector
-from common.secure.member import PublicKeys, threshold
-from common.secure.total import Total, neighbourhoods
+from common.secure.groups import certain, neighbourhoods
+from common.secure.member import PublicKeys
+from common.secure.total import Total
 from common.settings import LEAST, RunSettings
 from server_app.aggregation import Expected
 from server_app.nodes import Nodes
@@ -138,7 +139,7 @@ class Joined:
     """Id of each place."""
     told: dict[int, messages.KeysAnswer]
     groups: dict[int, tuple[int, ...]]
-    """As `common.secure.total.neighbourhoods` has them."""
+    """As `common.secure.groups.neighbourhoods` has them."""
 
     @classmethod
     def of(cls, session: str, answers: Sequence[tuple[int, messages.KeysAnswer]]) -> "Joined":
@@ -258,7 +259,7 @@ class _Protocol:
         for place in liars:
             self._nodes.refuse(self._node[place], messages.QUERY_UNMASK, "its shares are false")
         if self._noise:
-            parts = sum(1 / threshold(len(self._total.groups[k])) for k in self._total.there)
+            parts = sum(1 / certain(len(self._total.groups[k])) for k in self._total.there)
             log.info(
                 "the sum of %d nodes carries noise of standard deviation %.4g",
                 len(self._total.there), self._noise * parts**0.5,

@@ -7,9 +7,11 @@ The server tells each node who is in the sum, and a node cannot see what the oth
 somebody is missing, the members of a group therefore confirm the list to each other before they
 reveal anything (Bonawitz et al., CCS 2017, round 3), by a word that only the two of them can make.
 A member confirms one list of each sum, and each needs the words of more than two thirds of its
-group. So no two lists are used while fewer than a third of a group conspire with the server. Where
-all members are there, nothing needs to be confirmed: to take a member out of the sum later takes
-more than two thirds of its group who have confirmed another list, and those are all in the sum.
+group, all of whom have the same list of keys. So no two lists are used while fewer than a third of
+the group conspire with the server. Where all members are there, nothing needs to be confirmed: to
+take a member out of the sum later takes more than two thirds of its group who have confirmed
+another list, and those are all in the sum. With groups of their own nodes cannot have the same list
+of keys, and less is certain (`common.secure.groups.certain`).
 """
 
 import hashlib
@@ -26,20 +28,11 @@ from pydantic.dataclasses import dataclass
 from common.errors import SnowdropError
 from common.secure import keys
 from common.secure.fixed_point import Vector
+from common.secure.groups import SMALLEST_RING, certain, threshold
 from common.secure.shares import split
 from common.settings import LEAST
 
 _STORED = ConfigDict(ser_json_bytes="hex", val_json_bytes="hex", extra="forbid")
-
-
-def threshold(members: int) -> int:
-    """Members of a group who must be there to the end: above two thirds.
-
-    Each member gives a share of one secret of each other member, or of the other one, never of
-    both. A server that tells them different things would need shares from twice the threshold, more
-    than there are while fewer than a third of them conspire with it.
-    """
-    return 2 * members // 3 + 1
 
 
 @dataclass(frozen=True, config=_STORED)
@@ -81,11 +74,11 @@ class Told:
     _NUMBER = 4
 
     @classmethod
-    def of(cls, session: str, group: Mapping[int, PublicKeys], fewest: int) -> Self:
+    def of(cls, group: Mapping[int, PublicKeys], fewest: int) -> Self:
         """What a member with this list of keys tells."""
         every = [(place, one.channel, one.mask) for place, one in sorted(group.items())]
-        digest = hashlib.sha256(repr((session, every)).encode()).digest()
-        return cls(digest, len(group), fewest)
+        digest = hashlib.sha256(repr(every).encode()).digest()
+        return cls(digest, len(group), min(fewest, 2 ** (8 * cls._NUMBER) - 1))
 
     def before(self, shares: bytes) -> bytes:
         """Shares with this before them."""
@@ -94,12 +87,19 @@ class Told:
 
     @classmethod
     def read(cls, content: bytes) -> tuple[Self, bytes]:
-        """What `before` was made of."""
+        """What `before` was made of.
+
+        Raises
+        ------
+        SnowdropError
+            If it cannot be.
+        """
         begin, middle = cls._DIGEST, cls._DIGEST + cls._NUMBER
         end = middle + cls._NUMBER
-        members, fewest = (
-            int.from_bytes(part) for part in (content[begin:middle], content[middle:end])
-        )
+        if len(content) <= end:
+            raise SnowdropError("shares of a masked sum are malformed")
+        numbers = content[begin:middle], content[middle:end]
+        members, fewest = (int.from_bytes(number) for number in numbers)
         return cls(content[:begin], members, fewest), content[end:]
 
 
@@ -118,7 +118,7 @@ class Masks:
     seed: bytes
     pairs: dict[int, bytes]
     own: int
-    fewest: int
+    certain: int
     """Members of the group without whom the sum is never unmasked, this one among them."""
 
     def hide(self, vector: Vector) -> None:
@@ -185,7 +185,7 @@ class Joined:
         channels = keys.agreed(
             self.channel, {other: group[other].channel for other in places if other != own}
         )
-        told = Told.of(self.session, group, fewest)
+        told = Told.of(group, fewest)
         sealed = {
             other: keys.sealed(
                 key,
@@ -243,17 +243,15 @@ class Sharing:
             heard.append(told)
         if any(told.members != members for told in heard):
             raise SnowdropError("nodes of one group were told different sizes of it")
-        fewest = max(told.fewest for told in heard)
         alike = all(told.group == self.told.group for told in heard)
-        if not alike and enough < fewest:
-            raise SnowdropError(
-                f"{enough} nodes of a group can unmask a sum, and a node of it asks for {fewest}"
-            )
+        if not alike and members < SMALLEST_RING:
+            raise SnowdropError("nodes of one group were given different lists of keys")
         pairs = keys.agreed(self.mask, {other: self.others[other].mask for other in sealed})
         words = {other: keys.for_words(self.others[other].channel) for other in sealed}
         group = sorted([self.own, *self.others])
+        fewest = max(told.fewest for told in heard)
         hidden = Hidden(self.session, self.own, group, held, words, alike, fewest)
-        return hidden, Masks(self.seed, pairs, self.own, enough)
+        return hidden, Masks(self.seed, pairs, self.own, certain(members))
 
 
 @dataclass(frozen=True, config=_STORED)

@@ -1,44 +1,13 @@
-"""The server's side of a masked sum: who is whose neighbour, and how masks come off the total."""
+"""The server's side of a masked sum: how masks come off the total."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
-
 from common.secure import keys
 from common.secure.fixed_point import Vector
-from common.secure.member import PublicKeys, sign_of, threshold
-
-WHOLE = 32
-"""Nodes up to which each shares with every other one."""
-
-
-def degree_of(nodes: int) -> int:
-    """Neighbours of a node: all others, or 8 log₂ n of them, rounded up to an even number."""
-    if nodes <= WHOLE:
-        return nodes - 1
-    return min(nodes - 1, 2 * math.ceil(4 * math.log2(nodes)))
-
-
-def neighbourhoods(places: Sequence[int], rng: np.random.Generator) -> dict[int, tuple[int, ...]]:
-    """The group of each node: itself and its neighbours on a ring in random order.
-
-    Parameters
-    ----------
-    places : Sequence[int]
-    rng : Generator
-    """
-    degree = degree_of(len(places))
-    if degree == len(places) - 1:
-        return dict.fromkeys(places, tuple(sorted(places)))
-    ring = rng.permutation(np.asarray(places)).tolist()
-    steps = range(-(degree // 2), degree // 2 + 1)
-    return {
-        place: tuple(sorted(ring[(k + step) % len(ring)] for step in steps))
-        for k, place in enumerate(ring)
-    }
+from common.secure.groups import threshold
+from common.secure.member import PublicKeys, sign_of
 
 
 @dataclass(eq=False)
@@ -50,7 +19,7 @@ class Total:
     public : Mapping[int, PublicKeys]
         Of all nodes that have joined, by place.
     groups : Mapping[int, tuple[int, ...]]
-        As `neighbourhoods` has them.
+        As `common.secure.groups.neighbourhoods` has them.
     vector : Vector
         Zeros at first.
     """

@@ -183,7 +183,7 @@ def test_the_next_sum_is_prepared_with_secrets_of_its_own_while_one_is_under_way
     group.share("next")
     with pytest.raises(SnowdropError, match=OUT_OF_TURN):
         group.share("next")
-    assert group.sums.accept(group.masking("next")).fewest == 3
+    assert group.sums.accept(group.masking("next")).certain == 3
     group.keys("another")
     assert len(group.paths()) == len(other.paths()) == 1
 
@@ -230,6 +230,19 @@ def test_the_owners_policy_is_asked_at_each_stage(tmp_path: Path) -> None:
     with pytest.raises(SnowdropError, match="too few nodes"):
         group.sums.reveal(UNMASK, heard)
     assert group.paths()
+
+
+def test_a_node_on_a_ring_counts_those_alone_that_are_certain_to_be_in_the_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client_app.masked.SMALLEST_RING", 3)
+    monkeypatch.setattr("client_app.masked.certain", lambda members: members - 1)
+    group = Group(tmp_path, fewest_participants=3)
+    group.keys()
+    with pytest.raises(PolicyError, match="fewest_participants"):
+        group.share()
+    group.sums = sums(tmp_path, fewest_participants=2)
+    group.share()
 
 
 @pytest.mark.parametrize("fewest", [1, 3])

@@ -13,7 +13,7 @@ from flwr.app import Message
 from cli.in_process import InProcessGrid
 from common import messages
 from common.errors import SnowdropError
-from common.secure import total
+from common.secure import groups, member
 from common.settings import RunSettings
 from deploy import folder as federation_folder
 from deploy.federation import Federation
@@ -403,7 +403,8 @@ def test_a_server_that_tells_nodes_different_lists_gets_no_sum(
 def test_a_sum_of_nodes_that_share_with_their_neighbours_alone_is_confirmed(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(total, "degree_of", lambda nodes: 4)
+    monkeypatch.setattr(groups, "degree_of", lambda nodes: 4)
+    monkeypatch.setattr(member, "SMALLEST_RING", 5)
     given = values(data_folder, tmp_path / "secure", secure_sums=True, rounds=1, nodes=7)
     grid = SpoiltGrid(7, given, untouched)
     secure = run_here(given, grid)

@@ -7,8 +7,9 @@ from types import MappingProxyType
 import numpy as np
 
 from common.secure.fixed_point import Layout, Vector
+from common.secure.groups import neighbourhoods
 from common.secure.member import Confirmed, Hidden, Joined, Sharing, read, written
-from common.secure.total import Total, neighbourhoods
+from common.secure.total import Total
 from common.settings import LEAST
 
 

@@ -8,9 +8,10 @@ import pytest
 from scipy import stats
 
 from common.errors import SnowdropError
-from common.secure import keys
+from common.secure import keys, member
 from common.secure.fixed_point import Field, Layout
-from common.secure.member import Confirmed, Hidden, Joined, Sharing, Told, read, threshold, written
+from common.secure.groups import threshold
+from common.secure.member import Confirmed, Hidden, Joined, Sharing, Told, read, written
 from tests.common.secure.sums import Sum
 
 LAYOUT = Layout((Field("x", 40, exponent=16), Field("n", 40, bits=32)), participants=5)
@@ -31,12 +32,6 @@ def sharing_of(one: Sum, place: int) -> Sharing:
     stage = read(one.stages[place])
     assert isinstance(stage, Sharing)
     return stage
-
-
-@pytest.mark.parametrize(("members", "enough"), [(3, 3), (4, 3), (6, 5), (9, 7), (10, 7), (50, 34)])
-def test_the_threshold_is_above_two_thirds(members: int, enough: int) -> None:
-    assert threshold(members) == enough
-    assert 3 * enough > 2 * members >= 3 * (enough - 1)
 
 
 def test_stages_are_read_as_they_were_written() -> None:
@@ -219,18 +214,17 @@ def with_lists(lists: dict[int, list[int]], fewest: dict[int, int] | None = None
     return one
 
 
-def test_lists_are_alike_where_sum_places_and_keys_are_the_same() -> None:
+def test_lists_are_alike_where_places_and_keys_are_the_same() -> None:
     group = {place: Joined.anew("session").public() for place in (1, 2, 3)}
-    told = Told.of("session", group, 3)
-    assert told == Told.of("session", dict(reversed(group.items())), 3)
-    for session, other in (
-        ("another", group),
-        ("session", {**group, 3: replace(group[3], mask=group[2].mask)}),
-        ("session", {**group, 3: replace(group[3], channel=group[2].channel)}),
-        ("session", {1: group[1], 2: group[2], 4: group[3]}),
-        ("session", {1: group[1], 2: group[2]}),
+    told = Told.of(group, 3)
+    assert told == Told.of(dict(reversed(group.items())), 3)
+    for other in (
+        {**group, 3: replace(group[3], mask=group[2].mask)},
+        {**group, 3: replace(group[3], channel=group[2].channel)},
+        {1: group[1], 2: group[2], 4: group[3]},
+        {1: group[1], 2: group[2]},
     ):
-        assert Told.of(session, other, 3).group != told.group
+        assert Told.of(other, 3).group != told.group
 
 
 def test_nodes_that_were_told_different_sizes_of_their_group_are_refused() -> None:
@@ -241,16 +235,31 @@ def test_nodes_that_were_told_different_sizes_of_their_group_are_refused() -> No
         one.masked(1)
 
 
-def test_a_node_that_asks_for_more_than_can_unmask_needs_lists_that_are_alike() -> None:
-    around = {k: sorted((k + step - 1) % 9 + 1 for step in range(-2, 3)) for k in range(1, 10)}
-    one = with_lists(around)
+AROUND = {k: sorted((k + step - 1) % 9 + 1 for step in range(-2, 3)) for k in range(1, 10)}
+"""Lists of keys of nine nodes on a ring, five each."""
+
+
+def test_members_of_a_small_group_have_the_same_list_of_keys() -> None:
+    """Else a server could have guards vouch for a list of which a node knows nothing."""
+    one = with_lists(AROUND)
+    with pytest.raises(SnowdropError, match="different lists of keys"):
+        one.masked(1)
+
+
+def test_nodes_on_a_ring_always_confirm_who_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member, "SMALLEST_RING", 5)
+    one = with_lists(AROUND)
     one.masked(1)
     with pytest.raises(SnowdropError, match="must confirm to each other first"):
         one.hidden(1).reveal(list(range(1, 10)))
-    one = with_lists(around, fewest={2: 5})
-    with pytest.raises(SnowdropError, match="4 nodes of a group can unmask a sum, and a node of it "
-                                            "asks for 5"):  # fmt: skip
-        one.masked(1)
+
+
+def test_shares_that_are_too_short_are_refused() -> None:
+    one = shared()
+    sharing, sealed = sharing_of(one, 1), one.for_node(1)
+    short = keys.sealed(sharing.others[3].channel, b"short")
+    with pytest.raises(SnowdropError, match="malformed"):
+        sharing.accept({**sealed, 3: short})
 
 
 def test_no_node_of_a_group_reveals_a_sum_that_is_too_small_for_another() -> None:

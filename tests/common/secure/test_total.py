@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import SnowdropError
-from common.secure import total
+from common.secure import groups, member
 from common.secure.fixed_point import CLIPPED, Field, Layout, Vector
-from common.secure.member import threshold
-from common.secure.total import degree_of, neighbourhoods
+from common.secure.groups import threshold
 from tests.common.secure.sums import Sum
 
 FIELDS = (Field("x", 5, exponent=24), Field("n", 3, bits=32))
@@ -105,24 +104,11 @@ def test_a_vector_of_another_shape_is_refused() -> None:
     assert one.total.there == {1, 2, 3}
 
 
-@pytest.mark.parametrize("count", [3, 32, 33, 50, 200, 10_000])
-def test_groups_are_the_same_from_both_ends(count: int) -> None:
-    groups = neighbourhoods(range(count), np.random.default_rng(0))
-    sizes = {len(group) for group in groups.values()}
-    assert sizes == {degree_of(count) + 1}
-    for place in list(groups)[:50]:
-        assert place in groups[place]
-        assert all(place in groups[other] for other in groups[place])
-
-
-def test_groups_grow_with_the_logarithm() -> None:
-    assert [degree_of(n) for n in (3, 32, 33, 200, 10_000)] == [2, 31, 32, 62, 108]
-
-
 def test_a_sum_of_nodes_that_share_with_their_neighbours_alone_is_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(total, "degree_of", lambda nodes: 6)
+    monkeypatch.setattr(groups, "degree_of", lambda nodes: 6)
+    monkeypatch.setattr(member, "SMALLEST_RING", 7)
     one = drawn(12, 5)
     one.join()
     one.share(without={3})
