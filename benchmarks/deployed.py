@@ -1,10 +1,12 @@
 """Seconds of a deployed round, and where they go, as a Markdown table.
 
     python benchmarks/deployed.py --out runs/deployed [--rounds 10] [--nodes 2] [--test]
+    python benchmarks/deployed.py --out runs/deployed --nodes 3 --ways warm secure
 
 Brings up a federation of separate processes on generated data (d = 64), once as Flower does it,
 with a process that is started anew for every message, and once with the warm process, and trains
-some rounds. With ``--test``, also the seconds of one more run, of one round and a whole test.
+some rounds; with three nodes or more also with secure sums. With ``--test``, also the seconds of
+one more run, of one round and a whole test.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from client_app.policy import FILE
 from deploy import local, supervisor
 from deploy.federation import Federation
 from deploy.flower import Flower
@@ -29,7 +32,12 @@ ROOT = Path(__file__).parents[1]
 SHORT = {"dim": 64, "evaluate_every": 1000, "baselines": False, "method": "own-features"}
 FLOWERS_PAUSE = 3.0  # a SuperNode's sleep after it found no message
 IDLE_SECONDS = 20.0
-WAYS = {"cold": "a new process", "warm": "a fork of a warm process"}
+SECURE = "secure"
+WAYS = {
+    "cold": "a new process",
+    "warm": "a fork of a warm process",
+    SECURE: "a fork of a warm process, under secure sums",
+}
 HEADS = {
     "round": "seconds of a round, median",
     "above": "above Flower's pause of 3 s",
@@ -109,7 +117,10 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     description = Federation.load(folder)
     flower, nodes = local.connection(folder, description), description.node_names()
     run_dir = folder / "server" / "measured"
-    run_id = run(flower, folder, run_dir, rounds=options.rounds + 1)
+    secure = folder.name == SECURE
+    if not secure:
+        allow_plain_sums(folder, nodes)
+    run_id = run(flower, folder, run_dir, rounds=options.rounds + 1, secure_sums=secure)
     while RunFolder(run_dir).rounds_done() < 1:
         time.sleep(0.1)
     watch, before = Watch(folder, nodes[0]), cpu_seconds(folder, nodes)
@@ -135,9 +146,21 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     if options.test:
         began = time.monotonic()
         tested = folder / "server" / "tested"
-        wait(flower, run(flower, folder, tested, rounds=1, baselines=True))
+        wait(flower, run(flower, folder, tested, rounds=1, baselines=True, secure_sums=secure))
         found["test"] = time.monotonic() - began
     return found
+
+
+def allow_plain_sums(folder: Path, nodes: list[str]) -> None:
+    """Let nodes answer without secure sums, which those of three nodes or more refuse at first."""
+    for name in nodes:
+        policy = folder / "nodes" / name / FILE
+        kept = [
+            line
+            for line in policy.read_text().splitlines(keepends=True)
+            if not line.startswith(("secure_sums", "fewest_participants"))
+        ]
+        policy.write_text("".join(kept))
 
 
 def wait(flower: Flower, run_id: str) -> None:
@@ -161,7 +184,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--test", action="store_true", help="a run with a whole test too")
-    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--ways", nargs="*", default=["cold", "warm"], choices=list(WAYS))
     options = parser.parse_args()
     heads = [HEADS[name] for name in HEADS if name != "test" or options.test]
     print("| messages handled by | " + " | ".join(heads) + " |", flush=True)
@@ -170,7 +193,7 @@ def main() -> None:
         folder = (options.out / way).absolute()
         shutil.rmtree(folder, ignore_errors=True)
         snowdrop("deploy", "init", folder, "--nodes", options.nodes, "--port", 0)
-        snowdrop("deploy", "up", folder, "--demo", SNOWDROP_WARM=str(int(way == "warm")))
+        snowdrop("deploy", "up", folder, "--demo", SNOWDROP_WARM=str(int(way != "cold")))
         try:
             found = measured(folder, options)
         finally:
