@@ -8,6 +8,7 @@ numbers, and by what is touched again in every round. Over several rounds, direc
 those of the people who interacted with an item, even where no row is one user's alone.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -443,7 +444,10 @@ def _pursued(rows: np.ndarray, touchers: np.ndarray, heads: np.ndarray) -> np.nd
     for count in range(1, min(heads.shape[1] // 4, len(heads)) + 1):
         own = np.flatnonzero(touchers == count)
         if len(own):
-            found = orthogonal_mp_gram(gram, heads @ rows[own].T, n_nonzero_coefs=count)
+            with warnings.catch_warnings():
+                # Where it ends early, fewer heads than touchers explain a row, which is not used.
+                warnings.filterwarnings("ignore", "Orthogonal matching pursuit", RuntimeWarning)
+                found = orthogonal_mp_gram(gram, heads @ rows[own].T, n_nonzero_coefs=count)
             shares[own] = found.reshape(len(heads), len(own)).T
     return shares
 

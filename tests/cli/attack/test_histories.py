@@ -10,10 +10,12 @@ from cli.attack.histories import (
     MEANS,
     PAIRS,
     TOUCHES,
+    Crowd,
     Known,
     Reading,
     crowds_in,
     owners_likelihood,
+    parts_of,
     people_in_gram,
     people_in_means,
     read,
@@ -25,7 +27,7 @@ from common.settings import RunSettings
 from common.users.item_sums import gram_sum, sketch_sum
 from common.users.ragged import Ragged
 from server_app.aggregation import Expected
-from tests.cli.attack.constructed import KNOWN, histories, rounds_of
+from tests.cli.attack.constructed import KNOWN, D, histories, rounds_of
 
 
 def reading_of(readings: list[Reading], attack: str) -> Reading:
@@ -64,6 +66,18 @@ def test_more_heads_than_dimensions_are_taken_apart_row_by_row() -> None:
     verdict = judge(reading_of(read(rounds_of(own, 4), KNOWN), DIRECTIONS), {"node 1": own})
     assert verdict.linked is not None and verdict.linked >= 20
     assert verdict.precision > 0.95
+
+
+def test_a_row_that_fewer_heads_explain_than_touched_it_is_no_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """The second toucher's loss had no gradient left: nothing of the row is known for certain."""
+    heads = np.random.default_rng(0).normal(size=(D, D))
+    rows = np.concatenate([heads, 2 * heads, heads[:1]])
+    items, touchers = np.arange(len(rows)), np.array([1] * 2 * D + [2])
+    parts = parts_of(Crowd(items, rows, touchers, D, noise=0.0), np.zeros(len(rows)))
+    assert sorted(part.items.tolist() for part in parts) == [[k, k + D] for k in range(D)]
+    assert not recwarn.list
 
 
 def test_a_crowd_without_a_row_of_one_user_is_read_from_means() -> None:
