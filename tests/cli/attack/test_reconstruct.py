@@ -96,6 +96,17 @@ def test_masked_answers_are_attacked_as_one_sum(data_folder: Path, tmp_path: Pat
     assert len(crafted) == 3 and all(not verdict["claimed"] for verdict in crafted)
 
 
+def test_rounds_with_few_drawn_users_are_read_user_by_user(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    attack("reconstruct", data_folder, "--users", 8, "--users-per-node", 4, "--rounds", 6,
+           "--questions", 0, "--differences", 0, "--set", "fraction=0.25", "--set", "dim=16",
+           "--out", tmp_path)  # fmt: skip
+    found = verdicts(tmp_path, 4)["directions of rows"]
+    assert found["exact"] == found["linked"] >= 6
+    assert found["precision"] > 0.95
+
+
 def test_noise_shows_as_a_fallen_number(data_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     attack("reconstruct", data_folder, "--users", 4, "--users-per-node", "1", "--rounds", 2,
