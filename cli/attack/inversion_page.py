@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cli.attack.output import page_of
-from cli.report.charts import PER_CENT, Figure, Series, heat_map, line_chart
+from cli.report.charts import PER_CENT, Figure, Series, heat_map, line_chart, radar
 from cli.report.sections import Section
 
 HEAD = (
@@ -25,6 +25,14 @@ _WORDS = (
     "MDiffFR has; 'added' is Gaussian noise on finished embeddings, in quarters of their "
     "deviation. The same trained generator makes all rows of a method.",
 )
+
+_LEAKS = {
+    "cosine": lambda entry: entry["cosine"],
+    "Pearson": lambda entry: entry["pearson"],
+    "1 − MSE": lambda entry: 1 - entry["mse"],
+    "1 − MAE": lambda entry: 1 - entry["mae"],
+}
+"""Measures of which 1 is a perfect copy."""
 
 _NOT = (
     "This is about items, not about people: an embedding from which an item's text can be told "
@@ -80,7 +88,9 @@ def page(told: Mapping[str, Any], made: str) -> str:
     plain = [entry for entry in entries if entry["noise"] == "none"]
     return around.render(
         [
-            Section("What was read", head=HEAD, rows=rows_of(told), words=_WORDS),
+            Section(
+                "What was read", head=HEAD, rows=rows_of(told), words=_WORDS, figures=_radar(plain)
+            ),
             Section(
                 "What protection costs",
                 words=["Each line is one generator under more and more noise, from right to left."],
@@ -97,6 +107,23 @@ def page(told: Mapping[str, Any], made: str) -> str:
             Section("What this shows, and what not", words=_NOT),
         ]
     )
+
+
+def _radar(entries: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """All measures of the methods without noise; MDiffFR has such a figure (its section 6.7)."""
+    if not entries:
+        return []
+    lines = [(entry["method"], [leak(entry) for leak in _LEAKS.values()]) for entry in entries]
+    return [
+        Figure(
+            "How much is read, by every measure",
+            radar("Leakage by method", list(_LEAKS), lines),
+            "Farther out is worse: at the outer ring the attacker has a perfect copy, and whoever "
+            "guesses the mean is near the centre. What is below 0 is drawn there.",
+            ("Method", *_LEAKS),
+            [(name, *(f"{value:.3f}" for value in values)) for name, values in lines],
+        )
+    ]
 
 
 def _curves(entries: Sequence[Mapping[str, Any]]) -> list[Figure]:

@@ -347,6 +347,56 @@ def heat_map(
     return canvas.done(label)
 
 
+def radar(
+    label: str,
+    spokes: Sequence[str],
+    series: Sequence[tuple[str, Sequence[float]]],
+    unit: Unit = PER_CENT,
+) -> Markup:
+    """Values between 0 and 1 on spokes around a centre, one closed line for each series.
+
+    Parameters
+    ----------
+    label : str
+    spokes : Sequence[str]
+        Names of at least three values.
+    series : Sequence[tuple[str, Sequence[float]]]
+        A name, and its values by spoke; what lies outside 0 and 1 is drawn at the end.
+    unit : Unit
+    """
+    x0, y0, reach, row = WIDTH / 2, 142.0, 104.0, 17.0
+    canvas = _Canvas(WIDTH, y0 + reach + 44 + row * len(series))
+
+    def at(spoke: int, value: float) -> tuple[float, float]:
+        turn = 2 * math.pi * spoke / len(spokes)
+        far = reach * min(max(value, 0.0), 1.0)
+        return x0 + far * math.sin(turn), y0 - far * math.cos(turn)
+
+    def closed(points: Sequence[tuple[float, float]]) -> str:
+        return f"M{'L'.join(f'{x:.1f} {y:.1f}' for x, y in points)}z"
+
+    for ring in (0.25, 0.5, 0.75, 1.0):
+        path = closed([at(spoke, ring) for spoke in range(len(spokes))])
+        canvas.add(f'<path class="grid" fill="none" d="{path}"/>')
+        canvas.text(x0 + 4, at(0, ring)[1] + 11, unit.tick(ring), "tick")
+    for spoke, name in enumerate(spokes):
+        (x, y), away = at(spoke, 1), at(spoke, 1)[0] - x0
+        canvas.line(x0, y0, x, y, "grid")
+        side = "middle" if abs(away) < 1 else ("" if away > 0 else "end")
+        lower = -8 if y < y0 - reach / 2 else 14 if y > y0 + reach / 2 else 4
+        canvas.text(x + math.copysign(8, away) * (abs(away) >= 1), y + lower, name, f"axis {side}")
+    for k, (name, values) in enumerate(series):
+        points = [at(spoke, value) for spoke, value in enumerate(values)]
+        canvas.add(f'<g class="series {_colour(k)}"><path class="line" d="{closed(points)}"/>')
+        for (x, y), of, value in zip(points, spokes, values, strict=True):
+            canvas.add(_marker(k, x, y, f"{name} · {of}: {unit.value(value)}"))
+        y = y0 + reach + 40 + row * k
+        canvas.add(_marker(k, 24, y - 4, name))
+        canvas.text(36, y, name, "name")
+        canvas.add("</g>")
+    return canvas.done(label)
+
+
 MAP = 640
 """Width and height of the map of embeddings."""
 

@@ -1,6 +1,8 @@
 """`snowdrop attack inversion`, as a user calls it."""
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.attack.inversion import GROUP
+from cli.attack.inversion_page import _radar
 from cli.bench.methods import groups
 from cli.commands import app
 from common.errors import SnowdropError
@@ -46,7 +49,21 @@ def test_methods_stand_side_by_side(
     assert ridge[0]["cosine"] > ridge[-1]["cosine"]  # the noise that is added hides features
     assert all(0 <= entry["recall@20"] <= 1 for entry in entries)
     visit = Visit(browser, tmp_path / "report.html", viewport=DESKTOP)
-    check_page(visit, DESKTOP["width"], least=3)
+    check_page(visit, DESKTOP["width"], least=4)
+
+
+def test_the_radar_has_a_perfect_copy_at_its_edge_and_a_guess_at_its_centre() -> None:
+    measures = {"cosine": 1.0, "pearson": 1.0, "mse": 0.0, "mae": 0.0, "structure": 0.0}
+    guess = {"cosine": 0.0, "pearson": 0.0, "mse": 1.2, "mae": 1.0, "structure": 1.0}
+    (figure,) = _radar([{"method": "copy", **measures}, {"method": "guess", **guess}])
+    assert figure.rows[0][1:] == ("1.000",) * 4
+    assert figure.rows[1][1:] == ("0.000", "0.000", "-0.200", "0.000")
+    edge, centre = re.findall(r'class="line" d="M([^"]*)z"', figure.svg)
+    x0, y0 = 210.0, 142.0
+    for line, far in ((edge, 104.0), (centre, 0.0)):
+        points = [tuple(map(float, point.split())) for point in line.split("L")]
+        assert [math.hypot(x - x0, y - y0) for x, y in points] == pytest.approx([far] * 4, abs=0.1)
+    assert _radar([]) == []
 
 
 @pytest.mark.parametrize(
