@@ -15,7 +15,6 @@ from common.settings import DEMO, RunSettings, names_with
 from server_app.checkpoint import Checkpoints
 from server_app.items import load_catalogue, world_of
 from server_app.measure import packed
-from server_app.methods import ItemTable
 from server_app.nodes import Nodes
 from server_app.run_folder import RunFolder
 from server_app.training import Training, former_index
@@ -103,8 +102,7 @@ def send_out(training: Training, grid: Grid, folder: RunFolder) -> dict[str, Any
         raise SnowdropError("every item is warm: there is no new item to publish")
     nodes = Nodes(grid, index, settings.round_timeout)
     nodes.wait(settings.nodes, settings.nodes_timeout, at_least=1)
-    if isinstance(training.method, ItemTable):
-        training.method.ensure_fitted()
+    training.method.ensure_fitted()
     users, served = recommend(training, nodes)
     folder.write_answered(nodes.monitored.answered)
     if not served:

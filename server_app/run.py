@@ -186,6 +186,7 @@ def _tested(training: Training, task: Task, checkpoints: Checkpoints) -> dict[st
     results: dict[str, Any] = {"best_round": to_best(training, checkpoints)}
     if training.trained is not None:
         log.info("testing round %d", training.round)
+    training.method.ensure_fitted()
     users = {"validation": 0, "test": 0}
     for split, (measured, users[split]) in task.own(training, task.splits(training)).items():
         if users[split]:

@@ -110,6 +110,9 @@ class Method(ABC):
     def scoring(self, splits: Sequence[str]) -> Scoring:
         """How to score the items of these splits of the catalogue, one split after the other."""
 
+    def ensure_fitted(self) -> None:  # noqa: B027
+        """Fit what new items are scored with, where no round has done so."""
+
 
 class Rule(Method, Generic[Own]):
     """A method that needs no federation: each user's own history against items' features.

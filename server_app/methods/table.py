@@ -140,8 +140,7 @@ class ItemTable(Trained):
         return validating and (self.generator.instant or not fitted)
 
     def ensure_fitted(self) -> None:
-        """Fit the generator where no round has done so."""
-        if not self._fitted_round:
+        if not self._fitted_round and len(self.world.rows(COLD_SPLITS)):
             self.fit(self.generator)
 
     def fit(self, generator: Generator[Any]) -> tuple[float, float]:

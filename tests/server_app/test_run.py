@@ -18,6 +18,7 @@ from common.settings import KS, RunSettings
 from server_app.features import FeatureTransform
 from server_app.measure import Task
 from server_app.run import timings, traffic
+from server_app.strategy import ColdStart
 from server_app.training import Training
 from tests.server_app.conftest import Ran
 from tests.server_app.runs import (
@@ -163,6 +164,27 @@ def test_resume_where_there_is_nothing_begins_or_is_told_to_set_more_rounds(
     assert told not in caplog.text
     run_here(values)
     assert told in caplog.text
+
+
+def test_a_training_that_was_stopped_is_tested_as_one_with_fewer_rounds(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def values(name: str, rounds: int) -> dict[str, Any]:
+        given: dict[str, Any] = {"method": "ridge", "evaluate_every": 9, "baselines": False}
+        return run_values(data_folder, tmp_path / name, rounds=rounds, **given)
+
+    whole_round = ColdStart._round
+
+    def stopped(self: ColdStart, number: int, grid: Any) -> dict[str, Any]:
+        if number == 3:
+            raise KeyboardInterrupt
+        return whole_round(self, number, grid)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ColdStart, "_round", stopped)
+        run_here(values("early", 9))
+    early = run_here({**values("early", 2), "resume": True})
+    assert early["test"] == pytest.approx(run_here(values("whole", 2))["test"])
 
 
 def test_a_folder_with_a_training_is_refused_unless_fresh(
