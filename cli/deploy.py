@@ -133,6 +133,8 @@ def down(folder: Dir) -> None:
     folder = folder.absolute()
     under_way = bool(supervisor.serverapps(folder))
     ran = local.down(folder)
+    if not ran:
+        Federation.load(folder)  # is it a federation's folder at all?
     everything = "all ended, the run that was under way too" if under_way else "all ended"
     typer.echo(everything if ran else "nothing was running")
 
@@ -167,7 +169,7 @@ def logs(
 @app.command()
 def stop(folder: Dir, name: ProcessName) -> None:
     """End one process; it stays down until `start`."""
-    folder = _known(folder.absolute(), name)
+    folder = _supervised(folder.absolute(), name)
     supervisor.held_path(folder, name).touch()
     _until(folder, name, "held")
 
@@ -175,7 +177,7 @@ def stop(folder: Dir, name: ProcessName) -> None:
 @app.command()
 def start(folder: Dir, name: ProcessName) -> None:
     """Start a process that was stopped."""
-    folder = _known(folder.absolute(), name)
+    folder = _supervised(folder.absolute(), name)
     supervisor.held_path(folder, name).unlink(missing_ok=True)
     _until(folder, name, "running")
 
@@ -322,9 +324,14 @@ def _known(folder: Path, name: str) -> Path:
     return folder
 
 
-def _until(folder: Path, name: str, state: str) -> None:
+def _supervised(folder: Path, name: str) -> Path:
+    _known(folder, name)
     if supervisor.supervisor_pid(folder) is None:
         raise SnowdropError(f"{folder} is not up; `snowdrop deploy up {folder}` starts it")
+    return folder
+
+
+def _until(folder: Path, name: str, state: str) -> None:
     deadline = time.monotonic() + 60
     while (report := supervisor.report(folder, name)) is None or report.state != state:
         if time.monotonic() > deadline:

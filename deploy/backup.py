@@ -85,8 +85,13 @@ def restore(archive: Path, folder: Path) -> Federation:
     Raises
     ------
     SnowdropError
-        If the folder is not empty, or the file is damaged or no back-up; nothing is left then.
+        If the folder is not empty, or the file is missing, damaged or no back-up; nothing is left
+        then.
     """
+    if not archive.exists():
+        raise SnowdropError(
+            f"{archive} is missing; give a file that `snowdrop deploy backup` wrote"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SnowdropError(f"{folder} is not empty; give an empty or a new folder")
     make_folder(folder.parent)

@@ -138,13 +138,7 @@ def _san(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        pass
-    try:
         return x509.DNSName(name)
-    except ValueError as error:
-        raise SnowdropError(
-            f"a certificate cannot hold the host name {name!r}; write it in ASCII"
-        ) from error
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

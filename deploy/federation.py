@@ -8,6 +8,7 @@ federation.
 import re
 import socket
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Self
 
@@ -28,7 +29,19 @@ def _plain(name: str) -> str:
     return name
 
 
+def _host(name: str) -> str:
+    try:
+        ip_address(name)
+    except ValueError:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise ValueError(
+                "it must be a name in ASCII or an address, such as server.example, without a port"
+            ) from None
+    return name
+
+
 Name = Annotated[str, AfterValidator(_plain)]
+Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -51,12 +64,12 @@ class Federation(BaseModel):
     name: Name = Field(description="name of the connection: `flwr run . NAME`")
     root: PurePosixPath = Field(description="where DIR stands on the machines that run it")
     programs: str = Field(description="folder of Flower's programs; empty: found on PATH")
-    hosts: tuple[str, ...] = Field(
+    hosts: tuple[Host, ...] = Field(
         description="names and addresses under which nodes reach the server"
     )
-    fleet_host: str = Field(description="address on which the SuperLink listens for nodes")
-    control_host: str = Field(description="address of the Control and Runtime APIs")
-    health_host: str = Field("127.0.0.1", description="address of the health services")
+    fleet_host: Host = Field(description="address on which the SuperLink listens for nodes")
+    control_host: Host = Field(description="address of the Control and Runtime APIs")
+    health_host: Host = Field("127.0.0.1", description="address of the health services")
     fleet_port: Port
     control_port: Port
     superlink_health_port: Port

@@ -69,13 +69,9 @@ class Flower:
         try:
             answer = json.loads(done.stdout[done.stdout.index("{") :])
         except ValueError as error:
-            raise SnowdropError(
-                f"flwr {arguments[0]} failed: {done.stdout}{done.stderr}"
-            ) from error
+            raise _failed(arguments[0], done.stdout + done.stderr) from error
         if done.returncode or answer.get("success") is False:
-            raise SnowdropError(
-                f"flwr {arguments[0]} failed: {answer.get('error-message', answer)}"
-            )
+            raise _failed(arguments[0], str(answer.get("error-message", answer)))
         return answer
 
     def follow(self, run_id: str, verbose: bool) -> bool:
@@ -108,6 +104,11 @@ class Flower:
             if status.startswith("finished") or time.monotonic() > deadline:
                 return status
             time.sleep(0.5)
+
+
+def _failed(command: str, said: str) -> SnowdropError:
+    told = [line for line in said.splitlines() if not _FLOWER_NOISE.search(line)]
+    return SnowdropError(f"flwr {command} failed: " + "\n".join(told))
 
 
 def tool(name: str) -> str:

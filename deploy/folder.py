@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from common.durable import write_atomic
+from common.durable import make_folder, write_atomic
 from common.errors import SnowdropError
 from common.settings import LEAST, Answer
 from common.toml import toml_lines
@@ -32,13 +32,14 @@ def make(folder: Path, federation: Federation, force: bool, keep: bool) -> Feder
     Raises
     ------
     SnowdropError
-        If a federation is there already and neither ``force`` nor ``keep`` is given.
+        If a federation is there already and neither ``force`` nor ``keep`` is given, or the folder
+        cannot be made.
     """
     if (folder / "federation.json").exists() and not force:
         if keep:
             return Federation.load(folder)
         raise SnowdropError(f"{folder} holds a federation; --force replaces all its keys")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     folder.chmod(0o700)
     _keep_out_of_git(folder)
     credentials.make_authority(folder / "ca", federation.name)

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from cli.commands import app
 from cli.deploy import down, up
 from cli.deploy_status import age, certificate_line, local_time, run_line, status_table
+from common.errors import SnowdropError
 from common.settings import RunSettings
 from deploy import local, supervisor
 from deploy.federation import Federation
@@ -125,10 +128,38 @@ def test_down_tells_of_a_run_that_it_ended(
     at_work: list[int],
     told: str,
 ) -> None:
+    Federation.new(tmp_path, "shops", 1, ()).save(tmp_path)
     monkeypatch.setattr(supervisor, "serverapps", lambda _: at_work)
     monkeypatch.setattr(local, "down", lambda _: at_work.clear() or ran)
     down(tmp_path)
     assert capsys.readouterr().out == told
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("down {}/absent", "holds no federation"),
+        ("stop {} node-0", "is not up"),
+        ("start {} node-0", "is not up"),
+        ("stop {} node-7", "there is no process 'node-7'"),
+        ("init {}/file", "is a file; give a folder"),
+        ("init {}/file/below", "cannot make the folder"),
+        ("init {}/new --host server:9092", "'server:9092': it must be a name"),
+        ("init {}/new --host=", "'': it must be a name"),
+        ("init {}/new --host bücher.example", "'bücher.example': it must be a name in ASCII"),
+        ("init {}/new --control-host http://server", "'http://server': it must be a name"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, command: str, told: str
+) -> None:
+    Federation.new(tmp_path, "shops", 1, ("::1", "my_host.example")).save(tmp_path)
+    (tmp_path / "file").touch()
+    before = set(tmp_path.rglob("*"))
+    refused = CliRunner().invoke(app, ["deploy", *command.format(tmp_path).split()])
+    assert isinstance(refused.exception, SnowdropError), refused.output
+    assert told in str(refused.exception)
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_a_missing_certificate_is_told(tmp_path: Path) -> None:

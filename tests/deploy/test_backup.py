@@ -135,3 +135,5 @@ def test_a_damaged_back_up_leaves_nothing(used: Made, tmp_path: Path) -> None:
     (tmp_path / "new" / "file").touch()
     with pytest.raises(SnowdropError, match="is not empty"):
         restore(archive, tmp_path / "new")
+    with pytest.raises(SnowdropError, match="absent is missing; give a file that"):
+        restore(tmp_path / "absent", tmp_path / "other")
