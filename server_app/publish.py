@@ -48,7 +48,8 @@ def publish(grid: Grid, settings: RunSettings) -> dict[str, Any]:
     if state is None:
         if settings.card.kind == "trained":
             raise SnowdropError(
-                f"{folder.path} has no whole checkpoint; set run_dir to a training's"
+                f"{folder.path} has no whole checkpoint: train there first, or set run_dir to a "
+                "training's"
             )
         rule = Training.begin(world_of(settings, load_catalogue(settings), device))
         return send_out(rule, grid, folder)

@@ -349,7 +349,7 @@ def test_a_user_that_knows_every_new_item_is_not_served(world: World) -> None:
 
 
 def test_what_cannot_be_published_is_one_sentence(world: World) -> None:
-    with pytest.raises(SnowdropError, match="has no whole checkpoint; set run_dir"):
+    with pytest.raises(SnowdropError, match="has no whole checkpoint: train there first"):
         world.run(mode="publish")
     world.run()
     (world.data / "items.csv").unlink()
@@ -595,7 +595,7 @@ def test_a_rule_is_published_without_any_training(world: World) -> None:
 
 
 def test_a_method_that_must_be_trained_first_is_not_published(world: World) -> None:
-    with pytest.raises(SnowdropError, match="has no whole checkpoint; set run_dir to a training's"):
+    with pytest.raises(SnowdropError, match="has no whole checkpoint: train there first"):
         world.run(mode="publish")
 
 
