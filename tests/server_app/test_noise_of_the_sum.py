@@ -1,6 +1,8 @@
 """Runs in which nodes add noise together, under the masks of secure sums."""
 
+import itertools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,17 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     return kept
 
 
+def noise_found(data: Path, folder: Path, bad: Sequence[int]) -> np.ndarray:
+    """What the sum of a run has more than that of one without noise, float64 (numbers,)."""
+    bare = values(data, folder / "bare", gaussian_scale=0.0, clip_norm=0.0, noise_by="nodes",
+                  secure_sums=False)  # fmt: skip
+    for given in (bare, values(data, folder / "noisy")):
+        run_here(given, SpoiltGrid(NODES, given, failing, bad=bad, kind=messages.TRAIN))
+    means = [state_of(folder / name, 1)["mean"].numpy() for name in ("bare", "noisy")]
+    users = int(rounds_of(folder / "noisy")[0]["users"])
+    return np.asarray((means[1] - means[0]).astype(np.float64) * users).ravel()
+
+
 @pytest.mark.parametrize("gone", [0, 1])
 def test_the_total_has_the_variance_that_was_asked_for_as_far_as_nodes_may_drop_out(
     data_folder: Path,
@@ -59,27 +72,36 @@ def test_the_total_has_the_variance_that_was_asked_for_as_far_as_nodes_may_drop_
     gone: int,
 ) -> None:
     """And it is exactly the sum of all users' whole parts and of what the nodes have added."""
-    bare = values(data_folder, tmp_path / "bare", gaussian_scale=0.0, clip_norm=0.0,
-                  noise_by="nodes", secure_sums=False)  # fmt: skip
-    given = values(data_folder, tmp_path / "noisy")
-    bad = (3,) if gone else ()
-    run_here(bare, SpoiltGrid(NODES, bare, failing, bad=bad, kind=messages.TRAIN))
     with caplog.at_level(logging.INFO, logger="snowdrop"):
-        run_here(given, SpoiltGrid(NODES, given, failing, bad=bad, kind=messages.TRAIN))
+        added = noise_found(data_folder, tmp_path, bad=(3,) if gone else ())
     there = NODES - gone
     assert f"the sum of {there} nodes carries noise of standard deviation " in caplog.text
     assert f"{SCALE * (there / FEWEST) ** 0.5:.4g}" in caplog.text
     for own in drawn:
         assert kstest(own * STEP, norm(scale=SCALE / FEWEST**0.5).cdf).pvalue > 1e-10
-    users = int(rounds_of(tmp_path / "noisy")[0]["users"])
-    means = [state_of(tmp_path / name, 1)["mean"].numpy() for name in ("bare", "noisy")]
-    added = (means[1] - means[0]).astype(np.float64) * users
-    assert kstest(added.ravel(), norm(scale=SCALE * (there / FEWEST) ** 0.5).cdf).pvalue > 1e-10
+    assert kstest(added, norm(scale=SCALE * (there / FEWEST) ** 0.5).cdf).pvalue > 1e-10
     if not gone:
-        np.testing.assert_allclose(added.ravel(), sum(drawn) * STEP, atol=1e-4)
+        np.testing.assert_allclose(added, sum(drawn).ravel() * STEP, atol=1e-4)
         assert len(drawn) == NODES
-    settings = RunSettings.parse(given)
-    assert noise_in_sum(settings, users) == pytest.approx(SCALE * (NODES / FEWEST) ** 0.5)
+    settings = RunSettings.parse(values(data_folder, tmp_path))
+    assert noise_in_sum(settings, users=60) == pytest.approx(SCALE * (NODES / FEWEST) ** 0.5)
+
+
+@pytest.mark.parametrize("dishonest", [2, 3])
+def test_the_parts_that_dishonest_nodes_leave_out_are_missing(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dishonest: int
+) -> None:
+    """Of a sum over the least number k of nodes, (k − c) / k of the variance is left."""
+    draw, answered = fixed_point.discrete_gaussian, itertools.count()
+
+    def left_out(shape: tuple[int, ...], deviation: float) -> np.ndarray:
+        return draw(shape, deviation) * (next(answered) >= dishonest)
+
+    monkeypatch.setattr(fixed_point, "discrete_gaussian", left_out)
+    added = noise_found(data_folder, tmp_path, bad=(NODES + 1,))  # the last one
+    assert next(answered) == NODES
+    left = SCALE * ((FEWEST - dishonest) / FEWEST) ** 0.5
+    assert added.std() == pytest.approx(left, rel=0.12)  # five deviations of it
 
 
 def test_epsilon_is_told_and_nothing_else_leaves(data_folder: Path, tmp_path: Path) -> None:
