@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from client_app.policy import refusal
 from common.secure.signatures import name_of, read_key
 from server_app.run import SEEN
 from tests.e2e import left_node, recorded_app
@@ -52,10 +53,25 @@ def test_three_nodes_have_secure_sums_and_insist_on_them(tmp_path: Path) -> None
         long = WARM * SMALL["dim"] + 3
         left_node.check(sent, left_node.Run(nodes=3, long=long, short=WARM))
 
+        terms = {
+            "node-0": {},
+            "node-1": {"secure_sums = true": "secure_sums = false"},
+            "node-2": {
+                "secure_sums = true": "secure_sums = false",
+                "fewest_participants = 3": "fewest_participants = 1",
+                "methods = []": 'methods = ["one-round"]',
+            },
+        }
+        for node, changes in terms.items():
+            path = fed.folder / "nodes" / node / "policy.toml"
+            policy = path.read_text()
+            for entry, other in changes.items():
+                assert policy.count(f"\n{entry}\n") == 1
+                policy = policy.replace(f"\n{entry}\n", f"\n{other}\n")
+            path.write_text(policy)
         plain = fed.run(rounds=1, secure_sums=False)
         assert plain.wait() == "finished:failed"
         refused = plain.log()
-        assert (
-            refused.count("secure_sums: it answers under secure sums alone: set secure_sums") >= 3
-        )
+        for entry in ("secure_sums", "fewest_participants", "methods"):
+            assert f"has not agreed to this train: {refusal(entry)}" in refused, entry
         assert "no node has agreed to round 1" in refused
