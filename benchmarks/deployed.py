@@ -11,6 +11,7 @@ one more run, of one round and a whole test.
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -32,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 SHORT = {"dim": 64, "evaluate_every": 1000, "baselines": False, "method": "own-features"}
 FLOWERS_PAUSE = 3.0  # a SuperNode's sleep after it found no message
 IDLE_SECONDS = 20.0
+LOOK_SECONDS = 5.0
 SECURE = "secure"
 WAYS = {
     "cold": "a new process",
@@ -120,13 +123,12 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     secure = folder.name == SECURE
     if not secure:
         allow_plain_sums(folder, nodes)
-    run_id = run(flower, folder, run_dir, rounds=options.rounds + 1, secure_sums=secure)
-    while RunFolder(run_dir).rounds_done() < 1:
-        time.sleep(0.1)
+    shared = {"nodes": len(nodes), "secure_sums": secure}
+    run_id = run(flower, folder, run_dir, rounds=options.rounds + 1, **shared)
+    wait(flower, run_id, lambda: RunFolder(run_dir).rounds_done() >= 1)
     watch, before = Watch(folder, nodes[0]), cpu_seconds(folder, nodes)
     watch.start()
-    while RunFolder(run_dir).rounds_done() < options.rounds:
-        time.sleep(0.1)
+    wait(flower, run_id, lambda: RunFolder(run_dir).rounds_done() >= options.rounds)
     cpu, processes = cpu_seconds(folder, nodes) - before, watch.end()
     wait(flower, run_id)
     seconds = [row["train_seconds"] for row in RunFolder(run_dir).read_rounds()[1:]]
@@ -146,7 +148,7 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     if options.test:
         began = time.monotonic()
         tested = folder / "server" / "tested"
-        wait(flower, run(flower, folder, tested, rounds=1, baselines=True, secure_sums=secure))
+        wait(flower, run(flower, folder, tested, rounds=1, baselines=True, **shared))
         found["test"] = time.monotonic() - began
     return found
 
@@ -163,18 +165,23 @@ def allow_plain_sums(folder: Path, nodes: list[str]) -> None:
         policy.write_text("".join(kept))
 
 
-def wait(flower: Flower, run_id: str) -> None:
-    """Wait for the end of a run.
+def wait(flower: Flower, run_id: str, until: Callable[[], bool] = lambda: False) -> None:
+    """Wait for the end of a run, or until something is so.
 
     Raises
     ------
     RuntimeError
-        If it fails.
+        If the run fails.
     """
-    while not (status := flower.status(run_id)).startswith("finished"):
-        time.sleep(0.5)
-    if not status.endswith("completed"):
-        raise RuntimeError(f"run {run_id} ended as {status}")
+    looked = -math.inf
+    while not until():
+        if time.monotonic() > looked + LOOK_SECONDS:
+            looked, status = time.monotonic(), flower.status(run_id)
+            if status.startswith("finished"):
+                if not status.endswith("completed"):
+                    raise RuntimeError(f"run {run_id} ended as {status}")
+                return
+        time.sleep(0.1)
 
 
 def main() -> None:
