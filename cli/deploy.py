@@ -116,6 +116,8 @@ def up(
     if data is not None:
         share_data(folder, data)
     local.up(folder, typer.echo)
+    for sentence in federation_folder.refused_runs(folder, federation):
+        typer.echo(sentence)
     home = folder / "server" / "flower-home"
     node, user = _some_user(folder, federation)
     typer.echo(

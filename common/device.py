@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import SnowdropError
 
@@ -49,7 +49,8 @@ def has_bfloat16() -> bool:
     """Whether this processor has instructions for bfloat16 (AVX-512 BF16 or AMX)."""
     import torch
 
-    able = torch.cpu.get_capabilities()
+    # Older releases of torch cannot tell.
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 

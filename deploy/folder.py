@@ -130,6 +130,20 @@ def give_policies(folder: Path, federation: Federation) -> None:
         Policy.read(path)
 
 
+def refused_runs(folder: Path, federation: Federation) -> list[str]:
+    """A sentence on the server's settings, where some nodes refuse what these ask for."""
+    nodes, strict = len(federation.nodes), _by_policy(folder, federation)[1]
+    settings = folder / "server" / SETTINGS
+    if nodes < LEAST or not strict or not settings.exists():
+        return []
+    if _given(settings).get("secure_sums"):
+        return []
+    return [
+        f"{_listed(strict)} will refuse every run without secure sums, and {settings} does not "
+        f"ask for them: write secure_sums = true and nodes = {nodes} into it."
+    ]
+
+
 def where_sums_are_plain(folder: Path, federation: Federation) -> list[str]:
     """Sentences on nodes, and settings, that do without secure sums though enough nodes are there.
 
@@ -139,29 +153,28 @@ def where_sums_are_plain(folder: Path, federation: Federation) -> list[str]:
         One on the nodes whose policies allow plain sums, and one on the server's settings where
         some nodes refuse what these ask for; each with what to do.
     """
+    plain, _ = _by_policy(folder, federation)
+    if len(federation.nodes) < LEAST:
+        return []
+    told = refused_runs(folder, federation)
+    if plain:
+        told.insert(
+            0,
+            f"{_listed(plain)} would also answer without secure sums, by the {POLICY} that is "
+            "here: the owners can write secure_sums = true and fewest_participants = "
+            f"{LEAST} into it.",
+        )
+    return told
+
+
+def _by_policy(folder: Path, federation: Federation) -> tuple[list[str], list[str]]:
+    """Nodes whose policies allow plain sums, and those whose policies do not."""
     from client_app.policy import Policy
 
-    nodes = len(federation.nodes)
-    if nodes < LEAST:
-        return []
     paths = {name: folder / "nodes" / name / POLICY for name in federation.node_names()}
     policies = {name: Policy.read(path) for name, path in paths.items() if path.exists()}
     plain = [name for name, policy in policies.items() if policy.allows_plain_sums]
-    strict = [name for name in policies if name not in plain]
-    told = []
-    if plain:
-        told.append(
-            f"{_listed(plain)} would also answer without secure sums, by the {POLICY} that is "
-            "here: the owners can write secure_sums = true and fewest_participants = "
-            f"{LEAST} into it."
-        )
-    settings = folder / "server" / SETTINGS
-    if strict and settings.exists() and not _given(settings).get("secure_sums"):
-        told.append(
-            f"{_listed(strict)} will refuse every run without secure sums, and {settings} does not "
-            f"ask for them: write secure_sums = true and nodes = {nodes} into it."
-        )
-    return told
+    return plain, [name for name in policies if name not in plain]
 
 
 def _listed(names: list[str]) -> str:

@@ -37,6 +37,11 @@ def test_bfloat16_is_taken_where_the_processor_has_instructions_for_it(
     assert device.has_bfloat16() == any("bf16" in name for name in able)
 
 
+def test_a_torch_that_cannot_tell_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert pick_dtype("auto", torch.device("cpu")) is torch.float32
+
+
 def test_one_thread_within_and_as_many_as_before_afterwards() -> None:
     before = torch.get_num_threads()
     try:

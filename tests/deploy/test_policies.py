@@ -75,6 +75,20 @@ def test_the_third_node_is_strict_and_the_older_ones_are_their_owners(tmp_path: 
     assert "node-0, second, third, fourth and fifth will refuse every run without" in said
 
 
+def test_a_start_tells_of_settings_that_all_nodes_will_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "fed"
+    init(folder, 3)
+    monkeypatch.setattr("deploy.local.up", lambda *_: None)
+    monkeypatch.setattr("cli.deploy._some_user", lambda *_: ("node-0", "somebody"))
+    assert "will refuse" not in deploy("up", folder)
+    settings = folder / "server" / "settings.toml"
+    settings.write_text(settings.read_text().replace("secure_sums = true", ""))
+    said = deploy("up", folder)
+    assert f"will refuse every run without secure sums, and {settings} does not ask" in said
+
+
 def test_a_federation_that_is_made_anew_tells_which_policies_are_older(tmp_path: Path) -> None:
     folder = tmp_path / "fed"
     init(folder, 2)

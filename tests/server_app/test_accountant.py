@@ -12,7 +12,7 @@ from common.errors import SnowdropError
 from common.privacy import gaussian_delta, gaussian_epsilon
 from common.settings import RunSettings
 from server_app import strategy as strategy_module
-from server_app.accountant import Release, delta_of, epsilon, release, tell
+from server_app.accountant import Release, delta_of, epsilon, release, spare_noise, tell
 from server_app.aggregation import PlainSum
 from tests.server_app.runs import rounds_of, run_here, run_values, state_of
 
@@ -241,3 +241,12 @@ def test_tell_needs_noise(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "snowdrop"):
         tell(Quiet())  # type: ignore[arg-type]
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("nodes", "certain"), [(3, 3), (10, 7), (46, 31), (47, 17), (48, 17), (200, 23)]
+)
+def test_noise_of_a_secure_sum_is_enough_for_the_nodes_that_are_certain_to_be_in_it(
+    nodes: int, certain: int
+) -> None:
+    assert spare_noise(nodes) == pytest.approx((nodes / certain) ** 0.5)

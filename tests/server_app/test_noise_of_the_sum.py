@@ -18,7 +18,7 @@ from common import messages
 from common.discrete import STEP
 from common.errors import SnowdropError
 from common.privacy import Cost, gaussian_epsilon
-from common.secure import fixed_point
+from common.secure import fixed_point, groups
 from common.settings import RunSettings
 from server_app import aggregation
 from server_app.accountant import noise_in_sum
@@ -44,7 +44,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     draw = fixed_point.discrete_gaussian
 
     def keeping(shape: tuple[int, ...], deviation: float) -> np.ndarray:
-        assert deviation * STEP == pytest.approx(SCALE / FEWEST**0.5, rel=1e-12)
+        assert deviation * STEP == pytest.approx(SCALE / groups.certain(NODES) ** 0.5, rel=1e-12)
         kept.append(draw(shape, deviation))
         return kept[-1]
 
@@ -63,23 +63,28 @@ def noise_found(data: Path, folder: Path, bad: Sequence[int]) -> np.ndarray:
     return np.asarray((means[1] - means[0]).astype(np.float64) * users).ravel()
 
 
-@pytest.mark.parametrize("gone", [0, 1])
+@pytest.mark.parametrize(("gone", "ring"), [(0, False), (1, False), (0, True)])
 def test_the_total_has_the_variance_that_was_asked_for_as_far_as_nodes_may_drop_out(
     data_folder: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     drawn: list[np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
     gone: int,
+    ring: bool,
 ) -> None:
     """And it is exactly the sum of all users' whole parts and of what the nodes have added."""
+    if ring:  # then fewer nodes are certain to be in the sum
+        monkeypatch.setattr(groups, "SMALLEST_RING", NODES)
+    fewest = 2 * FEWEST - NODES if ring else FEWEST
     with caplog.at_level(logging.INFO, logger="snowdrop"):
         added = noise_found(data_folder, tmp_path, bad=(3,) if gone else ())
     there = NODES - gone
     assert f"the sum of {there} nodes carries noise of standard deviation " in caplog.text
-    assert f"{SCALE * (there / FEWEST) ** 0.5:.4g}" in caplog.text
+    assert f"{SCALE * (there / fewest) ** 0.5:.4g}" in caplog.text
     for own in drawn:
-        assert kstest(own * STEP, norm(scale=SCALE / FEWEST**0.5).cdf).pvalue > 1e-10
-    assert kstest(added, norm(scale=SCALE * (there / FEWEST) ** 0.5).cdf).pvalue > 1e-10
+        assert kstest(own * STEP, norm(scale=SCALE / fewest**0.5).cdf).pvalue > 1e-10
+    assert kstest(added, norm(scale=SCALE * (there / fewest) ** 0.5).cdf).pvalue > 1e-10
     if not gone:
         np.testing.assert_allclose(added, sum(drawn).ravel() * STEP, atol=1e-4)
         assert len(drawn) == NODES

@@ -227,6 +227,13 @@ def test_lists_are_alike_where_places_and_keys_are_the_same() -> None:
         assert Told.of(other, 3).group != told.group
 
 
+def test_a_node_may_ask_for_more_nodes_than_there_are() -> None:
+    group = {place: Joined.anew("session").public() for place in (1, 2, 3)}
+    told = Told.of(group, 2**40)
+    assert Told.read(told.before(b"shares")) == (told, b"shares")
+    assert told.fewest == 2**32 - 1
+
+
 def test_nodes_that_were_told_different_sizes_of_their_group_are_refused() -> None:
     """Else a node that believes in a larger group would add less noise than the others need."""
     every = list(range(1, 7))
