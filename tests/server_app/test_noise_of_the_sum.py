@@ -89,7 +89,7 @@ def test_the_total_has_the_variance_that_was_asked_for_as_far_as_nodes_may_drop_
         np.testing.assert_allclose(added, sum(drawn).ravel() * STEP, atol=1e-4)
         assert len(drawn) == NODES
     settings = RunSettings.parse(values(data_folder, tmp_path))
-    assert noise_in_sum(settings, users=60) == pytest.approx(SCALE * (NODES / FEWEST) ** 0.5)
+    assert noise_in_sum(settings, users=60) == pytest.approx(SCALE * (NODES / fewest) ** 0.5)
 
 
 @pytest.mark.parametrize("dishonest", [2, 3])
