@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from deploy.processes import SUPERLINK, processes
 from deploy.reach import obstacle
 
 _START_SECONDS = 120.0
+_IN_USE = "already in use"
+"""What the SuperLink says of a key that it knows."""
 _DOWN_SECONDS = 60.0
 
 
@@ -174,11 +176,30 @@ def register(folder: Path, federation: Federation) -> list[str]:
         if name in known:  # its key was replaced
             unregister(folder, federation, name)
             del known[name]
-        answer = flower.json("supernode", "register", str(key), flower.connection, "--name", name)
-        known[name] = {"id": str(answer["node-id"]), "key": text}
+        known[name] = {"id": _node_id(flower, key, name, known), "key": text}
         _remember(folder, known)
         new.append(name)
     return new
+
+
+def _node_id(flower: Flower, key: Path, name: str, known: Mapping[str, Mapping[str, str]]) -> str:
+    """Id of a node whose key is registered now, or was before without being written down.
+
+    A command that was interrupted may have ended between the two. The SuperLink then lists one
+    node of which nobody here knows.
+    """
+    try:
+        answer = flower.json("supernode", "register", str(key), flower.connection, "--name", name)
+    except SnowdropError as error:
+        if _IN_USE not in str(error):
+            raise
+        listed = flower.json("supernode", "list", flower.connection)["nodes"]
+        ours = {node["id"] for node in known.values()}
+        unknown = [node["node-id"] for node in listed if node["node-id"] not in ours]
+        if len(unknown) != 1:
+            raise
+        return str(unknown[0])
+    return str(answer["node-id"])
 
 
 def unregister(folder: Path, federation: Federation, name: str) -> None:

@@ -14,6 +14,9 @@ from common.errors import FormatError, SnowdropError
 
 log = logging.getLogger("snowdrop")
 
+_FORMER = "former-"
+"""Before the name of a checkpoint of the training in whose place another one begins."""
+
 FORMAT = 2
 """Of checkpoints; 1 has the settings' former names and is read as well."""
 
@@ -41,10 +44,12 @@ class Checkpoints:
         if exclusive:
             make_folder(folder)
             self._lock = lock_folder(folder, "give another run_dir")
+            self._settle()
 
     def close(self) -> None:
-        """Release the folder."""
+        """Release the folder; what was set aside comes back if nothing took its place."""
         if self._lock is not None:
+            self._settle()
             self._lock.close()
 
     def rounds(self) -> list[int]:
@@ -68,6 +73,7 @@ class Checkpoints:
             write_checked(path, buffer.getvalue())
         self._delete_copies(but=copied)
         self._written = number
+        self._delete_former()
 
     def _is_whole(self, number: int) -> bool:
         """Whether the checkpoint of a round is there, and not damaged."""
@@ -108,9 +114,24 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Delete every checkpoint, for a new training to begin."""
-        self._delete_copies()
-        for number in self.rounds():
-            self._path(number).unlink()
+        self.set_aside()
+        self._delete_former()
+
+    def set_aside(self) -> None:
+        """Take every checkpoint away for a new training, until that one has its first one."""
+        for path in self.folder.glob("round-*.ckpt*"):
+            path.replace(path.with_name(f"{_FORMER}{path.name}"))
+
+    def _settle(self) -> None:
+        """Give checkpoints that were set aside their names again, or delete what is out of date."""
+        if self.rounds():
+            self._delete_former()
+        for path in self.folder.glob(f"{_FORMER}round-*"):
+            path.replace(path.with_name(path.name.removeprefix(_FORMER)))
+
+    def _delete_former(self) -> None:
+        for path in self.folder.glob(f"{_FORMER}round-*"):
+            path.unlink()
 
     def _delete_copies(self, but: Collection[Path] = ()) -> None:
         for path in set(self.folder.glob("round-*.ckpt.copy")) - set(but):

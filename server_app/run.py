@@ -107,6 +107,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
             ColdStart(training, nodes, task, checkpoints, folder).start(grid)
         spent.lap("training_seconds")
         results = _tested(training, task, checkpoints)
+        _keep_results(folder, training, results)
         spent.lap("test_seconds")
         results["recommended_users"] = publish_todays_items(training, nodes, grid, folder)
         spent.lap("recommend_seconds")
@@ -168,7 +169,7 @@ def _begin_or_resume(
     """The newest whole checkpoint where the run is to go on, else None."""
     folder.refuse_training(settings)
     if not settings.resume:
-        checkpoints.clear()
+        checkpoints.set_aside()
         return None
     state = checkpoints.newest()
     if state is None and checkpoints.rounds():
@@ -198,6 +199,24 @@ def _tested(training: Training, task: Task, checkpoints: Checkpoints) -> dict[st
     elif "test" not in task.splits(training):
         log.warning("no test item is cold: there is nothing to test")
     return results | {"validated_users": users["validation"], "tested_users": users["test"]}
+
+
+def _keep_results(folder: RunFolder, training: Training, found: dict[str, Any]) -> None:
+    """Stop before results of this training are replaced by none.
+
+    Raises
+    ------
+    SnowdropError
+        If no node has answered the test of a training that was tested before.
+    """
+    before = folder.read_summary() or {}
+    lost = [split for split in SPLITS if split in before and split not in found]
+    if lost and training.settings.tells_metrics and before.get("training") == training.id:
+        raise SnowdropError(
+            f"no node has told how its users' {' and '.join(lost)} items are ranked; the warnings "
+            f"above say why. The results in {folder.path} stay as they were: mend the nodes, or "
+            "change the settings, and test again with resume=true"
+        )
 
 
 def _warm_enough(grid: Grid, catalogue: Catalogue, settings: RunSettings) -> Catalogue:

@@ -274,21 +274,20 @@ class ColdStart(Strategy):
             if failed and failed == self.nodes.overflowed - before[1]:
                 raise OverflowedError(
                     f"the training overflowed on every node in round {number}; lower item_lr or "
-                    "head_lr. The checkpoint of the round before is kept"
+                    f"head_lr. {_kept(number)}"
                 )
             if failed and failed == self.nodes.unwilling - before[2]:
                 raise SnowdropError(
                     f"no node has agreed to round {number}; the warnings above say what each "
-                    "policy refuses. The checkpoint of the round before is kept: change the "
-                    "settings or the policies and go on with resume=true"
+                    f"policy refuses. {_kept(number)}: change the settings or the policies and "
+                    f"{_again(number)}"
                 )
             if attempt < self.settings.round_retries:
                 log.warning("round %d brought no usable answer; trying again", number)
                 time.sleep(min(5.0, self.settings.round_timeout))
         raise SnowdropError(
             f"round {number} brought no usable answer in {self.settings.round_retries + 1} tries; "
-            "the warnings above say why. The checkpoint of the round before is kept: mend the "
-            "nodes and go on with resume=true"
+            f"the warnings above say why. {_kept(number)}: mend the nodes and {_again(number)}"
         )
 
     def configure_train(
@@ -398,3 +397,14 @@ def _round_line(row: dict[str, Any], last: int, left: float | None, best: str) -
     if left is not None and row["round"] < last:
         parts.append(f"{left:.0f} s left")
     return " · ".join(parts)
+
+
+def _kept(number: int) -> str:
+    """What is left of a training that ends in a round."""
+    if number == 1:
+        return "Nothing was trained; a training that was here before is kept"
+    return "The checkpoint of the round before is kept"
+
+
+def _again(number: int) -> str:
+    return "begin again" if number == 1 else "go on with resume=true"

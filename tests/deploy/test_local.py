@@ -20,11 +20,15 @@ class FakeFlower:
         self.fails = False
 
     def json(self, *arguments: str) -> dict[str, Any]:
+        if arguments[1] == "list":
+            return {"nodes": [{"node-id": one} for one in self.ids]}
         if arguments[1] == "unregister":
             self.ids.remove(arguments[2])
             return {}
         if self.fails:
             raise SnowdropError("flwr supernode failed")
+        if any(one.endswith(arguments[2][-20:]) for one in self.ids):
+            raise SnowdropError("flwr supernode failed: [code: 23] Public key already in use.")
         self.ids.append(f"id-{len(self.ids)}-{arguments[2][-20:]}")
         return {"node-id": self.ids[-1]}
 
@@ -43,6 +47,24 @@ def test_a_key_that_was_given_up_is_not_given_up_again(
     flower.fails = False
     assert local.register(*made) == ["node-0"]
     assert {node["id"] for node in local.registered(made[0]).values()} == set(flower.ids)
+
+
+@pytest.mark.parametrize("name", ["node-0", "node-1"])
+def test_a_key_that_was_registered_without_being_written_down_is_found_again(
+    made: Made, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A command that was interrupted may have ended between the two."""
+    flower = FakeFlower()
+    monkeypatch.setattr(local, "connection", lambda *_: flower)
+    local.register(*made)
+    known = local.registered(made[0])
+    local._remember(made[0], {other: one for other, one in known.items() if other != name})
+    assert local.register(*made) == [name]
+    assert local.registered(made[0]) == known
+    flower.ids.append("id-of-somebody")
+    local._remember(made[0], {other: one for other, one in known.items() if other != name})
+    with pytest.raises(SnowdropError, match="already in use"):
+        local.register(*made)
 
 
 def test_a_node_that_came_before_the_superlink_is_not_yet_back(

@@ -142,6 +142,47 @@ def test_clear_forgets_everything(checkpoints: Checkpoints) -> None:
     assert checkpoints.newest() is None
 
 
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*ckpt*"))
+
+
+def test_a_training_makes_way_for_another_one_once_that_has_a_checkpoint(tmp_path: Path) -> None:
+    first = Checkpoints(tmp_path)
+    save(first, 1)
+    first.close()
+    before = files(tmp_path)
+    assert len(before) == 2  # with its copy
+    for ends in (True, False):  # or its process is killed
+        second = Checkpoints(tmp_path)
+        second.set_aside()
+        assert second.rounds() == []
+        assert second.newest() is None
+        if ends:
+            second.close()
+            assert files(tmp_path) == before
+        else:
+            assert second._lock is not None
+            second._lock.close()
+            assert not set(files(tmp_path)) & set(before)
+    third = Checkpoints(tmp_path)
+    assert files(tmp_path) == before
+    third.set_aside()
+    save(third, 1)
+    assert files(tmp_path) == before
+    third.close()
+    assert files(tmp_path) == before
+
+
+def test_what_a_killed_process_left_set_aside_is_deleted_where_a_newer_one_is_there(
+    tmp_path: Path,
+) -> None:
+    first = Checkpoints(tmp_path)
+    save(first, 1)
+    (tmp_path / "former-round-000007.ckpt").write_bytes(b"old")
+    first.close()
+    assert files(tmp_path) == ["round-000001.ckpt", "round-000001.ckpt.copy"]
+
+
 def test_a_run_that_goes_on_can_be_read(checkpoints: Checkpoints, tmp_path: Path) -> None:
     save(checkpoints, 1)  # and the folder is still held
     newest = newest_state(checkpoints.folder)

@@ -23,6 +23,7 @@ from server_app.training import Training
 from tests.server_app.conftest import Ran
 from tests.server_app.runs import (
     SpoiltGrid,
+    failing,
     rounds_of,
     run_here,
     run_values,
@@ -202,6 +203,35 @@ def test_a_folder_with_a_training_is_refused_unless_fresh(
     assert not (tmp_path / "checkpoint" / "round-000002.ckpt").exists()
     with pytest.raises(SnowdropError, match="set one of them to false"):
         run_here({**values, "fresh": True, "resume": True})
+
+
+def test_results_stay_where_no_node_answers_the_test_any_more(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    given = run_values(data_folder, tmp_path, method="own-features", rounds=1, baselines=False)
+    given |= {"nodes": 2, "resume": True}
+    run_here(given)
+    before = (tmp_path / "summary.json").read_bytes()
+    grid = SpoiltGrid(2, given, failing, bad=range(10), kind=messages.EVALUATE)
+    with pytest.raises(SnowdropError, match=r"The results in .* stay as they were"):
+        run_here(given, grid)
+    assert (tmp_path / "summary.json").read_bytes() == before
+    assert run_here(given)["tested_users"] > 0
+
+
+def test_a_training_is_kept_until_another_one_in_its_place_has_a_round(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    given = run_values(data_folder, tmp_path, method="own-features", rounds=1, baselines=False)
+    given |= {"nodes": 2, "round_retries": 0}
+    run_here(given)
+    fresh = {**given, "fresh": True}
+    grid = SpoiltGrid(2, fresh, failing, bad=range(10))
+    with pytest.raises(SnowdropError, match="a training that was here before is kept"):
+        run_here(fresh, grid)
+    old = run_here({**given, "resume": True})
+    assert old["tested_users"] > 0
+    assert run_here(fresh)["training"] != old["training"]
 
 
 def test_features_are_fitted_once_for_a_run_and_its_frozen_twin(
