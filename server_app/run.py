@@ -106,8 +106,10 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         else:
             ColdStart(training, nodes, task, checkpoints, folder).start(grid)
         spent.lap("training_seconds")
+        answered = nodes.monitored.answers[messages.EVALUATE]
         results = _tested(training, task, checkpoints)
-        _keep_results(folder, training, results)
+        if task.splits(training) and nodes.monitored.answers[messages.EVALUATE] == answered:
+            _keep_results(folder, training)
         spent.lap("test_seconds")
         results["recommended_users"] = publish_todays_items(training, nodes, grid, folder)
         spent.lap("recommend_seconds")
@@ -201,16 +203,16 @@ def _tested(training: Training, task: Task, checkpoints: Checkpoints) -> dict[st
     return results | {"validated_users": users["validation"], "tested_users": users["test"]}
 
 
-def _keep_results(folder: RunFolder, training: Training, found: dict[str, Any]) -> None:
-    """Stop before results of this training are replaced by none.
+def _keep_results(folder: RunFolder, training: Training) -> None:
+    """Stop before results of this training are replaced by none, which no node has answered.
 
     Raises
     ------
     SnowdropError
-        If no node has answered the test of a training that was tested before.
+        If the training was tested before.
     """
     before = folder.read_summary() or {}
-    lost = [split for split in SPLITS if split in before and split not in found]
+    lost = [split for split in SPLITS if split in before]
     if lost and training.settings.tells_metrics and before.get("training") == training.id:
         raise SnowdropError(
             f"no node has told how its users' {' and '.join(lost)} items are ranked; the warnings "

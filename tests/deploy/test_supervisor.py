@@ -120,7 +120,7 @@ def test_a_new_node_is_started_and_a_removed_one_ended(folder: Path) -> None:
     wait_for(lambda: state(folder, "late") == "running")
     Federation.load(folder).without_node("late").save(folder)
     wait_for(lambda: state(folder, "late") is None)
-    assert not supervisor.family(folder, "late")
+    wait_for(lambda: not supervisor.family(folder, "late"))
 
 
 def test_a_node_is_started_as_the_description_says_by_then(folder: Path) -> None:
