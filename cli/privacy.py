@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.counting import counted
+from common.counting import counted
 from common.errors import SnowdropError
 from common.settings import LEAST, NoiseBy, RunSettings
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import counting
 from cli.bench.methods import (
     SHARED,
     Chosen,
@@ -27,7 +26,7 @@ from cli.bench.methods import (
 from cli.bench.runs import data_checksum, first_difference, in_own_process, share_cores
 from cli.search import as_choices, counted, failed, last_error, open_study, search
 from cli.simulate import check_data
-from common import methods
+from common import counting, methods
 from common.durable import lock_folder, make_folder, write_atomic
 from common.errors import SnowdropError
 from common.methods import Named

@@ -132,16 +132,7 @@ def give_policies(folder: Path, federation: Federation) -> None:
 
 def refused_runs(folder: Path, federation: Federation) -> list[str]:
     """A sentence on the server's settings, where some nodes refuse what these ask for."""
-    nodes, strict = len(federation.nodes), _by_policy(folder, federation)[1]
-    settings = folder / "server" / SETTINGS
-    if nodes < LEAST or not strict or not settings.exists():
-        return []
-    if _given(settings).get("secure_sums"):
-        return []
-    return [
-        f"{_listed(strict)} will refuse every run without secure sums, and {settings} does not "
-        f"ask for them: write secure_sums = true and nodes = {nodes} into it."
-    ]
+    return _refused(folder, federation, _by_policy(folder, federation)[1])
 
 
 def where_sums_are_plain(folder: Path, federation: Federation) -> list[str]:
@@ -153,18 +144,29 @@ def where_sums_are_plain(folder: Path, federation: Federation) -> list[str]:
         One on the nodes whose policies allow plain sums, and one on the server's settings where
         some nodes refuse what these ask for; each with what to do.
     """
-    plain, _ = _by_policy(folder, federation)
     if len(federation.nodes) < LEAST:
         return []
-    told = refused_runs(folder, federation)
+    plain, strict = _by_policy(folder, federation)
+    told = []
     if plain:
-        told.insert(
-            0,
+        told.append(
             f"{_listed(plain)} would also answer without secure sums, by the {POLICY} that is "
             "here: the owners can write secure_sums = true and fewest_participants = "
-            f"{LEAST} into it.",
+            f"{LEAST} into it."
         )
-    return told
+    return told + _refused(folder, federation, strict)
+
+
+def _refused(folder: Path, federation: Federation, strict: list[str]) -> list[str]:
+    nodes, settings = len(federation.nodes), folder / "server" / SETTINGS
+    if nodes < LEAST or not strict or not settings.exists():
+        return []
+    if _given(settings).get("secure_sums"):
+        return []
+    return [
+        f"{_listed(strict)} will refuse every run without secure sums, and {settings} does not "
+        f"ask for them: write secure_sums = true and nodes = {nodes} into it."
+    ]
 
 
 def _by_policy(folder: Path, federation: Federation) -> tuple[list[str], list[str]]:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from common.counting import counted
 from common.privacy import NOTHING, Cost, cost_of
 from common.secure.groups import certain, degree_of
 from common.settings import NoiseBy, RunSettings, TrainingSettings
@@ -212,13 +213,12 @@ def tell(training: "Training") -> None:
         return
     delta = delta_of(settings, training.users)
     left = max(settings.rounds - training.round, 0)
-    rounds = len(spent) + left
     each, total = epsilon([coming], delta), epsilon([*spent, *[coming] * left], delta)
     log.info(
         "privacy of a user in %s: ε = %.3g in a round, %.3g over %s, at δ = %.3g; numbers "
         "of users are public, %s",
         _PROTECTED[settings.noise_by],
-        each, total, f"{rounds} round{'s' * (rounds != 1)}", delta,
+        each, total, counted(len(spent) + left, "round"), delta,
         "metrics carry no noise and are outside ε" if settings.release_metrics
         else "metrics stay on the nodes (release_metrics=true tells them, outside ε)",
     )  # fmt: skip

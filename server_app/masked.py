@@ -4,6 +4,7 @@ import logging
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -141,6 +142,11 @@ class Joined:
     groups: dict[int, tuple[int, ...]]
     """As `common.secure.groups.neighbourhoods` has them."""
 
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """Place of each node, by its id."""
+        return {node: place for place, node in self.nodes.items()}
+
     @classmethod
     def of(cls, session: str, answers: Sequence[tuple[int, messages.KeysAnswer]]) -> "Joined":
         """Nodes by their ids, in groups that are drawn now."""
@@ -173,10 +179,9 @@ class Joined:
         self, nodes: Nodes, kind: str, answers: Sequence[tuple[int, messages.SharesAnswer]]
     ) -> "Shared":
         """Those whose answers, by node id, are right; the others are left out of this ``kind``."""
-        places = {node: place for place, node in self.nodes.items()}
         right: dict[int, messages.SharesAnswer] = {}
         for node, answer in answers:
-            place = places[node]
+            place = self.places[node]
             group, told = list(self.groups[place]), sorted((place, *answer.places))
             if told == group and len(answer.shares) == len(answer.places):
                 right[place] = answer
@@ -284,7 +289,7 @@ class _Protocol:
         return self._is_enough(set(shared.answers))
 
     def _use(self, shared: Shared) -> None:
-        self._shared, self._node = shared, shared.joined.nodes
+        self._shared, self._node, self._place = shared, shared.joined.nodes, shared.joined.places
         self._layout = Layout(self._fields, len(self._node))
         self._total = shared.total(self._layout)
 
@@ -337,10 +342,9 @@ class _Protocol:
         replies = self._nodes.exchange(asked)
         self._all_replied = len(replies) == len(asked)
         answers = self._nodes.usable(self._kind, replies, messages.MaskedAnswer)
-        places = {node: place for place, node in self._node.items()}
         for node, answer in answers:
             try:
-                self._total.add(places[node], answer.vector())
+                self._total.add(self._place[node], answer.vector())
             except SnowdropError as error:
                 self._nodes.refuse(node, self._kind, error)
         there = {self._node[place] for place in self._total.there}
@@ -360,12 +364,11 @@ class _Protocol:
         answers = self._nodes.usable(
             kind, self._nodes.stage(kind, contents), messages.ConfirmAnswer
         )
-        places = {node: place for place, node in self._node.items()}
-        heard: dict[int, dict[int, bytes]] = {places[node]: {} for node, _ in answers}
+        heard: dict[int, dict[int, bytes]] = {self._place[node]: {} for node, _ in answers}
         for node, answer in answers:
             for listener, word in zip(answer.places, answer.words, strict=False):
                 if listener in heard:
-                    heard[listener][places[node]] = word
+                    heard[listener][self._place[node]] = word
         self._enough(set(heard), "have confirmed who is in the sum")
         return {
             place: messages.ConfirmAnswer(list(said), list(said.values()))
@@ -400,8 +403,7 @@ class _Protocol:
         if following is not None:
             told = self._nodes.beside(replies, messages.SharesAnswer, next_requests)
             self._nodes.shared = following.shared(self._nodes, kind, told)
-        places = {node: place for place, node in self._node.items()}
         return {
-            places[node]: dict(zip(answer.places, answer.shares, strict=False))
+            self._place[node]: dict(zip(answer.places, answer.shares, strict=False))
             for node, answer in answers
         }

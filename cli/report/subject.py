@@ -8,12 +8,12 @@ from statistics import fmean
 from typing import Any
 
 from cli.comparison import Comparison, Entry
-from cli.counting import counted
 from cli.report.charts import COLOURS
 from cli.report.run import Run
 from cli.report.source import Result, Source
 from common.bar import BAR_METRIC, CONTROL, FLOOR, TRAINED, control_words
 from common.catalogue import find_table, read_table
+from common.counting import counted
 from common.errors import SnowdropError
 from common.settings import DEMO, NoiseBy, RunSettings
 from common.task import draws_cold, metric_words, ranked_words

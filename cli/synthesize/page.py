@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from cli.counting import counted
 from cli.progress import readable
 from cli.report.charts import Figure, Series, line_chart
 from cli.report.roc import roc_figure
@@ -15,6 +14,7 @@ from cli.synthesize.replay import Planting
 from client_app.synthesis.attacks import FALSE_ALARMS
 from client_app.synthesis.measured import Counts, Measured
 from client_app.synthesis.similarity import BINS
+from common.counting import counted
 
 TENTHS = [f"{k / BINS:g}–{(k + 1) / BINS:g}" for k in range(BINS)]
 

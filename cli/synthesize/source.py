@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array, hstack
 
-from cli.counting import counted
 from cli.prepare.folder import with_splits
 from client_app.interactions import interaction_files, read_interactions
 from client_app.synthesis.data import UserTable, read_users
 from client_app.synthesis.measured import People
 from client_app.synthesis.silo import Silo
 from common.catalogue import Catalogue, find_table, read_catalogue, read_table
+from common.counting import counted
 from common.errors import SnowdropError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.counting import counted
+from common.counting import counted
 
 
 @pytest.mark.parametrize(
