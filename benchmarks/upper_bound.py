@@ -44,6 +44,7 @@ from common.methods.kernel_ridge import KernelRidgeSettings
 from common.settings import RunSettings
 from common.users.ragged import Ragged
 from server_app.items import load_catalogue, world_of
+from server_app.methods.base import World
 from server_app.methods.kernel_ridge import text_units, text_weights
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -99,18 +100,19 @@ class OthersInteractions:
 
 
 @dataclass(frozen=True, eq=False)
-class People:
-    """A data set with the split of a seed, seen whole."""
+class Whole:
+    """What the server and one node with all users know together."""
 
+    world: World
+    keys: np.ndarray
+    """Of users' randomness, uint64 (users,)."""
     histories: Ragged
     rankings: dict[str, tasks.Ranking]
-    texts: dict[str, Tensor]
-    """C of the items of each cold split, float32 (items, warm)."""
-    warm: int
+    """Of each cold split."""
 
     @classmethod
-    def read(cls, data: str, seed: int, more: dict[str, object]) -> "People":
-        """What one node with all users and the server know together."""
+    def read(cls, data: str, seed: int, more: dict[str, object]) -> "Whole":
+        """A data set with the split of a seed."""
         with tempfile.TemporaryDirectory() as folder:
             given = {"data": data, "seed": seed, "run_dir": folder, "nodes": 1, **more}
             settings = RunSettings.parse(given)
@@ -125,11 +127,28 @@ class People:
             split: tasks.ranking(settings.task, split, catalogue, own, keys)
             for split in COLD_SPLITS
         }
-        kernel = KernelRidgeSettings()
+        return cls(world, keys, histories, rankings)
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """A data set with the split of a seed, seen whole."""
+
+    histories: Ragged
+    rankings: dict[str, tasks.Ranking]
+    texts: dict[str, Tensor]
+    """C of the items of each cold split, float32 (items, warm)."""
+    warm: int
+
+    @classmethod
+    def read(cls, data: str, seed: int, more: dict[str, object]) -> "People":
+        """What one node with all users and the server know together."""
+        whole = Whole.read(data, seed, more)
+        world, kernel = whole.world, KernelRidgeSettings()
         weights = torch.from_numpy(text_weights(world, kernel, text_units(world, kernel)))
         bound = len(world.rows(COLD_SPLITS[0]))
         texts = dict(zip(COLD_SPLITS, torch.tensor_split(weights, [bound]), strict=True))
-        return cls(histories, rankings, texts, len(world.rows("warm")))
+        return cls(whole.histories, whole.rankings, texts, len(world.rows("warm")))
 
     def measure(
         self, split: str, oracle: OthersInteractions, forms: list[tuple[float, float]]

@@ -36,6 +36,32 @@ def likely_share(values: np.ndarray, shares: Sequence[float], users: int) -> int
     return int(np.abs(np.array(shares) - mean).argmin())
 
 
+def likely_form(
+    values: Sequence[np.ndarray], shares: Sequence[float], users: int
+) -> tuple[int, int, int]:
+    """The places of the carrier, the λ and the share that are likely to be the best.
+
+    Of each carrier the share is that of `likely_share`, and λ is the best one for that share. A
+    later carrier is taken where it is ahead of those before by more than one standard error.
+
+    Parameters
+    ----------
+    values : Sequence[ndarray]
+        Recall@20 + NDCG@20, float64 (λ, shares) of each carrier.
+    shares : Sequence[float]
+    users : int
+        Whose means these are.
+    """
+    best, least = (0, 0, 0), -np.inf
+    for carrier, of_carrier in enumerate(values):
+        column = likely_share(of_carrier.max(0), shares, users)
+        row = int(of_carrier[:, column].argmax())
+        if of_carrier[row, column] > least:
+            best = carrier, row, column
+            least = of_carrier[row, column] + NOISE / np.sqrt(users)
+    return best
+
+
 def asked_of_some(scoring: Scoring, users: int, settings: RunSettings) -> Scoring:
     """The same, measured on about `ASKED` users where the nodes have more.
 

@@ -31,7 +31,7 @@ from server_app.item_weights import (
 )
 from server_app.methods.base import Scoring, Trained, World
 from server_app.methods.table import former_rows
-from server_app.shares import NOISE, asked_of_some, likely_share
+from server_app.shares import asked_of_some, likely_form
 
 log = logging.getLogger("snowdrop")
 
@@ -133,23 +133,14 @@ class OneRound(Trained):
         return asked_of_some(tried, self._users, self.settings)
 
     def choose(self, tried: Sequence[Mapping[str, float]], users: int) -> None:
-        """By `likely_share`, with the best λ of each share.
-
-        Two kernels are taken where they are ahead of one by more than one standard error: they
-        double what nodes are sent for an item.
-        """
+        """By `likely_form`: two kernels, which double what nodes are sent for an item, have to be
+        ahead of one by more than one standard error."""
         kernels, ridges, shares = self._tried()
         values = np.array([form["recall@20"] + form["ndcg@20"] for form in tried])
         values = values.reshape(len(kernels), len(ridges), len(shares))
-        best, least = _UNTRIED, -np.inf
-        for kernel, of_kernel in zip(kernels, values, strict=True):
-            column = likely_share(of_kernel.max(0), shares, users)
-            row = int(of_kernel[:, column].argmax())
-            if of_kernel[row, column] > least:
-                best = ridges[row], shares[column], kernel
-                least = of_kernel[row, column] + NOISE / np.sqrt(users)
-        self.chosen = best
-        log.info("validation items chose λ = %g, a share of %g and kernels = %d", *best)
+        kernel, row, column = likely_form(list(values), shares, users)
+        self.chosen = ridges[row], shares[column], kernels[kernel]
+        log.info("validation items chose λ = %g, a share of %g and kernels = %d", *self.chosen)
 
     def _tried(self) -> tuple[Sequence[int], Sequence[float], Sequence[float]]:
         """Kernels, λ and shares, among which validation items are to choose."""
