@@ -165,23 +165,37 @@ def test_in_process_gives_what_flower_gives(
             assert here[split] == pytest.approx(there[split], abs=1e-9)
 
 
-@pytest.mark.parametrize("method", ["fedncf", "fedrap", "gfmfr:fedncf"])
+@pytest.mark.parametrize(
+    ("method", "beside", "rounds", "secure"),
+    [
+        ("fedncf", {"scorer"}, 2, False),
+        ("fedrap", {"scorer"}, 2, False),
+        ("gfmfr:fedncf", {"scorer", "centroids"}, 2, False),
+        ("softmax-table", {"log_scale"}, 12, False),  # its loss varies with what each round draws
+        ("softmax-table", {"log_scale"}, 12, True),
+    ],
+)
 def test_what_is_beside_heads_and_the_item_table_trains_through_flower(
-    data: Path, tmp_path: Path, method: str
+    data: Path, tmp_path: Path, method: str, beside: set[str], rounds: int, secure: bool
 ) -> None:
-    there, here = tmp_path / "flower", tmp_path / "here"
-    few = {"method": method, "rounds": 2, "dim": 8, "baselines": False}
-    shown = simulate(data, there, 2, **few)
-    assert "round 2/2" in shown
-    values = chosen_for(few) | {"data": str(data), "run_dir": str(here), "nodes": 2}
-    server_run.run(InProcessGrid(2, values), RunSettings.parse(values), plots=False)
+    """Whether sums are secure or not, it is the training that plain sums give in this process."""
+    there, here, nodes = tmp_path / "flower", tmp_path / "here", 3 if secure else 2
+    few = {"method": method, "rounds": rounds, "evaluate_every": rounds, "dim": 8,
+           "fraction": 1.0, "baselines": False}  # fmt: skip
+    shown = simulate(data, there, nodes, secure_sums=secure, **few)
+    assert re.search(rf"round +{rounds}/{rounds}", shown)
+    values = chosen_for(few) | {"data": str(data), "run_dir": str(here), "nodes": nodes}
+    server_run.run(InProcessGrid(nodes, values), RunSettings.parse(values), plots=False)
     assert_same_training(here, there)
     states = newest(here), newest(there)
-    for name in ("scorer", "centroids"):
-        assert (name in states[0]) == (name == "scorer" or method.startswith("gfmfr"))
-        if name in states[0]:
-            torch.testing.assert_close(states[0][name], states[1][name])
-    assert json.loads((there / "summary.json").read_text())["tested_users"] > 0
+    assert states[0].keys() & {"scorer", "centroids", "log_scale"} == beside
+    for name in beside:
+        torch.testing.assert_close(states[0][name], states[1][name], atol=1e-5, rtol=1.3e-6)
+    losses = pl.read_csv(there / "rounds.csv")["loss"]
+    assert losses[-1] < losses[0]
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (here, there)]
+    assert summaries[0]["test"] == pytest.approx(summaries[1]["test"], abs=1e-3)
+    assert summaries[1]["tested_users"] == summaries[0]["tested_users"] > 0
 
 
 def test_one_sum_over_users_travels_through_flower(data: Path, tmp_path: Path) -> None:
