@@ -17,7 +17,7 @@ from typing import Any
 
 from cli.assignments import parse_assignments
 from common import methods
-from common.errors import SnowdropError
+from common.errors import SnowdropError, near
 from common.methods import FROZEN, Named
 from common.renamed import translated
 from common.roles import Role, unknown_setting
@@ -176,10 +176,10 @@ def shared_settings(assignments: Sequence[str]) -> dict[str, Any]:
         raise SnowdropError(f"--set {taken[0]} is not for all runs: {given[taken[0]]}")
     RunSettings.parse({"method": methods.names()[0], "preset": shared.get("preset", "")})
     known = {name.partition(".")[0] for name in shared if "." in name}
-    if strange := known - set(methods.cards()):
+    if strange := sorted(known - set(methods.cards())):
         raise SnowdropError(
-            f"--set names a setting of '{strange.pop()}', which is no method; choose from "
-            f"{', '.join(methods.names())}"
+            f"--set names a setting of '{strange[0]}', which is no method"
+            f"{near(strange[0], methods.cards())}; choose from {', '.join(methods.names())}"
         )
     # Of shared settings, former names are known too, and each run says which are not.
     if wrong := [sentence for name in shared if "." in name and (sentence := _unknown(name))]:

@@ -171,10 +171,11 @@ class Named:
             elif part in own.all_variants and not variant and not form:
                 variant = part
             else:
-                known = ", ".join([*own.all_variants, *FORMS])
+                known = [*own.all_variants, *FORMS]
+                meant = near(part, set(known) - {part})
                 raise SnowdropError(
-                    f"method '{text}': '{part}' is no variant of {own.name}; after ':' comes one "
-                    f"of {known}"
+                    f"method '{text}': '{part}' is no variant of {own.name}{meant}; after ':' "
+                    f"comes one of {', '.join(known)}"
                 )
         return cls(own, variant, form)
 

@@ -177,7 +177,7 @@ def test_each_run_is_given_its_place_and_its_seed() -> None:
 
 def test_a_setting_of_what_is_no_method_is_refused_for_all() -> None:
     assert shared_settings(["mdifffr.steps=3"]) == {"mdifffr.steps": 3}
-    with pytest.raises(SnowdropError, match="a setting of 'mdiffr', which is no method"):
+    with pytest.raises(SnowdropError, match="no method \\(did you mean 'mdifffr'\\?\\); choose"):
         shared_settings(["mdiffr.steps=3"])
 
 
