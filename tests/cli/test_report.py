@@ -24,6 +24,8 @@ from cli.report.charts import LETTERS, Row, Series, cut, line_chart, ticks, valu
 from cli.report.distance import frechet_distance, misalignment
 from cli.report.parts import curve_part
 from cli.report.parts.cost import _time_steps
+from cli.report.sections import Page as Pages
+from cli.report.sections import Section
 from cli.report.source import Result, Source, read_source
 from cli.report.subject import Subject
 from common.durable import write_checked
@@ -351,6 +353,24 @@ def test_the_loss_of_a_generator_is_told_where_there_is_one(run_folder: Path) ->
     _, page = page_of(run_folder)
     assert "Mean loss of the users' local training, shop" in page.text
     assert "measure different things" not in page.text
+
+
+def test_one_round_has_no_curve(run_folder: Path) -> None:
+    write_rounds(run_folder, {1: 0.2})
+    _, page = page_of(run_folder)
+    for words in ("Learning, round by round", "Recall over rounds", "Training loss", "Curves over"):
+        assert words not in page.text, words
+
+
+def test_a_method_of_one_round_has_no_line_among_others(bench_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bench"
+    shutil.copytree(bench_folder, folder)
+    for run in (folder / "runs").glob("ipfedrec*"):
+        write_rounds(run, {1: 0.2})
+    content, _ = page_of(folder)
+    label = content[content.index("Recall@20 over rounds: ") :].partition('"')[0]
+    assert "mdifffr, " in label and "best local rule" in label
+    assert "ipfedrec" not in label
 
 
 def test_what_was_spent_of_privacy_is_told(run_folder: Path) -> None:
@@ -1059,6 +1079,21 @@ def test_marks_tell_their_value(browser: Any, report: Path) -> None:
     tip = visit.page.locator("#tip")
     assert tip.is_visible()
     assert "%" in (tip.text_content() or "")
+
+
+def test_a_printed_table_is_as_wide_as_its_paper(
+    browser: Any, bench_folder: Path, tmp_path: Path
+) -> None:
+    wide = tmp_path / "wide.html"
+    head = ["Method", *(f"{name}@{k}" for name in ("Recall", "NDCG") for k in (1, 3, 5, 9, 20, 50))]
+    row = ["a method with a long name@mdifffr.steps=50", *(["0.5584 ± 0.0176"] * 12)]
+    page = Pages("bench", "Wide", "tables", "", "today", "snowdrop")
+    wide.write_text(page.render([Section("Results", head=head, rows=[row])]), encoding="utf-8")
+    a4 = {"width": 688, "height": 900}  # between the margins
+    for path in (make_report(bench_folder, tmp_path / "page.html"), wide):
+        visit = Visit(browser, path, viewport=a4)
+        visit.page.emulate_media(media="print")
+        assert visit.page.evaluate("document.documentElement.scrollWidth") == a4["width"]
 
 
 def test_dark_light_and_print_have_colours_of_their_own(browser: Any, report: Path) -> None:

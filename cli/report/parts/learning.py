@@ -17,9 +17,10 @@ PLAIN = Unit(lambda value: f"{value:g}", lambda value: f"{value:.3g}")
 
 
 def learning_part(subject: Subject) -> Part:
-    """Validation metrics, and a run's losses, over rounds."""
+    """Validation metrics, and a run's losses, over rounds, of all that has two or more."""
     part = Part()
-    methods = list(dict.fromkeys(r.method for r in subject.runs if r.kind == TRAINED))
+    trained = [run for run in subject.runs if run.kind == TRAINED]
+    methods = list(dict.fromkeys(run.method for run in trained))
     order = {method: k for k, method in enumerate(subject.colours)}
     methods.sort(key=lambda m: order.get(m, len(order)))
     if subject.bench:
@@ -42,8 +43,7 @@ def learning_part(subject: Subject) -> Part:
             Series("users", curve(subject.runs, "loss"), 0),
             Series("generator", curve(subject.runs, "generator_loss"), 1),
         ]
-        losses = [line for line in losses if line.points]
-        if losses:
+        if losses := _with_a_course(losses):
             part.figures.append(
                 line_figure(
                     "Training loss",
@@ -53,19 +53,25 @@ def learning_part(subject: Subject) -> Part:
                     PLAIN,
                 )
             )
-        if spent := curve(subject.runs, "epsilon_total"):
+        spent = Series("all rounds so far", curve(subject.runs, "epsilon_total"), 0)
+        if _with_a_course([spent]):
             part.figures.append(
                 line_figure(
                     "ε over rounds",
-                    [Series("all rounds so far", spent, 0)],
+                    [spent],
                     "ε",
                     f"What the rounds have spent of a user's privacy, {subject.where}.",
                     PLAIN,
                 )
             )
-    if not part.figures:
+    if not part.figures and not any(run.rounds for run in trained):
         part.lack("Curves over rounds", maker(subject), ROUNDS)
     return part
+
+
+def _with_a_course(lines: Sequence[Series]) -> list[Series]:
+    """The lines that have two points or more; one alone shows no course."""
+    return [line for line in lines if len(line.points) > 1]
 
 
 def _loss_words(losses: Sequence[Series], subject: Subject) -> str:
@@ -81,24 +87,21 @@ def _add_curves(
     metric: str,
     subject: Subject,
 ) -> None:
-    lines = [line for line in lines if line.points]
-    rounds = [x for line in lines for x, _ in line.points]
-    if not rounds:
+    lines = _with_a_course(lines)
+    if not lines:
         return
+    rounds = [x for line in lines for x, _ in line.points]
     bar = subject.by_method.get(subject.bar, [])
     level = [r.validation[metric] for r in bar if metric in r.validation]
     note = ""
     if level and subject.bar != subject.main:
         ends = [(min(rounds), fmean(level)), (max(rounds), fmean(level))]
-        if max(rounds) == min(rounds):
-            ends = ends[:1]
         label = "best local rule" if subject.bench else "best rule @20"
         lines = [*lines, Series(label, ends, COLOURS - 1, dashed=True)]
-        if len(ends) > 1:
-            note = (
-                f" The dashed line is the {subject.words(metric)} of {subject.bar}, the best local "
-                "rule, which has no rounds."
-            )
+        note = (
+            f" The dashed line is the {subject.words(metric)} of {subject.bar}, the best local "
+            "rule, which has no rounds."
+        )
     single = subject.bench
     what = subject.words(metric) if single else subject.words("recall@").rstrip("@")
     title = f"{what} over rounds"
