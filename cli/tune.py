@@ -4,10 +4,13 @@ Optuna's tree-structured Parzen estimator with as many trials for each method; w
 kept in a journal, so that a stopped search goes on.
 """
 
+import io
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -28,7 +31,7 @@ from cli.search import as_choices, counted, failed, last_error, open_study, sear
 from cli.simulate import check_data
 from common import counting, methods
 from common.durable import lock_folder, make_folder, write_atomic
-from common.errors import SnowdropError
+from common.errors import OverflowedError, SnowdropError
 from common.methods import Named
 from common.methods.search import Range
 from common.settings import RunSettings, active_groups
@@ -320,7 +323,15 @@ def validation_recall(settings: RunSettings) -> float:
     """
     from cli.in_process import run_in_process
 
-    summary = run_in_process(settings, plots=False)
+    of_nodes = io.StringIO()
+    try:
+        with redirect_stderr(of_nodes):
+            summary = run_in_process(settings, plots=False)
+    except OverflowedError:  # the search itself tells that trials failed, and why
+        of_nodes = io.StringIO()
+        raise
+    finally:
+        sys.stderr.write(of_nodes.getvalue())
     if "validation" not in summary or not summary["validated_users"]:
         raise SnowdropError("no user has validation items: there is nothing to tune on")
     return float(summary["validation"]["recall@20"])

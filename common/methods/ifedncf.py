@@ -2,7 +2,7 @@
 
 from common.methods.card import Card
 from common.methods.ipfedrec import PAPER, IFedRecSettings, published, search
-from common.methods.search import LOCAL, SMALL_HEADS
+from common.methods.search import LOCAL, SMALL_HEADS, Number
 
 CARD = Card(
     name="ifedncf",
@@ -32,7 +32,7 @@ CARD = Card(
         "item_lr": 40.0,
         "ifedncf.pull": 1.0,
     },
-    search={**LOCAL, **SMALL_HEADS, **search("ifedncf")},
+    search={**LOCAL, **SMALL_HEADS, "item_lr": Number(0.5, 60), **search("ifedncf")},
     comparisons={"table2": ("ifedncf",), "table2:paper": ("ifedncf:paper",)},
     order=40,
 )

@@ -52,12 +52,18 @@ def search(name: str) -> dict[str, Range]:
     return {
         f"{name}.pull": Number(0.3, 300),
         f"{name}.lr": Number(3e-4, 1e-2),
-        f"{name}.weight_decay": Number(1e-5, 1e-1),
+        "decay": Together(
+            {
+                f"{value:g}": {f"{name}.weight_decay": value}
+                for value in (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+            }
+        ),
         "condition_dim": OneOf([0, 64]),
         f"{name}.condition_noise": Number(0, 1, log=False),
         "schedule": Together(
             {
                 "every round": in_group(name, every_round),
+                "every ten rounds": in_group(name, {"fit_every": 10, "fit_steps": 600}),
                 "at the end": in_group(name, {"fit_every": 40, "fit_steps": 1000}),
             }
         ),
@@ -101,7 +107,7 @@ CARD = Card(
     # IFedRec's own d = 200, since with d = 64 its λ = 10 pulls a row past its target by 1.5 times
     # the distance in every step (2 · 8 · 10 / 64 = 2.5), and the item table diverges.
     published={**published("ipfedrec"), "dim": 200, "ipfedrec.pull": 10.0},
-    search={**LOCAL, **search("ipfedrec")},
+    search={**LOCAL, "rounds": OneOf([40, 60, 100]), **search("ipfedrec")},
     comparisons={
         "table2": ("ipfedrec",),
         "table2:paper": ("ipfedrec:paper",),

@@ -1,5 +1,8 @@
+import sys
 import threading
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,9 @@ from optuna.trial import FixedTrial, TrialState
 from cli import tune as tuning
 from cli.bench.methods import Chosen, read_tuned
 from cli.search import as_choices, open_study
-from cli.tune import searchable, settings_of, tune
+from cli.tune import searchable, settings_of, tune, validation_recall
 from common import methods
-from common.errors import SnowdropError
+from common.errors import OverflowedError, SnowdropError
 from common.methods.search import Number, OneOf, Together
 from common.settings import RunSettings
 from tests.cli.conftest import QUICK
@@ -171,7 +174,9 @@ def test_a_card_outside_the_search_is_not_said_to_be_the_best(
 ) -> None:
     monkeypatch.setattr(tuning, "in_own_process", lambda *_: 0.1)
     card = methods.card("ipfedrec")
-    assert card.tuned["rounds"] not in card.search["rounds"].values  # type: ignore[attr-defined]
+    other = replace(card, search={**card.search, "rounds": OneOf([40, 100])})
+    monkeypatch.setitem(methods.cards(), "ipfedrec", other)
+    assert card.tuned["rounds"] == 60
     tune(str(data_folder), "ipfedrec", tmp_path, trials=1)
     path = tmp_path / f"{data_folder.name}.toml"
     assert "with the settings of its card" not in path.read_text()
@@ -322,6 +327,37 @@ def test_a_search_begins_with_what_is_known() -> None:
     space = methods.card("cs-fcf").search
     plain = as_choices(space, Chosen.parse("cs-fcf").settings({}, {}, {}).flat())
     assert plain["local"] == "touched rows"
+
+
+@pytest.mark.parametrize("method", searchable())
+def test_a_search_can_begin_with_the_card(method: str) -> None:
+    space = methods.card(method).search
+    tuned = Chosen.parse(method).settings({}, {}, {}).flat()
+    assert as_choices(space, tuned).keys() == space.keys()
+
+
+@pytest.mark.parametrize("method", ["ipfedrec", "ifedncf"])
+def test_what_ifedrec_published_lies_in_its_search(method: str) -> None:
+    space = methods.card(method).search
+    published = Chosen.parse(f"{method}:paper").settings({}, {}, {}).flat()
+    assert as_choices(space, published).keys() == space.keys()
+
+
+@pytest.mark.parametrize("error", [None, SnowdropError("no room"), OverflowedError("too large")])
+def test_what_a_node_says_is_shown_unless_the_trial_overflows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception | None
+) -> None:
+    def run(*_: Any, **__: Any) -> dict[str, Any]:
+        print("snowdrop node: it says why", file=sys.stderr)
+        if error:
+            raise error
+        return {"validation": {"recall@20": 0.25}, "validated_users": 3}
+
+    monkeypatch.setattr("cli.in_process.run_in_process", run)
+    with pytest.raises(type(error)) if error else nullcontext():
+        assert validation_recall(RunSettings()) == 0.25
+    shown = "" if isinstance(error, OverflowedError) else "snowdrop node: it says why\n"
+    assert capsys.readouterr().err == shown
 
 
 def test_only_methods_with_a_search(data_folder: Path, tmp_path: Path) -> None:
