@@ -218,7 +218,8 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
     Raises
     ------
     SnowdropError
-        If the run fails; its reason stands in the log above, or here where nothing was logged.
+        If the run fails; its reason stands in the log above, or here where nothing was logged. If
+        it is stopped with Ctrl-C, which also says what is kept.
     """
     app_folder = Path(this_package.__file__).resolve().parents[1]
     if not (app_folder / "pyproject.toml").exists():
@@ -226,6 +227,18 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
             f"{app_folder} has no pyproject.toml for `flwr run`: install Snowdrop with "
             "`pip install -e` from a clone"
         )
+    try:
+        status, explained, flower_log = _followed(settings, values, verbose, app_folder)
+    except KeyboardInterrupt:
+        raise SnowdropError(stopped(settings)) from None
+    if status != "finished:completed":
+        raise SnowdropError(failure(status, explained, flower_log))
+
+
+def _followed(
+    settings: RunSettings, values: Mapping[str, Any], verbose: bool, app_folder: Path
+) -> tuple[str, bool, str]:
+    """How a run ended, whether its log was shown, and the log of its SuperLink."""
     with tempfile.TemporaryDirectory(prefix="snowdrop-") as home, superlink(Path(home)) as flower:
         config = Path(home) / "run.toml"
         config.write_text(toml_lines(run_config(values)), encoding="utf-8")
@@ -238,13 +251,11 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
         try:
             explained = flower.follow(run_id, verbose)
             status = flower.status(run_id)
-            flower_log = (Path(home) / LOG).read_text(errors="replace")
         except KeyboardInterrupt:
             typer.echo("\nstopping the run …", err=True)
             flower.call("stop", run_id, CONNECTION)
-            raise SnowdropError(stopped(settings)) from None
-    if status != "finished:completed":
-        raise SnowdropError(failure(status, explained, flower_log))
+            raise
+        return status, explained, (Path(home) / LOG).read_text(errors="replace")
 
 
 def stopped(settings: RunSettings) -> str:

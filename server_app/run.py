@@ -161,7 +161,6 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         if "test" in summary:
             for line in result_table(summary).splitlines():
                 log.info("%s", line)
-        log.info("results are in %s", folder.path)
         return summary
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.testing import CliRunner
 
+from cli import simulate as simulation
 from cli.assignments import parse_assignments
 from cli.commands import app
 from cli.recommend import find_recommendations, recommendation_table, titles
@@ -308,6 +309,18 @@ def test_a_stopped_simulation_says_what_is_kept_and_how_it_goes_on(tmp_path: Pat
     assert told(resume=True) == f"{kept} goes on with it"
     instead = "--set resume=true in place of fresh=true"
     assert told(fresh=True) == f"{kept} with {instead} goes on with it"
+
+
+def test_a_simulation_that_is_stopped_before_it_has_begun_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopping(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulation, "superlink", stopping)
+    values = {"run_dir": str(tmp_path / "run")}
+    with pytest.raises(SnowdropError, match=r"^stopped before there was anything to keep; "):
+        simulation.run(RunSettings.parse(values), values, verbose=False)
 
 
 def check_last(folder: Path, tmp_path: Path, interactions: str) -> str:

@@ -134,6 +134,7 @@ def test_the_number_of_nodes_does_not_change_the_item_table(
 def test_a_run_shows_and_leaves_what_a_user_wants(data: Path, simulated: Simulated) -> None:
     for told in ("round 4/4", "validation Recall@20", "content profile", "new items for user-"):
         assert told in simulated.shown
+    assert simulated.shown.count("results are in") == 1
     assert {path.name for path in simulated.seven.glob("*.png")} == {
         "metrics.png", "embeddings.png"
     }  # fmt: skip
