@@ -119,9 +119,11 @@ class Federation(BaseModel):
         Raises
         ------
         SnowdropError
-            If the folder holds none.
+            If the folder holds none, or is a file.
         """
         path = folder / FILE
+        if folder.is_file():
+            raise SnowdropError(f"{folder} is a file; give the folder of a federation")
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:

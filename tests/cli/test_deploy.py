@@ -139,6 +139,7 @@ def test_down_tells_of_a_run_that_it_ended(
     ("command", "told"),
     [
         ("down {}/absent", "holds no federation"),
+        ("status {}/file", "file is a file; give the folder of a federation"),
         ("stop {} node-0", "is not up"),
         ("start {} node-0", "is not up"),
         ("stop {} node-7", "there is no process 'node-7'"),
