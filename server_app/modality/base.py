@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -134,8 +135,8 @@ def local_files_only(setting: str, model: str, registered: Iterable[str]) -> boo
     """Whether transformers shall look for a Hugging Face model on this machine alone.
 
     So it is where the model is a folder, or was downloaded and the Hugging Face Hub cannot be asked
-    now. The Hub is asked once: transformers asks for file after file, each several times, which
-    takes minutes without a network.
+    now. A process asks the Hub once for a model that it then has: transformers asks for file after
+    file, each several times, which takes minutes without a network.
 
     Parameters
     ----------
@@ -151,6 +152,25 @@ def local_files_only(setting: str, model: str, registered: Iterable[str]) -> boo
     """
     if Path(model).is_dir():
         return True
+    try:
+        return _without_the_hub(model)
+    except _MissingModelError as error:
+        raise cannot_load(setting, model, error, registered) from error.__cause__
+
+
+class _MissingModelError(Exception):
+    """Why a model cannot be had."""
+
+
+@cache
+def _without_the_hub(model: str) -> bool:
+    """Whether the Hub cannot be asked for a model that is no folder, but was downloaded.
+
+    Raises
+    ------
+    _MissingModelError
+        If the model is neither on this machine nor on the Hub, or the Hub cannot be asked.
+    """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -162,17 +182,17 @@ def local_files_only(setting: str, model: str, registered: Iterable[str]) -> boo
         get_hf_file_metadata(hf_hub_url(model, _CONFIG))
     except RepositoryNotFoundError as error:
         reason = "the Hugging Face Hub has no such model, or shows it after a login alone"
-        raise cannot_load(setting, model, reason, registered) from error
+        raise _MissingModelError(reason) from error
     except HFValidationError as error:
         reason = "there is no such folder, and no model has a name like that"
-        raise cannot_load(setting, model, reason, registered) from error
+        raise _MissingModelError(reason) from error
     except HfHubHTTPError:
         return False  # the Hub answers, and transformers tells what is wrong
     except Exception as error:  # whichever the library raises with which it asks
         if isinstance(try_to_load_from_cache(model, _CONFIG), str):
             return True
         reason = "the Hugging Face Hub cannot be reached, and this machine has no copy of the model"
-        raise cannot_load(setting, model, reason, registered) from error
+        raise _MissingModelError(reason) from error
     return False
 
 

@@ -14,7 +14,7 @@ from cli.in_process import InProcessGrid
 from cli.simulate import check_data
 from common.errors import SnowdropError
 from common.settings import RunSettings
-from server_app.modality import check_encoders, encode
+from server_app.modality import base, check_encoders, encode
 from server_app.modality.base import local_files_only
 from server_app.run import run
 from tests.server_app.modality.conftest import CPU, settings_of
@@ -32,6 +32,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], Asked]:
 
     def answers(error: Exception | None) -> Asked:
         asked: Asked = []
+        base._without_the_hub.cache_clear()
 
         def ask(url: str) -> None:
             asked.append(url)
@@ -74,6 +75,15 @@ def test_a_hub_that_answers_is_left_to_transformers(
 ) -> None:
     hub(error)
     assert not local_files_only("encoder", MODEL, ())
+
+
+def test_a_process_asks_the_hub_once_for_each_model_that_it_has(
+    hub: Callable[[Exception | None], Asked],
+) -> None:
+    asked = hub(None)
+    for model in (MODEL, MODEL, "nobody/another"):
+        local_files_only("encoder", model, ())
+    assert len(asked) == 2
 
 
 def test_a_name_that_the_hub_does_not_know_is_one_sentence(
