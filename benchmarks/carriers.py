@@ -12,7 +12,8 @@ items of a history x count less. Scores stand beside those of the history by ker
 
 Weights E are those of kernel ridge, C(Z) = k (K + ρ I)⁻¹, on unit features Z of the items' texts:
 
-- one kernel or two, chosen: E = C(U) or the weights of the sum's own kernel, the default;
+- one kernel: E = C(U);
+- one kernel or two, chosen: that, or the weights of the sum's own kernel: the default;
 - canonical directions (CCA): Z = U R diag(c) L, with L diag(c) the largest of the singular value
   decomposition of R U' F Q, where R = (U' U + κ I)^(−½), Q = (F' F + κ I)^(−½), κ is a tenth of
   the largest eigenvalue of each, and U and F are centred on the warm items (F: 256, λ = 100);
@@ -193,6 +194,7 @@ class Split:
         projected = self.weights(self.predicted(units) - units.mean(0))
         mean = self.by_weights((projected + self.weights(self.texts)) / 2)
         tables = {
+            "one kernel": [self.default[0]],
             DEFAULT: [*self.default],
             "64 factors, by one kernel": [self.by_factors(64, by_ridge=False)],
             "64 factors, by ridge": [self.by_factors(64, by_ridge=True)],

@@ -58,12 +58,13 @@ def test_the_table_has_all_rows_and_the_file_all_numbers(
     printed = [line.split(" | ") for line in lines if line.startswith(f"| {data_folder.name} |")]
     with out.open() as file:
         numbers = list(csv.DictReader(file))
-    assert [line[1] for line in printed] == [line["row"] for line in numbers[:9]]
-    assert [line["seed"] for line in numbers] == ["0"] * 9 + ["1"] * 9
-    for line, *seeds in zip(printed, numbers[:9], numbers[9:], strict=True):
+    rows = len(printed)
+    assert [line[1] for line in printed] == [line["row"] for line in numbers[:rows]]
+    assert [line["seed"] for line in numbers] == ["0"] * rows + ["1"] * rows
+    for line, *seeds in zip(printed, numbers[:rows], numbers[rows:], strict=True):
         mean = np.mean([100 * float(one["ndcg@20"]) for one in seeds])
         assert line[3].startswith(f"{mean:.2f} ± ")
-    assert printed[1][1] == carriers.DEFAULT and printed[1][4].startswith("0.00")
+    assert {line[1]: line[4][:4] for line in printed}[carriers.DEFAULT] == "0.00"
 
 
 def test_weights_of_the_texts_themselves_are_one_kernel(split: Any) -> None:
