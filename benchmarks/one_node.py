@@ -30,7 +30,9 @@ from common import messages
 from common.settings import RunSettings
 
 READING, KEYS, SUM = "reading and sorting its file", "keys of its users", "the sum over them"
-ANSWERS = {messages.TRAIN: "its answer with the sum", messages.EVALUATE: "ranking validation items"}
+TRAINING = "its answer with the sum"
+CHOOSING, VALIDATING = "ranking for the choice of weights", "ranking validation items for all users"
+ANSWERS = TRAINING, CHOOSING, VALIDATING
 SHORT = {"method": "one-round", "nodes": 1, "rounds": 1, "evaluate_every": 1, "baselines": False}
 
 Spent = dict[str, tuple[float, float, float]]
@@ -80,9 +82,15 @@ def begin(values: Mapping[str, Any]) -> None:
 def answer(content: bytes) -> tuple[bytes, Spent]:
     """The node's answer to a message, and what it has spent so far."""
     message = message_from_proto(Sent.FromString(content))
-    kind = message.metadata.message_type
-    reply = parts.timed(ANSWERS.get(kind, kind), grids[0].deliver)(message)
+    reply = parts.timed(_asked_for(message), grids[0].deliver)(message)
     return message_to_proto(reply).SerializeToString(), parts.spent
+
+
+def _asked_for(message: Message) -> str:
+    kind = message.metadata.message_type
+    if kind == messages.EVALUATE:
+        return VALIDATING if CHOOSING in parts.spent else CHOOSING
+    return TRAINING if kind == messages.TRAIN else kind
 
 
 class NodeProcess(InProcessGrid):
@@ -127,14 +135,17 @@ def lines(data: Path, run_dir: Path) -> list[str]:
         server = time.process_time() - began
     checkpoints.close()
     (row,) = training.history
-    of_round = [told for name, told in grid.spent.items() if name in ANSWERS.values()]
-    assert not before.keys() & set(ANSWERS.values())  # all of it belongs to the round
+    of_round = [told for name, told in grid.spent.items() if name in ANSWERS]
+    assert not before.keys() & set(ANSWERS)  # all of it belongs to the round
     shown: dict[str, tuple[float, float, float | None]] = {
         READING: before[READING],  # later it only looks whether the file is still the same
-        **{name: grid.spent[name] for name in (KEYS, SUM, *ANSWERS.values())},
+        **{name: grid.spent[name] for name in (KEYS, SUM, *ANSWERS)},
     }
     shown["the server's part"] = row["seconds"] - sum(one[0] for one in of_round), server, None
-    shown["the round"] = row["seconds"], server + sum(one[1] for one in of_round), None
+    seconds, cpu = row["seconds"], server + sum(one[1] for one in of_round)
+    apart = grid.spent[VALIDATING]
+    shown["the round, validation for all users apart"] = seconds - apart[0], cpu - apart[1], None
+    shown["the round"] = seconds, cpu, None
     return [
         f"{described.users:,} users, {described.warm:,} interactions with warm items",
         "",

@@ -12,7 +12,7 @@ NOISE = 0.2
 """Deviation over users of the difference in Recall@20 + NDCG@20 between a share and the next ones,
 or between two kernels and one, measured on validation users of amazon-office and movielens."""
 
-ASKED = 2**15
+ASKED = 10_000
 """About how many users choose, drawn from all: more tell shares apart no better, and take longer.
 """
 
