@@ -227,18 +227,25 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
             f"{app_folder} has no pyproject.toml for `flwr run`: install Snowdrop with "
             "`pip install -e` from a clone"
         )
+    ended: list[tuple[str, bool, str]] = []
     try:
-        status, explained, flower_log = _followed(settings, values, verbose, app_folder)
+        _follow(settings, values, verbose, app_folder, ended)
     except KeyboardInterrupt:
-        raise SnowdropError(stopped(settings)) from None
+        if not ended:  # afterwards only the SuperLink is stopped
+            raise SnowdropError(stopped(settings)) from None
+    status, explained, flower_log = ended[0]
     if status != "finished:completed":
         raise SnowdropError(failure(status, explained, flower_log))
 
 
-def _followed(
-    settings: RunSettings, values: Mapping[str, Any], verbose: bool, app_folder: Path
-) -> tuple[str, bool, str]:
-    """How a run ended, whether its log was shown, and the log of its SuperLink."""
+def _follow(
+    settings: RunSettings,
+    values: Mapping[str, Any],
+    verbose: bool,
+    app_folder: Path,
+    ended: list[tuple[str, bool, str]],
+) -> None:
+    """Add how a run ended, whether its log was shown, and the log of its SuperLink."""
     with tempfile.TemporaryDirectory(prefix="snowdrop-") as home, superlink(Path(home)) as flower:
         config = Path(home) / "run.toml"
         config.write_text(toml_lines(run_config(values)), encoding="utf-8")
@@ -255,7 +262,7 @@ def _followed(
             typer.echo("\nstopping the run …", err=True)
             flower.call("stop", run_id, CONNECTION)
             raise
-        return status, explained, (Path(home) / LOG).read_text(errors="replace")
+        ended.append((status, explained, (Path(home) / LOG).read_text(errors="replace")))
 
 
 def stopped(settings: RunSettings) -> str:

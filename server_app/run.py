@@ -161,6 +161,7 @@ def run(grid: Grid, settings: RunSettings, plots: bool = True) -> dict[str, Any]
         if "test" in summary:
             for line in result_table(summary).splitlines():
                 log.info("%s", line)
+        log.info("the run folder is %s", folder.path)
         return summary
 
 

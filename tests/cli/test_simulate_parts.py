@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +323,36 @@ def test_a_simulation_that_is_stopped_before_it_has_begun_says_so(
     values = {"run_dir": str(tmp_path / "run")}
     with pytest.raises(SnowdropError, match=r"^stopped before there was anything to keep; "):
         simulation.run(RunSettings.parse(values), values, verbose=False)
+
+
+@pytest.mark.parametrize("status", ["finished:completed", "finished:failed"])
+def test_an_interrupt_while_the_superlink_of_a_finished_run_stops_loses_no_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    class Finished:
+        def json(self, *_: str) -> dict[str, int]:
+            return {"run-id": 1}
+
+        def follow(self, run_id: str, verbose: bool) -> bool:
+            return True
+
+        def status(self, run_id: str) -> str:
+            return status
+
+    @contextmanager
+    def stopping(home: Path) -> Iterator[Finished]:
+        (home / simulation.LOG).touch()
+        yield Finished()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulation, "superlink", stopping)
+    values = {"run_dir": str(tmp_path / "run")}
+    settings = RunSettings.parse(values)
+    if status == "finished:completed":
+        simulation.run(settings, values, verbose=False)
+    else:
+        with pytest.raises(SnowdropError, match=r"^the run ended as finished:failed; "):
+            simulation.run(settings, values, verbose=False)
 
 
 def check_last(folder: Path, tmp_path: Path, interactions: str) -> str:
