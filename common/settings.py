@@ -694,6 +694,12 @@ class RunSettings(TrainingSettings):
         folder = snowdrop_home() / "runs" / f"{run_id}-{Path(settings.data).name}"
         return settings.model_copy(update={"run_dir": str(folder)})
 
+    @property
+    def share_of_a_round(self) -> float:
+        """Share of the federation's users whom a round draws, about."""
+        nodes = self.nodes_per_round / self.nodes if self.nodes_per_round else 1.0
+        return self.fraction * min(nodes, 1.0)
+
     def training(self) -> TrainingSettings:
         """The part that nodes have."""
         return TrainingSettings.unpack(self.pack())

@@ -73,8 +73,7 @@ def asked_of_some(scoring: Scoring, users: int, settings: RunSettings) -> Scorin
     settings : RunSettings
         They say which share of all users that is.
     """
-    nodes = settings.nodes_per_round / settings.nodes if settings.nodes_per_round else 1.0
-    everyone = users / (settings.fraction * settings.federated * min(nodes, 1.0))
+    everyone = users / (settings.share_of_a_round * settings.federated)
     if everyone <= ASKED:
         return scoring
     asked = np.array([[ASKED / everyone]], np.float32)

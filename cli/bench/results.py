@@ -20,7 +20,7 @@ from cli.short_table import ShortTable
 from common.bar import BAR_METRIC
 from common.durable import write_atomic
 from common.metrics import metric_names
-from common.settings import KS
+from common.settings import KS, RunSettings
 from common.task import ranked_words, shown_metrics
 from server_app.run_folder import RunFolder
 
@@ -92,7 +92,7 @@ def row(run: Run) -> dict[str, Any]:
         "task": run.settings.task,
         **metrics,
         "users": summary["tested_users"],
-        "federation_users": rounds[-1].get("users") if rounds else None,
+        "federation_users": _federation_users(rounds, run.settings),
         "best_round": summary["best_round"],
         "broke_off": summary.get("broke_off"),
         "diverged": "broke_off" in summary or _diverged(run, rounds),
@@ -104,6 +104,12 @@ def row(run: Run) -> dict[str, Any]:
         **_traffic(run, summary),
         "digest": run.digest,
     }
+
+
+def _federation_users(rounds: Sequence[Mapping[str, Any]], settings: RunSettings) -> int | None:
+    """Users of whom each round draws some; about so many where it does not draw all."""
+    drawn = [users for one in rounds if (users := one.get("users")) is not None]
+    return round(statistics.fmean(drawn) / settings.share_of_a_round) if drawn else None
 
 
 def _traffic(run: Run, summary: Mapping[str, Any]) -> dict[str, float | None]:

@@ -48,6 +48,17 @@ def test_a_curve_that_cannot_be_is_refused(data_folder: Path, text: str, sentenc
         Curve.parse(text, str(data_folder))
 
 
+def test_a_federation_of_whom_each_round_draws_some_has_more_users_than_a_round(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    chosen = choose("softmax-table@fraction=0.25", True)
+    runs = plan(chosen[:1], [0], str(data_folder), tmp_path, {}, QUICK | {"rounds": 12})
+    for run in runs:
+        perform(run)
+    (number,) = write_results(runs, tmp_path)["federation_users"]
+    assert abs(number - USERS) < USERS / 4
+
+
 def test_the_table_of_a_curve(data_folder: Path, tmp_path: Path) -> None:
     curve = Curve.parse("users=20,all", str(data_folder))
     chosen = curve.extended(choose("one-round", True))
