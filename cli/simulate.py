@@ -227,42 +227,33 @@ def run(settings: RunSettings, values: Mapping[str, Any], verbose: bool) -> None
             f"{app_folder} has no pyproject.toml for `flwr run`: install Snowdrop with "
             "`pip install -e` from a clone"
         )
-    ended: list[tuple[str, bool, str]] = []
+    federation = f"num-supernodes={settings.nodes} client-resources-num-cpus=1"
+    outcome = None
     try:
-        _follow(settings, values, verbose, app_folder, ended)
+        with (
+            tempfile.TemporaryDirectory(prefix="snowdrop-") as home,
+            superlink(Path(home)) as flower,
+        ):
+            config = Path(home) / "run.toml"
+            config.write_text(toml_lines(run_config(values)), encoding="utf-8")
+            submitted = flower.json(
+                "run", str(app_folder), CONNECTION, "--run-config", str(config),
+                "--federation-config", federation,
+            )  # fmt: skip
+            run_id = str(submitted["run-id"])
+            try:
+                explained = flower.follow(run_id, verbose)
+                status = flower.status(run_id)
+            except KeyboardInterrupt:
+                typer.echo("\nstopping the run …", err=True)
+                flower.call("stop", run_id, CONNECTION)
+                raise
+            outcome = status, explained, (Path(home) / LOG).read_text(errors="replace")
     except KeyboardInterrupt:
-        if not ended:  # afterwards only the SuperLink is stopped
+        if outcome is None:  # afterwards only the SuperLink is stopped
             raise SnowdropError(stopped(settings)) from None
-    status, explained, flower_log = ended[0]
-    if status != "finished:completed":
-        raise SnowdropError(failure(status, explained, flower_log))
-
-
-def _follow(
-    settings: RunSettings,
-    values: Mapping[str, Any],
-    verbose: bool,
-    app_folder: Path,
-    ended: list[tuple[str, bool, str]],
-) -> None:
-    """Add how a run ended, whether its log was shown, and the log of its SuperLink."""
-    with tempfile.TemporaryDirectory(prefix="snowdrop-") as home, superlink(Path(home)) as flower:
-        config = Path(home) / "run.toml"
-        config.write_text(toml_lines(run_config(values)), encoding="utf-8")
-        federation = f"num-supernodes={settings.nodes} client-resources-num-cpus=1"
-        submitted = flower.json(
-            "run", str(app_folder), CONNECTION, "--run-config", str(config),
-            "--federation-config", federation,
-        )  # fmt: skip
-        run_id = str(submitted["run-id"])
-        try:
-            explained = flower.follow(run_id, verbose)
-            status = flower.status(run_id)
-        except KeyboardInterrupt:
-            typer.echo("\nstopping the run …", err=True)
-            flower.call("stop", run_id, CONNECTION)
-            raise
-        ended.append((status, explained, (Path(home) / LOG).read_text(errors="replace")))
+    if outcome and outcome[0] != "finished:completed":
+        raise SnowdropError(failure(*outcome))
 
 
 def stopped(settings: RunSettings) -> str:

@@ -328,7 +328,7 @@ def validation_recall(settings: RunSettings) -> float:
         with redirect_stderr(of_nodes):
             summary = run_in_process(settings, plots=False)
     except OverflowedError:  # the search itself tells that trials failed, and why
-        of_nodes = io.StringIO()
+        of_nodes.truncate(0)
         raise
     finally:
         sys.stderr.write(of_nodes.getvalue())
